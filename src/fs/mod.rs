@@ -1,0 +1,195 @@
+//! The seam to the operating system: everything the crate does with files goes through [`FileSystem`] and [`File`].
+//!
+//! Object-safe and positional: no cursor, so any number of threads share a handle. The vtable call costs nothing
+//! beside a system call, and no type parameter spreads. Names are as real as bytes: creating, renaming and removing
+//! survive a power loss only after [`FileSystem::sync_dir`] on the directory that holds the name (POSIX promises no
+//! more), and that is how the simulator behaves.
+//!
+//! [`OsFileSystem`] is the real one; `SimFs` (feature `sim`) is the simulated one.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+mod os;
+#[cfg(feature = "sim")]
+pub mod sim;
+
+pub use os::OsFileSystem;
+
+/// How [`FileSystem::open`] opens a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// Must exist; reads only. A write on it fails with `PermissionDenied` or `EBADF`.
+    Read,
+    /// Must exist; reads and writes.
+    ReadWrite,
+    /// Must not exist (`AlreadyExists` otherwise); reads and writes. The name lasts once the directory is synced.
+    CreateNew,
+    /// Created if missing, kept as it is otherwise; reads and writes.
+    CreateOrOpen,
+}
+
+/// What a directory entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// Anything else: symbolic link, socket, device.
+    Other,
+}
+
+/// One entry of [`FileSystem::list`]. Names that are not UTF-8 are given lossily; they are never ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirEntry {
+    /// The name within the directory.
+    pub name: String,
+    /// What it is.
+    pub kind: EntryKind,
+}
+
+/// What [`FileSystem::metadata`] tells of a path (symbolic links followed).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metadata {
+    /// What it is.
+    pub kind: EntryKind,
+    /// Size in bytes, of files.
+    pub len: u64,
+}
+
+/// A hint how a range will be used next. Never changes what is read or written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advice {
+    /// Read from front to back soon.
+    Sequential,
+    /// Read soon.
+    WillNeed,
+    /// Not needed again: clean pages may leave the cache.
+    DontNeed,
+}
+
+/// An exclusive lock on a file, released when dropped and when the process dies.
+pub trait LockGuard: Send + Sync + fmt::Debug {}
+
+/// A read-only view of a file's bytes. The file is never shortened or overwritten while one lives.
+pub trait Mapping: Send + Sync + fmt::Debug {
+    /// The mapped bytes.
+    fn bytes(&self) -> &[u8];
+}
+
+/// A file system. All paths are as the caller gives them; nothing is resolved against a hidden state.
+pub trait FileSystem: Send + Sync + fmt::Debug {
+    /// Opens or creates a file. Opening a directory is an error.
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>>;
+    /// The entries of a directory, sorted by name, without `.` and `..`.
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
+    /// Kind and size of what a path names; `NotFound` if nothing.
+    fn metadata(&self, path: &Path) -> io::Result<Metadata>;
+    /// Renames within the file system, replacing a file at `to`.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file's name. Open handles go on reading.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+    /// Makes one directory; its parent must exist. `AlreadyExists` if the name is taken.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+    /// Removes an empty directory.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in `dir` durable: what was created, renamed or removed in it before the call.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Takes an exclusive whole-file lock, creating the file if missing; never waits. `None` when somebody else, in
+    /// this process or another one, holds it. The file stays when the lock goes.
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>>;
+    /// Whether somebody else, in this process or another one, holds a lock on `path`. `false` if it does not exist.
+    fn is_locked(&self, path: &Path) -> io::Result<bool>;
+}
+
+/// An open file. Transfers may be short and may be interrupted; see [`read_exact_at`] and [`write_all_at`].
+pub trait File: Send + Sync + fmt::Debug {
+    /// Reads up to `buf.len()` bytes at `at`; 0 at or past the end.
+    fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize>;
+    /// Writes up to `buf.len()` bytes at `at`, extending the file as needed.
+    fn write_at(&self, buf: &[u8], at: u64) -> io::Result<usize>;
+    /// Writes several buffers, one after the other, at `at`, in one call.
+    fn write_vectored_at(&self, bufs: &[io::IoSlice<'_>], at: u64) -> io::Result<usize>;
+    /// Size in bytes.
+    fn size(&self) -> io::Result<u64>;
+    /// Cuts or extends (with zeros) to `len` bytes.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Reserves space for `[at, at + len)` and extends the size over it, reading as zeros.
+    fn allocate(&self, at: u64, len: u64) -> io::Result<()>;
+    /// Makes the bytes and the size durable (fdatasync). Covers what was written before the call, by any handle.
+    fn sync_data(&self) -> io::Result<()>;
+    /// Like `sync_data`, and the rest of the inode too (fsync).
+    fn sync_all(&self) -> io::Result<()>;
+    /// Maps the first `len` bytes read-only. For files that never change again.
+    fn map(&self, len: u64) -> io::Result<Arc<dyn Mapping>>;
+    /// Hints at the use of a range; `len` 0 means to the end.
+    fn advise(&self, at: u64, len: u64, advice: Advice) -> io::Result<()>;
+}
+
+/// Fills `buf` from `at`, going on after short and interrupted reads.
+///
+/// # Errors
+/// `UnexpectedEof` when the file ends first; otherwise what the read said.
+pub fn read_exact_at(file: &dyn File, buf: &mut [u8], at: u64) -> io::Result<()> {
+    if read_full_at(file, buf, at)? == buf.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+/// Fills as much of `buf` from `at` as the file has, going on after short and interrupted reads; returns how much.
+pub fn read_full_at(file: &dyn File, buf: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, at.saturating_add(done as u64)) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}
+
+/// Writes all of `buf` at `at`, going on after short and interrupted writes.
+///
+/// # Errors
+/// What the write said; `WriteZero` when the system takes nothing. A part of the bytes may have been written.
+pub fn write_all_at(file: &dyn File, buf: &[u8], at: u64) -> io::Result<()> {
+    let mut done = 0;
+    while let Some(rest) = buf.get(done..).filter(|rest| !rest.is_empty()) {
+        match file.write_at(rest, at.saturating_add(done as u64)) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Writes all buffers one after the other at `at`, going on after short and interrupted writes.
+///
+/// # Errors
+/// As [`write_all_at`].
+pub fn write_all_vectored_at(file: &dyn File, bufs: &mut [io::IoSlice<'_>], at: u64) -> io::Result<()> {
+    // The kernel takes at most 1,024 buffers a call (IOV_MAX).
+    const BUFFERS_MAX: usize = 1024;
+    let mut rest = bufs;
+    let mut position = at;
+    // Leading empty buffers are dropped first, so that `Ok(0)` below means refusal.
+    io::IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        let head = rest.get(..rest.len().min(BUFFERS_MAX)).unwrap_or_default();
+        match file.write_vectored_at(head, position) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                position = position.saturating_add(n as u64);
+                io::IoSlice::advance_slices(&mut rest, n);
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}

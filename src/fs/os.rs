@@ -1,0 +1,218 @@
+//! The real file system: the only user of `std::fs`, of memory maps and of `unsafe` in the crate.
+//!
+//! Locks are fcntl locks on the open file description: they exclude other processes, Kafka's `FileLock` included,
+//! and other logs within this process, and they die with it. `flock` would not exclude Kafka.
+#![expect(clippy::disallowed_methods, reason = "this file is the seam that the ban protects")]
+#![expect(unsafe_code, reason = "read-only maps of sealed files, see `OsFile::map`")]
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::fcntl::{FallocateFlags, FcntlArg, PosixFadviseAdvice, fallocate, fcntl, posix_fadvise};
+use nix::libc;
+use nix::sys::uio::pwritev;
+
+use super::{Advice, DirEntry, EntryKind, File, FileSystem, LockGuard, Mapping, Metadata, OpenMode};
+
+/// The operating system's file system. Linux; see the README for what is assumed of the media.
+///
+/// ```
+/// use alluvium::fs::{FileSystem, OpenMode, OsFileSystem};
+/// let dir = tempfile::tempdir().unwrap();
+/// let path = dir.path().join("a");
+/// let file = OsFileSystem.open(&path, OpenMode::CreateNew).unwrap();
+/// alluvium::fs::write_all_at(&*file, b"abc", 0).unwrap();
+/// file.sync_data().unwrap();
+/// OsFileSystem.sync_dir(dir.path()).unwrap();
+/// assert_eq!(OsFileSystem.metadata(&path).unwrap().len, 3);
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OsFileSystem;
+
+fn kind_of(file_type: fs::FileType) -> EntryKind {
+    if file_type.is_file() {
+        EntryKind::File
+    } else if file_type.is_dir() {
+        EntryKind::Directory
+    } else {
+        EntryKind::Other
+    }
+}
+
+impl FileSystem for OsFileSystem {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        let mut options = fs::OpenOptions::new();
+        options.read(true).mode(0o644).custom_flags(libc::O_CLOEXEC);
+        match mode {
+            OpenMode::Read => &mut options,
+            OpenMode::ReadWrite => options.write(true),
+            OpenMode::CreateNew => options.write(true).create_new(true),
+            OpenMode::CreateOrOpen => options.write(true).create(true).truncate(false),
+        };
+        let file = options.open(path)?;
+        if mode == OpenMode::Read && file.metadata()?.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        Ok(Arc::new(OsFile { file }))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            entries.push(DirEntry { name, kind: kind_of(entry.file_type()?) });
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
+        let metadata = fs::metadata(path)?;
+        Ok(Metadata { kind: kind_of(metadata.file_type()), len: metadata.len() })
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::File::open(dir)?.sync_all()
+    }
+
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>> {
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o644)
+            .custom_flags(libc::O_CLOEXEC)
+            .open(path)?;
+        match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file_write_lock())) {
+            Ok(_) => Ok(Some(Box::new(OsLock { _file: file }))),
+            Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn is_locked(&self, path: &Path) -> io::Result<bool> {
+        // A write lock is what would be taken, but asking needs no write access to the file.
+        let file = match fs::File::open(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            opened => opened?,
+        };
+        let mut lock = whole_file_write_lock();
+        fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock))?;
+        Ok(i32::from(lock.l_type) != libc::F_UNLCK)
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "F_WRLCK and SEEK_SET are small constants of another width")]
+fn whole_file_write_lock() -> libc::flock {
+    libc::flock { l_type: libc::F_WRLCK as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 }
+}
+
+/// Holds the lock for as long as the descriptor is open.
+#[derive(Debug)]
+struct OsLock {
+    _file: fs::File,
+}
+
+impl LockGuard for OsLock {}
+
+#[derive(Debug)]
+struct OsFile {
+    file: fs::File,
+}
+
+fn to_off_t(value: u64) -> io::Result<i64> {
+    i64::try_from(value).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+impl File for OsFile {
+    fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
+        self.file.read_at(buf, at)
+    }
+
+    fn write_at(&self, buf: &[u8], at: u64) -> io::Result<usize> {
+        self.file.write_at(buf, at)
+    }
+
+    fn write_vectored_at(&self, bufs: &[io::IoSlice<'_>], at: u64) -> io::Result<usize> {
+        Ok(pwritev(&self.file, bufs, to_off_t(at)?)?)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn allocate(&self, at: u64, len: u64) -> io::Result<()> {
+        Ok(fallocate(&self.file, FallocateFlags::empty(), to_off_t(at)?, to_off_t(len)?)?)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
+    fn map(&self, len: u64) -> io::Result<Arc<dyn Mapping>> {
+        let len = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        if self.size()? < len as u64 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // SAFETY: the bytes must not change and the file must not shrink while the map lives. The log maps only sealed
+        // segments and their indexes, whose bytes it never writes again, and a cut into one goes to a new file
+        // (`Segment::truncate`). Another process that breaks the lock and edits our files is outside the contract.
+        let map = unsafe { memmap2::MmapOptions::new().len(len).map(&self.file)? };
+        Ok(Arc::new(OsMapping { map }))
+    }
+
+    fn advise(&self, at: u64, len: u64, advice: Advice) -> io::Result<()> {
+        let advice = match advice {
+            Advice::Sequential => PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL,
+            Advice::WillNeed => PosixFadviseAdvice::POSIX_FADV_WILLNEED,
+            Advice::DontNeed => PosixFadviseAdvice::POSIX_FADV_DONTNEED,
+        };
+        Ok(posix_fadvise(&self.file, to_off_t(at)?, to_off_t(len)?, advice)?)
+    }
+}
+
+struct OsMapping {
+    map: memmap2::Mmap,
+}
+
+impl fmt::Debug for OsMapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OsMapping").field("len", &self.map.len()).finish()
+    }
+}
+
+impl Mapping for OsMapping {
+    fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+}

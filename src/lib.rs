@@ -1,0 +1,27 @@
+//! Storage engine for append-only partition logs in Kafka's on-disk format.
+//!
+//! # Layers
+//! A lower layer never names a higher one; `tests/tidy.rs` holds it.
+//! ```text
+//! 0 units error config clock metrics sync    plain words, no I/O
+//! 1 fs                                       FileSystem and File; os; sim
+//! 2 record                                   RecordBatch v2
+//! 3 index segment                            offset and time index, small checked files, segment files
+//! 4 commit                                   flush policy and group commit, knowing nothing of logs
+//! 5 log                                      PartitionLog
+//! 6 flush                                    the flusher thread
+//! 7 inspect                                  read-only views for tools
+//! ```
+
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod fs;
+pub mod record;
+pub mod sync;
+pub mod units;
+
+pub use config::{CleanupPolicy, FlushPolicy, LogConfig, OnDamage, ReadMode, TimestampType};
+pub use units::{
+    FilePosition, LeaderEpoch, Offset, OffsetDelta, ProducerEpoch, ProducerId, RelativeOffset, Sequence, TimestampMs,
+};

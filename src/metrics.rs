@@ -1,0 +1,1 @@
+//! Counters owned by one log; no global registry.

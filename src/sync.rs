@@ -1,0 +1,251 @@
+//! Locks with an order. In debug builds, taking a lock of a lower rank than one already held by the thread panics:
+//! a deadlock found at the first wrong order, not at the first unlucky one.
+//!
+//! Order (each may be taken while those before it are held): `Round` < `Writer` < `View` < `Queue` < `Leaf`.
+
+use std::cell::RefCell;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+/// Where a lock stands in the order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    /// One commit round (or truncation) at a time per log.
+    Round,
+    /// The append path of one log.
+    Writer,
+    /// The published view of one log.
+    View,
+    /// Waiters of one log.
+    Queue,
+    /// Held for a few instructions; nothing is locked under it.
+    Leaf,
+}
+
+#[cfg(debug_assertions)]
+thread_local! {
+    static HELD: RefCell<Vec<Rank>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Remembers in debug builds that this thread holds a rank.
+#[derive(Debug)]
+struct Held {
+    #[cfg(debug_assertions)]
+    rank: Rank,
+}
+
+impl Held {
+    fn take(rank: Rank) -> Self {
+        #[cfg(debug_assertions)]
+        HELD.with_borrow_mut(|held| {
+            let top = held.iter().max().copied();
+            assert!(
+                top.is_none_or(|top| top < rank || (top == rank && rank == Rank::Leaf)),
+                "lock order broken: {rank:?} wanted while {held:?} are held"
+            );
+            held.push(rank);
+        });
+        #[cfg(not(debug_assertions))]
+        let _ = rank;
+        Self {
+            #[cfg(debug_assertions)]
+            rank,
+        }
+    }
+}
+
+#[cfg(debug_assertions)]
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD.with_borrow_mut(|held| {
+            if let Some(at) = held.iter().rposition(|rank| *rank == self.rank) {
+                held.remove(at);
+            }
+        });
+    }
+}
+
+/// A mutex with a rank. [`Mutex::new`] makes a leaf.
+#[derive(Debug)]
+pub struct Mutex<T> {
+    rank: Rank,
+    lock: parking_lot::Mutex<T>,
+}
+
+/// The lock held; released when dropped.
+#[derive(Debug)]
+pub struct MutexGuard<'a, T> {
+    guard: parking_lot::MutexGuard<'a, T>,
+    _held: Held,
+}
+
+impl<T> Mutex<T> {
+    /// A leaf lock.
+    pub const fn new(value: T) -> Self {
+        Self::ranked(Rank::Leaf, value)
+    }
+
+    /// A lock at `rank`.
+    pub const fn ranked(rank: Rank, value: T) -> Self {
+        Self { rank, lock: parking_lot::Mutex::new(value) }
+    }
+
+    /// Waits for the lock.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        let held = Held::take(self.rank);
+        MutexGuard { guard: self.lock.lock(), _held: held }
+    }
+
+    /// Takes the lock if nobody holds it.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        let guard = self.lock.try_lock()?;
+        Some(MutexGuard { guard, _held: Held::take(self.rank) })
+    }
+}
+
+impl<T: Default> Default for Mutex<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.guard
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.guard
+    }
+}
+
+/// A condition variable over a [`Mutex`].
+#[derive(Debug, Default)]
+pub struct Condvar(parking_lot::Condvar);
+
+impl Condvar {
+    /// Nobody waits yet.
+    pub const fn new() -> Self {
+        Self(parking_lot::Condvar::new())
+    }
+
+    /// Releases the lock until woken.
+    pub fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        self.0.wait(&mut guard.guard);
+    }
+
+    /// Releases the lock until woken or `timeout` has passed; `false` when it passed.
+    pub fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, timeout: Duration) -> bool {
+        !self.0.wait_for(&mut guard.guard, timeout).timed_out()
+    }
+
+    /// Wakes every waiter.
+    pub fn notify_all(&self) {
+        self.0.notify_all();
+    }
+
+    /// Wakes one waiter.
+    pub fn notify_one(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// A reader-writer lock with a rank.
+#[derive(Debug)]
+pub struct RwLock<T> {
+    rank: Rank,
+    lock: parking_lot::RwLock<T>,
+}
+
+/// Shared access; released when dropped.
+#[derive(Debug)]
+pub struct ReadGuard<'a, T> {
+    guard: parking_lot::RwLockReadGuard<'a, T>,
+    _held: Held,
+}
+
+/// Exclusive access; released when dropped.
+#[derive(Debug)]
+pub struct WriteGuard<'a, T> {
+    guard: parking_lot::RwLockWriteGuard<'a, T>,
+    _held: Held,
+}
+
+impl<T> RwLock<T> {
+    /// A leaf lock.
+    pub const fn new(value: T) -> Self {
+        Self::ranked(Rank::Leaf, value)
+    }
+
+    /// A lock at `rank`.
+    pub const fn ranked(rank: Rank, value: T) -> Self {
+        Self { rank, lock: parking_lot::RwLock::new(value) }
+    }
+
+    /// Waits for shared access.
+    pub fn read(&self) -> ReadGuard<'_, T> {
+        let held = Held::take(self.rank);
+        ReadGuard { guard: self.lock.read(), _held: held }
+    }
+
+    /// Waits for exclusive access.
+    pub fn write(&self) -> WriteGuard<'_, T> {
+        let held = Held::take(self.rank);
+        WriteGuard { guard: self.lock.write(), _held: held }
+    }
+}
+
+impl<T> Deref for ReadGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.guard
+    }
+}
+
+impl<T> Deref for WriteGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.guard
+    }
+}
+
+impl<T> DerefMut for WriteGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.guard
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "lock order broken")]
+    fn the_wrong_order_panics_in_debug() {
+        let writer = Mutex::ranked(Rank::Writer, ());
+        let view = RwLock::ranked(Rank::View, ());
+        let _view = view.read();
+        let _writer = writer.lock();
+    }
+
+    #[test]
+    fn the_right_order_passes_and_releases() {
+        let writer = Mutex::ranked(Rank::Writer, 1);
+        let view = RwLock::ranked(Rank::View, 2);
+        for _ in 0..2 {
+            let w = writer.lock();
+            let v = view.write();
+            assert_eq!(*w + *v, 3);
+            drop(w);
+            drop(v);
+        }
+        let first = writer.lock();
+        assert!(std::thread::scope(|s| s.spawn(|| writer.try_lock().is_none()).join().unwrap()));
+        drop(first);
+        assert!(writer.try_lock().is_some());
+    }
+}
