@@ -13,6 +13,41 @@ pub trait Clock: Send + Sync + fmt::Debug {
     fn monotonic(&self) -> Duration;
 }
 
+/// How long a blocking wait may take. Made from an [`Instant`], or from a [`Duration`] that starts now.
+///
+/// ```
+/// use alluvium::clock::Deadline;
+/// use std::time::Duration;
+/// let soon: Deadline = Duration::from_millis(5).into();
+/// assert!(soon.instant().is_some());
+/// assert_eq!(Deadline::NEVER.instant(), None);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline(Option<Instant>);
+
+impl Deadline {
+    /// Waits for as long as it takes.
+    pub const NEVER: Self = Self(None);
+
+    /// The instant at which waiting ends, if it does.
+    pub fn instant(self) -> Option<Instant> {
+        self.0
+    }
+}
+
+impl From<Instant> for Deadline {
+    fn from(at: Instant) -> Self {
+        Self(Some(at))
+    }
+}
+
+impl From<Duration> for Deadline {
+    #[expect(clippy::disallowed_methods, reason = "blocking waits are measured in real time")]
+    fn from(from_now: Duration) -> Self {
+        Self(Instant::now().checked_add(from_now))
+    }
+}
+
 /// The system's clocks.
 #[derive(Debug)]
 pub struct SystemClock {

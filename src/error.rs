@@ -350,6 +350,9 @@ pub enum CorruptionKind {
         /// As stored.
         found: i64,
     },
+    /// An earlier opening found the bytes invalid.
+    #[error("an earlier opening found these bytes invalid; run `verify` for the cause")]
+    FoundEarlier,
     /// A small file of ours fails its own check.
     #[error("the file's own check fails: {0}")]
     SmallFile(SmallFileFault),

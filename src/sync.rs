@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where a lock stands in the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -140,6 +140,11 @@ impl Condvar {
     /// Releases the lock until woken or `timeout` has passed; `false` when it passed.
     pub fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, timeout: Duration) -> bool {
         !self.0.wait_for(&mut guard.guard, timeout).timed_out()
+    }
+
+    /// Releases the lock until woken or `deadline`; `false` when it passed.
+    pub fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, deadline: Instant) -> bool {
+        !self.0.wait_until(&mut guard.guard, deadline).timed_out()
     }
 
     /// Wakes every waiter.

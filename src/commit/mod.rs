@@ -1,0 +1,10 @@
+//! Group commit without knowing what is committed: when a flush is due, who syncs, and who waits.
+//!
+//! This room lies below the log although its worker lies above: the log itself must answer waiters, and nothing here
+//! names a log, a file or a clock.
+
+mod policy;
+mod queue;
+
+pub(crate) use policy::{Unsynced, due_at, is_due};
+pub(crate) use queue::{CommitQueue, Enlisted, Ticket};

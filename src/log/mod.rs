@@ -1,0 +1,209 @@
+//! A partition log: append, read, roll, truncate, sync, recover.
+//!
+//! The way of an append: validate (record) → stamp → roll if due → write → index → publish the log end → count for the
+//! flush policy. The way of a read: clone the published view → find the segment → index → headers → slices.
+//!
+//! Who holds what: `round` (one commit round or truncation at a time) < `writer` (the append path) < `view` (what
+//! readers see). A sync runs under `round` alone, so appends go on meanwhile; truncation and the undoing of a failed
+//! write sync under `writer`, because nothing may be written in the place of a cut before the cut is durable.
+
+mod append;
+mod close;
+mod open;
+mod read;
+mod recover;
+mod report;
+mod roll;
+mod state;
+mod sync;
+mod truncate;
+mod view;
+mod writer;
+mod zero_ahead;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crossbeam::channel::Sender;
+
+pub use append::{AppendAs, Appended, Batches};
+pub use open::Environment;
+pub use read::{Fetched, FetchedBatches, FileSlice, Isolation, ReadOptions, TimestampOffset};
+pub use report::{Action, Finding, Found, RecoveryReport};
+pub use sync::Durable;
+pub use view::Marks;
+
+use crate::clock::Clock;
+use crate::commit::CommitQueue;
+use crate::config::LogConfig;
+use crate::error::{ChangeError, ConfigError, Damage, LogFailed};
+use crate::fs::LockGuard;
+use crate::metrics::LogMetrics;
+use crate::segment::{Home, SegmentOptions};
+use crate::sync::{Mutex, RwLock};
+use crate::units::Offset;
+use state::SyncKeeper;
+use view::LogView;
+use writer::Writer;
+
+/// One open partition log. A handle: clones are cheap and name the same log. `Send + Sync`; any thread may call
+/// anything. The last handle to go closes the files as a crash would, which loses nothing that was acknowledged;
+/// [`PartitionLog::close`] spares the next opening its scan.
+///
+/// ```
+/// use alluvium::record::BatchBuilder;
+/// use alluvium::{AppendAs, LeaderEpoch, LogConfig, Offset, PartitionLog, ReadOptions, TimestampMs};
+/// use std::time::Duration;
+///
+/// let dir = tempfile::tempdir().unwrap();
+/// let log = PartitionLog::open(dir.path().join("orders-0"), LogConfig::default()).unwrap();
+/// let mut builder = BatchBuilder::new();
+/// builder.record(TimestampMs::new(1_700_000_000_000), Some(b"key"), Some(b"value"));
+/// let epoch = LeaderEpoch::new(0).unwrap();
+///
+/// let appended = log.append(builder.build().unwrap(), AppendAs::Client { epoch }).unwrap(); // in the page cache
+/// appended.wait_durable(Duration::from_secs(10)).unwrap();                                  // on the disk
+///
+/// let fetched = log.read(Offset::ZERO, &ReadOptions::default()).unwrap();
+/// let batches = fetched.batches().unwrap();
+/// let batch = batches.iter().next().unwrap().unwrap();
+/// let body = batch.body(1 << 20).unwrap();
+/// assert_eq!(body.records().next().unwrap().unwrap().value, Some(&b"value"[..]));
+/// log.close().unwrap();
+/// ```
+#[derive(Clone, Debug)]
+pub struct PartitionLog {
+    core: Arc<LogCore>,
+}
+
+/// What all handles of one log share.
+#[derive(Debug)]
+struct LogCore {
+    home: Home,
+    clock: Arc<dyn Clock>,
+    config: RwLock<Arc<LogConfig>>,
+    round: Mutex<RoundState>,
+    writer: Mutex<Writer>,
+    view: RwLock<LogView>,
+    queue: CommitQueue,
+    keeper: SyncKeeper,
+    metrics: LogMetrics,
+    report: RecoveryReport,
+    lock: Mutex<Option<Box<dyn LockGuard>>>,
+}
+
+/// What commit rounds remember from one to the next.
+#[derive(Debug, Default)]
+struct RoundState {
+    /// Monotonic time at which the recovery point file was last written.
+    point_written: std::time::Duration,
+}
+
+/// How a log is doing.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LogHealth {
+    /// Why the log takes no more appends, when it does not.
+    pub failed: Option<LogFailed>,
+    /// Whether it was closed.
+    pub is_closed: bool,
+    /// Ranges that cannot be read.
+    pub damage: Vec<Damage>,
+}
+
+impl PartitionLog {
+    /// The directory of the partition.
+    pub fn dir(&self) -> &Path {
+        &self.core.home.dir
+    }
+
+    /// All marks, as one consistent snapshot.
+    pub fn marks(&self) -> Marks {
+        self.core.view.read().marks
+    }
+
+    /// First readable offset.
+    pub fn log_start(&self) -> Offset {
+        self.marks().log_start
+    }
+
+    /// Next offset to be assigned.
+    pub fn log_end(&self) -> Offset {
+        self.marks().log_end
+    }
+
+    /// Everything below it survives a power loss. Exclusive; rises with completed syncs only; falls with truncation.
+    pub fn durable_end(&self) -> Offset {
+        self.marks().durable_end
+    }
+
+    /// The durable recovery point as the state file has it: at most `durable_end`, usually behind it.
+    pub fn recovery_point(&self) -> Offset {
+        self.core.keeper.recovery_point()
+    }
+
+    /// What opening found and did.
+    pub fn recovery_report(&self) -> &RecoveryReport {
+        &self.core.report
+    }
+
+    /// Counters since opening.
+    pub fn metrics(&self) -> &LogMetrics {
+        &self.core.metrics
+    }
+
+    /// The settings in force.
+    pub fn config(&self) -> Arc<LogConfig> {
+        Arc::clone(&self.core.config.read())
+    }
+
+    /// Changes the settings from the next operation on. `read_mode` and `index_interval_bytes` hold for segments made
+    /// from now on.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when a value is out of range; nothing is changed.
+    pub fn update_config(&self, config: LogConfig) -> Result<(), ConfigError> {
+        config.validate()?;
+        *self.core.config.write() = Arc::new(config);
+        self.core.queue.wake_worker();
+        Ok(())
+    }
+
+    /// How the log is doing. Waits for an append in progress, never for a sync.
+    pub fn health(&self) -> LogHealth {
+        let failed = self.core.writer.lock().failed();
+        let view = self.core.view.read().clone();
+        let damage = |segment: &Arc<crate::segment::Segment>| {
+            segment.holes().iter().map(|hole| segment.damage(hole)).collect::<Vec<_>>()
+        };
+        LogHealth {
+            failed,
+            is_closed: view.is_closed,
+            damage: view.segments.iter().flat_map(damage).collect(),
+        }
+    }
+
+    /// Paths of the `.log` files, oldest first.
+    pub fn segment_files(&self) -> Vec<PathBuf> {
+        let segments = Arc::clone(&self.core.view.read().segments);
+        segments.iter().map(|segment| segment.log_path()).collect()
+    }
+
+    /// From now on waiters wake `worker` instead of syncing themselves; `None` undoes it. For flusher threads.
+    pub(crate) fn attach_worker(&self, worker: Option<Sender<()>>) {
+        self.core.queue.attach_worker(worker);
+    }
+
+    /// Starts a new segment if the active one holds anything; returns whether it did. The old one is synced by the
+    /// next commit round.
+    pub fn roll(&self) -> Result<bool, ChangeError> {
+        self.core.roll_now()
+    }
+}
+
+impl LogCore {
+    fn segment_options(&self) -> SegmentOptions {
+        let config = self.config.read();
+        SegmentOptions { interval_bytes: config.index_interval_bytes, read_mode: config.read_mode }
+    }
+}

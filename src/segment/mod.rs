@@ -1,0 +1,302 @@
+//! One segment: a `.log` file, its indexes, and what is known to be unreadable in it.
+//!
+//! A [`Segment`] is the shared, read-side object. The log's writer owns the active one's growth; readers see of it what
+//! the published view allows. Whoever holds an `Arc<Segment>` pins its bytes: they are never shortened or overwritten
+//! in place while another holder exists.
+
+pub mod names;
+mod read;
+pub(crate) mod scan;
+mod window;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+pub use names::{FileKind, SegmentFile, Stage};
+pub(crate) use read::Located;
+pub use scan::Hole;
+
+use crate::config::ReadMode;
+use crate::error::{Corruption, CorruptionKind, Damage, IoFailure, IoOperation, ReadError};
+use crate::fs::{self, File, FileSystem, Mapping, OpenMode};
+use crate::index::{IndexCursor, IndexFault, OffsetIndex, SegmentIndex, TimeIndex, replace_file};
+use crate::sync::{Mutex, RwLock};
+use crate::units::{FilePosition, Offset};
+use scan::{Scan, ScanTask};
+
+/// Where a segment lives.
+#[derive(Clone, Debug)]
+pub(crate) struct Home {
+    /// The file system.
+    pub(crate) fs: Arc<dyn FileSystem>,
+    /// The partition's directory.
+    pub(crate) dir: Arc<Path>,
+}
+
+impl Home {
+    /// Path of a file of the segment with base offset `base`.
+    pub(crate) fn path(&self, base: Offset, kind: FileKind) -> PathBuf {
+        self.dir.join(SegmentFile::live(base, kind).name())
+    }
+
+    /// Opens an existing file of the directory.
+    pub(crate) fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn File>, IoFailure> {
+        self.fs.open(path, mode).map_err(|e| IoFailure::new(IoOperation::Open, path, e))
+    }
+}
+
+/// How a segment is indexed and read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SegmentOptions {
+    /// `index.interval.bytes`.
+    pub(crate) interval_bytes: u32,
+    /// How sealed segments are read.
+    pub(crate) read_mode: ReadMode,
+}
+
+/// One segment, shared between the log and its readers.
+#[derive(Debug)]
+pub struct Segment {
+    base: Offset,
+    home: Home,
+    options: SegmentOptions,
+    file: Mutex<Option<Arc<dyn File>>>,
+    index: RwLock<Option<SegmentIndex>>,
+    index_saved: AtomicBool,
+    sealed_bytes: OnceLock<u64>,
+    mapping: OnceLock<Arc<dyn Mapping>>,
+    holes: Vec<Hole>,
+}
+
+impl Segment {
+    /// A segment whose file is open and whose index is in memory: the active one, or one that was just scanned.
+    pub(crate) fn loaded(
+        home: Home,
+        base: Offset,
+        options: SegmentOptions,
+        file: Arc<dyn File>,
+        index: SegmentIndex,
+    ) -> Self {
+        let segment = Self::sealed(home, base, options, Vec::new());
+        *segment.file.lock() = Some(file);
+        *segment.index.write() = Some(index);
+        segment.index_saved.store(false, Ordering::Relaxed);
+        segment
+    }
+
+    /// A sealed segment that is not touched before it is read.
+    pub(crate) fn sealed(home: Home, base: Offset, options: SegmentOptions, holes: Vec<Hole>) -> Self {
+        Self {
+            base,
+            home,
+            options,
+            file: Mutex::new(None),
+            index: RwLock::new(None),
+            index_saved: AtomicBool::new(true),
+            sealed_bytes: OnceLock::new(),
+            mapping: OnceLock::new(),
+            holes,
+        }
+    }
+
+    /// The same segment with what is known to be unreadable in it.
+    pub(crate) fn with_holes(mut self, holes: Vec<Hole>) -> Self {
+        self.holes = holes;
+        self
+    }
+
+    /// Another object over the same file and index, so that holders of this one can be told apart.
+    pub(crate) fn twin(&self, index: SegmentIndex) -> Result<Self, IoFailure> {
+        let twin = Self::loaded(self.home.clone(), self.base, self.options, self.file()?, index);
+        Ok(twin.with_holes(self.holes.clone()))
+    }
+
+    /// Base offset: no record in it has a smaller one.
+    pub fn base(&self) -> Offset {
+        self.base
+    }
+
+    /// Path of its `.log`.
+    pub fn log_path(&self) -> PathBuf {
+        self.home.path(self.base, FileKind::Log)
+    }
+
+    /// What is known to be unreadable.
+    pub(crate) fn holes(&self) -> &[Hole] {
+        &self.holes
+    }
+
+    /// Fixes the size: nothing is appended to it any more.
+    pub(crate) fn seal(&self, bytes: u64) {
+        let _ = self.sealed_bytes.set(bytes);
+    }
+
+    /// Whether its size is fixed.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.sealed_bytes.get().is_some()
+    }
+
+    /// Size in bytes of a sealed segment.
+    pub(crate) fn bytes(&self) -> Result<u64, IoFailure> {
+        if let Some(bytes) = self.sealed_bytes.get() {
+            return Ok(*bytes);
+        }
+        let path = self.log_path();
+        let bytes = self.file()?.size().map_err(|e| IoFailure::new(IoOperation::Read, path, e))?;
+        Ok(*self.sealed_bytes.get_or_init(|| bytes))
+    }
+
+    /// The open `.log`.
+    pub(crate) fn file(&self) -> Result<Arc<dyn File>, IoFailure> {
+        let mut slot = self.file.lock();
+        if let Some(file) = &*slot {
+            return Ok(Arc::clone(file));
+        }
+        let file = self.home.open(&self.log_path(), OpenMode::Read)?;
+        *slot = Some(Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// The mapped bytes, where the read mode asks for a map and the segment is sealed.
+    pub(crate) fn mapping(&self) -> Result<Option<&Arc<dyn Mapping>>, IoFailure> {
+        let Some(&bytes) = self.sealed_bytes.get() else { return Ok(None) };
+        if self.options.read_mode != ReadMode::Mapped || bytes == 0 {
+            return Ok(None);
+        }
+        if let Some(mapping) = self.mapping.get() {
+            return Ok(Some(mapping));
+        }
+        let path = self.log_path();
+        let mapping = self.file()?.map(bytes).map_err(|e| IoFailure::new(IoOperation::Map, path, e))?;
+        Ok(Some(self.mapping.get_or_init(|| mapping)))
+    }
+
+    /// Adds what appending brought to the index of the active segment.
+    pub(crate) fn extend_index(&self, extend: impl FnOnce(&mut SegmentIndex)) {
+        extend(self.index.write().get_or_insert_default());
+    }
+
+    /// Number of entries in the two indexes, as far as they are in memory.
+    pub(crate) fn index_entries(&self) -> (usize, usize) {
+        let index = self.index.read();
+        index.as_ref().map_or((0, 0), |index| (index.offsets.entries().len(), index.times.entries().len()))
+    }
+
+    /// A copy of the index, loaded or rebuilt if need be.
+    pub(crate) fn index_copy(&self) -> Result<SegmentIndex, ReadError> {
+        self.with_index(Clone::clone)
+    }
+
+    /// Looks into the index, which is loaded or rebuilt first if need be.
+    pub(crate) fn with_index<T>(&self, look: impl FnOnce(&SegmentIndex) -> T) -> Result<T, ReadError> {
+        {
+            let index = self.index.read();
+            if let Some(index) = &*index {
+                return Ok(look(index));
+            }
+        }
+        let loaded = match self.load_index()? {
+            Ok(index) => index,
+            Err(_) => self.rebuild_index()?,
+        };
+        let mut slot = self.index.write();
+        Ok(look(slot.get_or_insert(loaded)))
+    }
+
+    /// Reads the index files of a sealed segment; the inner error says why they cannot be used.
+    fn load_index(&self) -> Result<Result<SegmentIndex, IndexFault>, ReadError> {
+        let offsets = self.read_sidecar(FileKind::Index)?;
+        let times = self.read_sidecar(FileKind::TimeIndex)?;
+        let (Some(offsets), Some(times)) = (offsets, times) else { return Ok(Err(IndexFault::Missing)) };
+        let log_bytes = self.bytes()?;
+        let decoded = OffsetIndex::decode(&offsets, log_bytes)
+            .and_then(|offsets| Ok(SegmentIndex { offsets, times: TimeIndex::decode(&times)? }));
+        Ok(decoded)
+    }
+
+    /// Bytes of an index file; `None` when it is missing or cannot be one of ours.
+    pub(crate) fn read_sidecar(&self, kind: FileKind) -> Result<Option<Vec<u8>>, IoFailure> {
+        let path = self.home.path(self.base, kind);
+        let file = match self.home.fs.open(&path, OpenMode::Read) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(|e| IoFailure::new(IoOperation::Open, &path, e))?,
+        };
+        let failed = |e| IoFailure::new(IoOperation::Read, &path, e);
+        let len = file.size().map_err(failed)?;
+        // No index is larger than positions can count; what claims to be is rebuilt.
+        let Some(len) = usize::try_from(len).ok().filter(|len| i32::try_from(*len).is_ok()) else { return Ok(None) };
+        let mut bytes = vec![0; len];
+        let read = fs::read_full_at(&*file, &mut bytes, 0).map_err(failed)?;
+        bytes.truncate(read);
+        Ok(Some(bytes))
+    }
+
+    /// Drops an index that lied and builds it from the log.
+    pub(crate) fn rebuild_index(&self) -> Result<SegmentIndex, ReadError> {
+        let scan = self.scan(None, Offset::MAX)?;
+        let mut index = scan.index;
+        scan.cursor.push_largest(&mut index.times);
+        self.index_saved.store(false, Ordering::Relaxed);
+        Ok(index)
+    }
+
+    /// Replaces the index in memory.
+    pub(crate) fn put_index(&self, index: SegmentIndex) {
+        *self.index.write() = Some(index);
+    }
+
+    /// Walks the whole file. `durable_below`: see [`ScanTask`].
+    pub(crate) fn scan(&self, next_base: Option<Offset>, durable_below: Offset) -> Result<Scan, IoFailure> {
+        let task =
+            ScanTask { base: self.base, next_base, durable_below, interval_bytes: self.options.interval_bytes };
+        scan::scan(self.file()?, task).map_err(|e| IoFailure::new(IoOperation::Read, self.log_path(), e))
+    }
+
+    /// Adds the entry that closes the time index.
+    pub(crate) fn close_time_index(&self, cursor: &IndexCursor) {
+        self.extend_index(|index| cursor.push_largest(&mut index.times));
+    }
+
+    /// Writes the index files, synced and renamed into place, unless they are there already. The names last once the
+    /// directory is synced.
+    pub(crate) fn save_index(&self) -> Result<(), IoFailure> {
+        if self.index_saved.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let encoded = self.index.read().as_ref().map(|index| (index.offsets.encode(), index.times.encode()));
+        if let Some((offsets, times)) = encoded {
+            for (kind, bytes) in [(FileKind::Index, offsets), (FileKind::TimeIndex, times)] {
+                let name = SegmentFile::live(self.base, kind).name();
+                replace_file(&*self.home.fs, &self.home.dir, &name, &bytes)?;
+            }
+        }
+        self.index_saved.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether the index files on disk are those of this segment.
+    pub(crate) fn is_index_saved(&self) -> bool {
+        self.index_saved.load(Ordering::Relaxed)
+    }
+
+    /// Says whether the index files on disk are current.
+    pub(crate) fn mark_index_saved(&self, saved: bool) {
+        self.index_saved.store(saved, Ordering::Relaxed);
+    }
+
+    fn corrupt(&self, position: u64, kind: impl Into<CorruptionKind>) -> Corruption {
+        Corruption { file: self.log_path(), at: FilePosition::new(position), kind: kind.into() }
+    }
+
+    /// The report of a hole in this segment.
+    pub(crate) fn damage(&self, hole: &Hole) -> Damage {
+        Damage {
+            file: self.log_path(),
+            bytes: hole.bytes.clone(),
+            offsets: hole.offsets.clone(),
+            cause: hole.cause.clone(),
+        }
+    }
+}

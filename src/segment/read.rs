@@ -1,0 +1,306 @@
+//! Finding batches in a segment: by offset, by size, by timestamp. Reads headers only, and only as many as it must.
+
+use super::{Hole, Segment};
+use crate::error::{Corruption, CorruptionKind, InvalidBatch, IoFailure, IoOperation, ReadError};
+use crate::fs;
+use crate::index::{IndexCursor, SegmentIndex};
+use crate::record::{BatchHeader, BatchView, HEADER_BYTES};
+use crate::units::{Offset, TimestampMs};
+
+/// Positions in a segment are i32; nothing larger is believed.
+const BATCH_BYTES_MAX: u32 = i32::MAX as u32;
+
+/// Where an offset is.
+#[derive(Debug)]
+pub(crate) enum Located<'a> {
+    /// In, or before the first record of, the batch that starts here.
+    At {
+        /// First byte of the batch.
+        position: u64,
+        /// Its header.
+        header: BatchHeader,
+    },
+    /// In unreadable bytes.
+    Hole(&'a Hole),
+    /// Past the last batch of the segment.
+    End,
+}
+
+/// A stretch of whole batches.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stretch {
+    /// First byte.
+    pub(crate) start: u64,
+    /// Byte after the last one.
+    pub(crate) end: u64,
+    /// Offset after the last batch, when the walk saw it.
+    pub(crate) next_offset: Option<Offset>,
+}
+
+/// Limits of a stretch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StretchLimits {
+    /// Bytes that are published.
+    pub(crate) bound: u64,
+    /// Bytes wanted.
+    pub(crate) bytes_max: u64,
+    /// Batches that reach to or past this offset are left out.
+    pub(crate) upper: Offset,
+    /// Whether the first batch is taken even if it alone is larger than `bytes_max`.
+    pub(crate) min_one_batch: bool,
+}
+
+impl Segment {
+    /// Finds the batch with `offset`, or the first one past it, within the first `bound` bytes.
+    pub(crate) fn locate(&self, offset: Offset, bound: u64) -> Result<Located<'_>, ReadError> {
+        match self.locate_by_index(offset, bound) {
+            // An index is no evidence: only what the log itself says counts as damage. The active one is ours alone.
+            Err(ReadError::Corrupt(_)) if self.is_sealed() => {
+                self.put_index(self.rebuild_index()?);
+                self.locate_by_index(offset, bound)
+            }
+            located => located,
+        }
+    }
+
+    fn locate_by_index(&self, offset: Offset, bound: u64) -> Result<Located<'_>, ReadError> {
+        let (before, after) = self.with_index(|index| {
+            let before = index.offsets.at_or_before(self.base, offset);
+            (before, index.offsets.after(self.base, offset))
+        })?;
+        // With batches larger than the index interval every one is indexed, and the next entry is the batch itself.
+        if let Some(entry) = after
+            && u64::from(entry.position) < bound
+            && self.holes.is_empty()
+        {
+            let header = self.header_at(u64::from(entry.position), bound)?;
+            if header.base_offset <= offset && offset <= header.last_offset() {
+                return Ok(Located::At { position: u64::from(entry.position), header });
+            }
+        }
+        let Some(entry) = before else { return self.walk_to(offset, 0, bound) };
+        let start = u64::from(entry.position);
+        if start < bound && self.hole_at(start).is_none() {
+            // An entry that points too far would skip records without a word.
+            let header = self.header_at(start, bound)?;
+            if entry.last.absolute(self.base).is_none_or(|last| header.base_offset > last) {
+                return Err(self.offset_order(start, offset, &header).into());
+            }
+        }
+        self.walk_to(offset, start, bound)
+    }
+
+    /// Goes from batch to batch, from `position` on, to the one with `offset`.
+    fn walk_to(&self, offset: Offset, mut position: u64, bound: u64) -> Result<Located<'_>, ReadError> {
+        let mut expected = None;
+        loop {
+            if let Some(hole) = self.hole_at(position) {
+                if hole.offsets.contains(&offset) || hole.bytes.is_empty() {
+                    return Ok(if offset < hole.offsets.end { Located::Hole(hole) } else { Located::End });
+                }
+                position = hole.bytes.end;
+                expected = Some(hole.offsets.end);
+                continue;
+            }
+            if position >= bound {
+                return Ok(Located::End);
+            }
+            let header = self.header_at(position, bound)?;
+            self.check_order(&header, expected, position)?;
+            if header.last_offset() >= offset {
+                // Gaps between batches are legal in compacted logs: the first batch past the offset is the answer.
+                return Ok(Located::At { position, header });
+            }
+            expected = Some(header.next_offset());
+            position += u64::from(header.size);
+        }
+    }
+
+    fn check_order(&self, header: &BatchHeader, expected: Option<Offset>, position: u64) -> Result<(), Corruption> {
+        let expected = expected.unwrap_or(self.base);
+        if header.base_offset >= expected {
+            return Ok(());
+        }
+        Err(self.offset_order(position, expected, header))
+    }
+
+    fn offset_order(&self, position: u64, expected: Offset, header: &BatchHeader) -> Corruption {
+        self.corrupt(position, CorruptionKind::OffsetOrder { expected, found: header.base_offset.value() })
+    }
+
+    fn hole_at(&self, position: u64) -> Option<&Hole> {
+        self.holes.iter().find(|hole| hole.bytes.start == position)
+    }
+
+    /// The header of the batch that starts at `position`, checked against the bound.
+    pub(crate) fn header_at(&self, position: u64, bound: u64) -> Result<BatchHeader, ReadError> {
+        let remaining = bound.saturating_sub(position);
+        if remaining < HEADER_BYTES as u64 {
+            let cause = InvalidBatch::Short { need: HEADER_BYTES as u64, have: remaining };
+            return Err(self.corrupt(position, cause).into());
+        }
+        let mut buffer = [0; HEADER_BYTES];
+        self.read_at(position, &mut buffer)?;
+        let header = BatchHeader::parse(&buffer, BATCH_BYTES_MAX).map_err(|cause| self.corrupt(position, cause))?;
+        if u64::from(header.size) > remaining {
+            let cause = InvalidBatch::Short { need: u64::from(header.size), have: remaining };
+            return Err(self.corrupt(position, cause).into());
+        }
+        Ok(header)
+    }
+
+    /// Fills `buffer` from `position`, from the map where there is one.
+    pub(crate) fn read_at(&self, position: u64, buffer: &mut [u8]) -> Result<(), IoFailure> {
+        if let Some(mapping) = self.mapping()?
+            && let Some(start) = usize::try_from(position).ok()
+            && let Some(source) = mapping.bytes().get(start..).and_then(|rest| rest.get(..buffer.len()))
+        {
+            buffer.copy_from_slice(source);
+            return Ok(());
+        }
+        let file = self.file()?;
+        fs::read_exact_at(&*file, buffer, position)
+            .map_err(|e| IoFailure::new(IoOperation::Read, self.log_path(), e))
+    }
+
+    /// The whole batches from the one at `start` on that fit the limits.
+    pub(crate) fn stretch(
+        &self,
+        start: u64,
+        first: &BatchHeader,
+        limits: StretchLimits,
+    ) -> Result<Stretch, ReadError> {
+        let empty = Stretch { start, end: start, next_offset: None };
+        let first_end = start + u64::from(first.size);
+        let first_fits = u64::from(first.size) <= limits.bytes_max || limits.min_one_batch;
+        if first.last_offset() >= limits.upper || !first_fits {
+            return Ok(empty);
+        }
+        // A hole ends the stretch; what lies behind it is read with a request of its own.
+        let hole_start = self.holes.iter().map(|hole| hole.bytes.start).filter(|at| *at >= first_end).min();
+        let bound = limits.bound.min(hole_start.unwrap_or(u64::MAX));
+        let limit = start.saturating_add(limits.bytes_max).min(bound);
+        let mut end = first_end;
+        let mut next_offset = first.next_offset();
+        let jump = self.with_index(|index| index.offsets.starting_by(limit, self.base, limits.upper))?;
+        if let Some(entry) = jump.filter(|entry| u64::from(entry.position) > end) {
+            end = u64::from(entry.position);
+            next_offset = Offset::ZERO;
+        }
+        while end + HEADER_BYTES as u64 <= limit {
+            let header = self.header_at(end, bound)?;
+            let batch_end = end + u64::from(header.size);
+            if batch_end > limit || header.last_offset() >= limits.upper {
+                break;
+            }
+            end = batch_end;
+            next_offset = header.next_offset();
+        }
+        let next_offset = (next_offset > Offset::ZERO).then_some(next_offset);
+        Ok(Stretch { start, end, next_offset })
+    }
+
+    /// Where a cut at `offset` falls: the bytes and the end of the batches that lie wholly below it.
+    pub(crate) fn cut_point(&self, offset: Offset, bound: u64) -> Result<(u64, Offset), ReadError> {
+        let below = Offset::new(offset.value() - 1);
+        let start = match below {
+            Some(below) => self.with_index(|index| index.offsets.at_or_before(self.base, below))?,
+            None => None,
+        };
+        let (mut position, mut end) = (start.map_or(0, |entry| u64::from(entry.position)), self.base);
+        loop {
+            if let Some(hole) = self.hole_at(position) {
+                if hole.offsets.end > offset || hole.bytes.is_empty() {
+                    return Ok((position, end.max(hole.offsets.start)));
+                }
+                (position, end) = (hole.bytes.end, hole.offsets.end);
+                continue;
+            }
+            if position >= bound {
+                return Ok((position, end));
+            }
+            let header = self.header_at(position, bound)?;
+            self.check_order(&header, Some(end), position)?;
+            if header.last_offset() >= offset {
+                return Ok((position, end));
+            }
+            end = header.next_offset();
+            position += u64::from(header.size);
+        }
+    }
+
+    /// The cursor after `bound` bytes that gave `index`, so that appending goes on as if never interrupted.
+    pub(crate) fn resume_cursor(&self, index: &SegmentIndex, bound: u64) -> Result<IndexCursor, ReadError> {
+        let largest = index.times.last().and_then(|entry| Some((entry.timestamp, entry.last.absolute(self.base)?)));
+        let mut cursor = IndexCursor::resume(self.base, self.options.interval_bytes, index, largest);
+        let mut position = index.offsets.last().map_or(0, |entry| u64::from(entry.position));
+        while position < bound {
+            let header = self.header_at(position, bound)?;
+            cursor.note_timestamp(&header);
+            position += u64::from(header.size);
+        }
+        Ok(cursor)
+    }
+
+    /// First record with a timestamp of at least `target` and an offset of at least `from`, within `bound` bytes.
+    pub(crate) fn search_timestamp(
+        &self,
+        target: TimestampMs,
+        from: Offset,
+        bound: u64,
+        decompressed_max: u32,
+    ) -> Result<Option<(TimestampMs, Offset)>, ReadError> {
+        let start = self.with_index(|index| {
+            let entry = index.times.at_or_before(target)?;
+            let offset = entry.last.absolute(self.base)?;
+            index.offsets.at_or_before(self.base, offset).map(|entry| u64::from(entry.position))
+        })?;
+        let mut position = start.unwrap_or(0);
+        while position < bound {
+            if let Some(hole) = self.hole_at(position) {
+                if hole.bytes.is_empty() {
+                    break;
+                }
+                position = hole.bytes.end;
+                continue;
+            }
+            let header = self.header_at(position, bound)?;
+            if header.max_timestamp >= target && header.last_offset() >= from {
+                let found = self.record_at_timestamp(position, &header, target, from, decompressed_max)?;
+                if found.is_some() {
+                    return Ok(found);
+                }
+            }
+            position += u64::from(header.size);
+        }
+        Ok(None)
+    }
+
+    fn record_at_timestamp(
+        &self,
+        position: u64,
+        header: &BatchHeader,
+        target: TimestampMs,
+        from: Offset,
+        decompressed_max: u32,
+    ) -> Result<Option<(TimestampMs, Offset)>, ReadError> {
+        let mut bytes = vec![0; header.size as usize];
+        self.read_at(position, &mut bytes)?;
+        let corrupt = |cause| self.corrupt(position, cause);
+        let batch = BatchView::parse(&bytes, BATCH_BYTES_MAX).map_err(corrupt)?;
+        batch.verify_crc().map_err(corrupt)?;
+        let body = batch.body(decompressed_max).map_err(corrupt)?;
+        for record in body.records() {
+            let record = record.map_err(corrupt)?;
+            if record.timestamp >= target && record.offset >= from {
+                return Ok(Some((record.timestamp, record.offset)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Largest timestamp of a sealed segment, as its time index says.
+    pub(crate) fn largest_timestamp(&self) -> Result<Option<TimestampMs>, ReadError> {
+        self.with_index(|index| index.times.last().map(|entry| entry.timestamp))
+    }
+}
