@@ -166,13 +166,21 @@ pub enum InvalidRecord {
     /// A header key is not UTF-8.
     #[error("a header key is not UTF-8")]
     HeaderKey,
-    /// The offset delta lies outside the batch or does not rise.
+    /// The offset delta is negative or does not rise.
     #[error("offset delta {found} where {expected} or more is due")]
     OffsetDelta {
         /// As stored.
         found: i32,
         /// Smallest allowed.
         expected: i32,
+    },
+    /// The offset delta lies past the batch's last.
+    #[error("offset delta {found} is past the batch's last, {last}")]
+    OffsetDeltaPastLast {
+        /// As stored.
+        found: i32,
+        /// Last offset delta of the batch.
+        last: i32,
     },
 }
 
@@ -267,6 +275,39 @@ pub enum BrokenRule {
     /// A client's batch carries a delete horizon.
     #[error("batch carries a delete horizon; only the cleaner sets one")]
     DeleteHorizon,
+}
+
+/// Why a batch could not be built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// There are no records.
+    #[error("batch has no records; add at least one")]
+    Empty,
+    /// The records are more than a length field can say.
+    #[error("batch is larger than 2 GiB; split it")]
+    TooLarge,
+    /// Base offset plus number of records passes the largest offset.
+    #[error("the base offset leaves no room for the records")]
+    OffsetOverflow,
+    /// The codec exists but this build leaves it out.
+    #[error("this build cannot write {codec}; build with the crate feature of that name")]
+    CodecDisabled {
+        /// Name of the codec and of the crate feature.
+        codec: &'static str,
+    },
+    /// The codec has no such level.
+    #[error("{codec} has no level {level}; choose one of {min}..={max}")]
+    Level {
+        /// Name of the codec.
+        codec: &'static str,
+        /// As given.
+        level: i32,
+        /// Smallest.
+        min: i32,
+        /// Largest.
+        max: i32,
+    },
 }
 
 /// What kind of operation failed, in an [`IoFailure`].

@@ -22,6 +22,10 @@ pub mod sync;
 pub mod units;
 
 pub use config::{CleanupPolicy, FlushPolicy, LogConfig, OnDamage, ReadMode, TimestampType};
+pub use record::{
+    Attributes, BatchBuilder, BatchHeader, BatchView, Compression, ControlRecord, Origin, Record, RecordBatch, Rules,
+    TransactionEnd,
+};
 pub use units::{
     FilePosition, LeaderEpoch, Offset, OffsetDelta, ProducerEpoch, ProducerId, RelativeOffset, Sequence, TimestampMs,
 };
