@@ -481,7 +481,7 @@ pub enum OpenError {
     },
     /// A system call failed.
     #[error(transparent)]
-    Io(#[from] IoFailure),
+    Io(IoFailure),
     /// One of our own small files is unreadable and no rule says how to go on.
     #[error(transparent)]
     Corrupt(#[from] Corruption),
@@ -643,9 +643,9 @@ pub enum ChangeError {
         /// Next offset to be assigned.
         log_end: Offset,
     },
-    /// A configuration value is out of range.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
+    /// The offset lies in damaged bytes: nothing tells where the cut would fall.
+    #[error("{0}; cut at the start or the end of that range")]
+    Damaged(Box<Damage>),
     /// Bytes that should be valid are not.
     #[error(transparent)]
     Corrupt(#[from] Corruption),

@@ -14,17 +14,26 @@
 //! ```
 
 pub mod clock;
+mod commit;
 pub mod config;
 pub mod error;
+pub mod flush;
 pub mod fs;
+pub mod index;
+pub mod log;
+pub mod metrics;
 pub mod record;
+pub mod segment;
 pub mod sync;
 pub mod units;
 
+pub use clock::Deadline;
 pub use config::{CleanupPolicy, FlushPolicy, LogConfig, OnDamage, ReadMode, TimestampType};
-pub use record::{
-    Attributes, BatchBuilder, BatchHeader, BatchView, Compression, ControlRecord, Origin, Record, RecordBatch, Rules,
-    TransactionEnd,
+pub use error::{AppendError, ChangeError, Damage, DurabilityError, OpenError, ReadError};
+pub use flush::Flusher;
+pub use log::{
+    AppendAs, Appended, Batches, Durable, Environment, Fetched, FetchedBatches, FileSlice, Isolation, Marks,
+    PartitionLog, ReadOptions, RecoveryReport, TimestampOffset,
 };
 pub use units::{
     FilePosition, LeaderEpoch, Offset, OffsetDelta, ProducerEpoch, ProducerId, RelativeOffset, Sequence, TimestampMs,

@@ -220,8 +220,7 @@ impl<'a> Incoming<'a> {
             let mut start = 0;
             while let Some(rest) = buffer.get(start..).filter(|rest| !rest.is_empty()) {
                 let batch = incoming.placed.len();
-                let header =
-                    record::validate(rest, rules).map_err(|cause| AppendError::Invalid { batch, cause })?;
+                let header = record::validate(rest, rules).map_err(|cause| AppendError::Invalid { batch, cause })?;
                 incoming.placed.push(Placed { buffer: at, start, header });
                 start += header.size as usize;
             }
@@ -244,8 +243,11 @@ impl<'a> Incoming<'a> {
 
     /// The leader's part: offsets from `next` on, and the epoch. Returns the offset after the last record.
     fn assign(&mut self, mut next: Offset, epoch: LeaderEpoch) -> Result<Offset, AppendError> {
-        let records: u64 =
-            self.placed.iter().map(|placed| u64::from(placed.header.last_offset_delta.value().unsigned_abs()) + 1).sum();
+        let records: u64 = self
+            .placed
+            .iter()
+            .map(|placed| u64::from(placed.header.last_offset_delta.value().unsigned_abs()) + 1)
+            .sum();
         let room = Offset::MAX.distance_from(next);
         if records > room {
             return Err(AppendError::OffsetsExhausted { log_end: next, records });
@@ -361,9 +363,15 @@ impl PartitionLog {
 }
 
 enum Placement {
-    Done { base: Offset, ticket: Ticket, should_flush: bool },
+    Done {
+        base: Offset,
+        ticket: Ticket,
+        should_flush: bool,
+    },
     /// The append lies too far past the log end for the next segment to start there.
-    NeedsBarrier { base: Offset },
+    NeedsBarrier {
+        base: Offset,
+    },
 }
 
 impl LogCore {
@@ -375,6 +383,8 @@ impl LogCore {
         config: &LogConfig,
     ) -> Result<Placement, AppendError> {
         let mut writer = self.writer.lock();
+        // Before anything is assigned: waiting lets go of the lock.
+        self.wait_for_zeros(&mut writer, incoming.bytes);
         writer.check_open()?;
         if let (Some(given), Some(newest)) = (origin.epoch(), writer.newest_epoch)
             && given < newest
@@ -389,7 +399,6 @@ impl LogCore {
         if !self.make_room(&mut writer, &shape, config).map_err(AppendError::Io)? {
             return Ok(Placement::NeedsBarrier { base: shape.first });
         }
-        self.wait_for_zeros(&mut writer, shape.bytes);
         if let Err(e) = incoming.write(&*writer.file, writer.position) {
             let failure = IoFailure::new(IoOperation::Write, writer.active.log_path(), e);
             return Err(self.undo_write(&mut writer, failure));
@@ -415,6 +424,7 @@ impl LogCore {
         writer.unsynced.records += end.distance_from(writer.log_end);
         writer.unsynced.bytes += shape.bytes;
         writer.unsynced.since.get_or_insert_with(|| self.clock.monotonic());
+        writer.active.mark_index_saved(false);
         writer.position = position;
         writer.file_bytes = writer.file_bytes.max(position);
         writer.is_dirty = true;

@@ -30,7 +30,7 @@ pub use append::{AppendAs, Appended, Batches};
 pub use open::Environment;
 pub use read::{Fetched, FetchedBatches, FileSlice, Isolation, ReadOptions, TimestampOffset};
 pub use report::{Action, Finding, Found, RecoveryReport};
-pub use sync::Durable;
+pub use sync::{Durable, Ticked};
 pub use view::Marks;
 
 use crate::clock::Clock;
@@ -40,7 +40,7 @@ use crate::error::{ChangeError, ConfigError, Damage, LogFailed};
 use crate::fs::LockGuard;
 use crate::metrics::LogMetrics;
 use crate::segment::{Home, SegmentOptions};
-use crate::sync::{Mutex, RwLock};
+use crate::sync::{Condvar, Mutex, RwLock};
 use crate::units::Offset;
 use state::SyncKeeper;
 use view::LogView;
@@ -84,6 +84,7 @@ struct LogCore {
     config: RwLock<Arc<LogConfig>>,
     round: Mutex<RoundState>,
     writer: Mutex<Writer>,
+    zeros_done: Condvar,
     view: RwLock<LogView>,
     queue: CommitQueue,
     keeper: SyncKeeper,
@@ -176,17 +177,18 @@ impl PartitionLog {
         let damage = |segment: &Arc<crate::segment::Segment>| {
             segment.holes().iter().map(|hole| segment.damage(hole)).collect::<Vec<_>>()
         };
-        LogHealth {
-            failed,
-            is_closed: view.is_closed,
-            damage: view.segments.iter().flat_map(damage).collect(),
-        }
+        LogHealth { failed, is_closed: view.is_closed, damage: view.segments.iter().flat_map(damage).collect() }
     }
 
     /// Paths of the `.log` files, oldest first.
     pub fn segment_files(&self) -> Vec<PathBuf> {
         let segments = Arc::clone(&self.core.view.read().segments);
         segments.iter().map(|segment| segment.log_path()).collect()
+    }
+
+    /// The clock that the log goes by.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.core.clock
     }
 
     /// From now on waiters wake `worker` instead of syncing themselves; `None` undoes it. For flusher threads.

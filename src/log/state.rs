@@ -269,9 +269,7 @@ impl SyncKeeper {
         durable_end: Offset,
     ) -> Result<Self, IoFailure> {
         let path = dir.join(names::SYNC_STATE);
-        let file = fs
-            .open(&path, OpenMode::CreateOrOpen)
-            .map_err(|e| IoFailure::new(IoOperation::Open, &path, e))?;
+        let file = fs.open(&path, OpenMode::CreateOrOpen).map_err(|e| IoFailure::new(IoOperation::Open, &path, e))?;
         let kept = Kept { point, durable_end, in_flight: 0, failed: true };
         let keeper = Self { fs, dir, file, kept: Mutex::new(kept) };
         keeper.write(&keeper.kept.lock())?;
@@ -350,6 +348,13 @@ impl SyncKeeper {
         point.write(&*self.fs, &self.dir)?;
         kept.point = point;
         kept.durable_end = at;
+        self.write(&kept)
+    }
+
+    /// The last close was clean: nothing is in doubt.
+    pub(crate) fn accept(&self) -> Result<(), IoFailure> {
+        let mut kept = self.kept.lock();
+        kept.failed = false;
         self.write(&kept)
     }
 

@@ -23,6 +23,26 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(bytes)
 }
 
+/// CRC-32C of bytes that come in pieces, for batches too large to hold at once.
+pub(crate) struct Crc32c(crc_fast::Digest);
+
+impl Crc32c {
+    /// Of no bytes yet.
+    pub(crate) fn new() -> Self {
+        Self(crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi))
+    }
+
+    /// Takes the next piece.
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The checksum of all pieces.
+    pub(crate) fn finish(&self) -> u32 {
+        u32::try_from(self.0.finalize()).unwrap_or(u32::MAX)
+    }
+}
+
 /// The attribute bits of a batch whose codec is known to exist.
 ///
 /// ```

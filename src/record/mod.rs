@@ -33,10 +33,12 @@ mod validate;
 mod varint;
 mod walk;
 
+pub(crate) use batch::Crc32c;
 pub use batch::{Attributes, BatchHeader, BatchView, Batches, Body, batches, crc32c};
 pub use builder::{BatchBuilder, RecordBatch, TransactionEnd};
 pub use compress::Compression;
 pub use control::ControlRecord;
+pub use layout::HEADER_BYTES;
 pub use record::{Headers, Record, Records};
 pub use stamp::{stamp, stamp_append_time};
 pub use validate::{Origin, Rules, validate};

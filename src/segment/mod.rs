@@ -4,48 +4,29 @@
 //! the published view allows. Whoever holds an `Arc<Segment>` pins its bytes: they are never shortened or overwritten
 //! in place while another holder exists.
 
+mod home;
 pub mod names;
 mod read;
 pub(crate) mod scan;
 mod window;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+pub(crate) use home::Home;
 pub use names::{FileKind, SegmentFile, Stage};
-pub(crate) use read::Located;
+pub(crate) use read::{Located, StretchLimits};
 pub use scan::Hole;
 
 use crate::config::ReadMode;
 use crate::error::{Corruption, CorruptionKind, Damage, IoFailure, IoOperation, ReadError};
-use crate::fs::{self, File, FileSystem, Mapping, OpenMode};
+use crate::fs::{self, File, Mapping, OpenMode};
 use crate::index::{IndexCursor, IndexFault, OffsetIndex, SegmentIndex, TimeIndex, replace_file};
 use crate::sync::{Mutex, RwLock};
 use crate::units::{FilePosition, Offset};
 use scan::{Scan, ScanTask};
-
-/// Where a segment lives.
-#[derive(Clone, Debug)]
-pub(crate) struct Home {
-    /// The file system.
-    pub(crate) fs: Arc<dyn FileSystem>,
-    /// The partition's directory.
-    pub(crate) dir: Arc<Path>,
-}
-
-impl Home {
-    /// Path of a file of the segment with base offset `base`.
-    pub(crate) fn path(&self, base: Offset, kind: FileKind) -> PathBuf {
-        self.dir.join(SegmentFile::live(base, kind).name())
-    }
-
-    /// Opens an existing file of the directory.
-    pub(crate) fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn File>, IoFailure> {
-        self.fs.open(path, mode).map_err(|e| IoFailure::new(IoOperation::Open, path, e))
-    }
-}
 
 /// How a segment is indexed and read.
 #[derive(Clone, Copy, Debug)]
@@ -159,6 +140,11 @@ impl Segment {
         Ok(file)
     }
 
+    /// Puts another handle in the place of the open file.
+    pub(crate) fn set_file(&self, file: Arc<dyn File>) {
+        *self.file.lock() = Some(file);
+    }
+
     /// The mapped bytes, where the read mode asks for a map and the segment is sealed.
     pub(crate) fn mapping(&self) -> Result<Option<&Arc<dyn Mapping>>, IoFailure> {
         let Some(&bytes) = self.sealed_bytes.get() else { return Ok(None) };
@@ -249,8 +235,7 @@ impl Segment {
 
     /// Walks the whole file. `durable_below`: see [`ScanTask`].
     pub(crate) fn scan(&self, next_base: Option<Offset>, durable_below: Offset) -> Result<Scan, IoFailure> {
-        let task =
-            ScanTask { base: self.base, next_base, durable_below, interval_bytes: self.options.interval_bytes };
+        let task = ScanTask { base: self.base, next_base, durable_below, interval_bytes: self.options.interval_bytes };
         scan::scan(self.file()?, task).map_err(|e| IoFailure::new(IoOperation::Read, self.log_path(), e))
     }
 

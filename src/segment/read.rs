@@ -159,17 +159,11 @@ impl Segment {
             return Ok(());
         }
         let file = self.file()?;
-        fs::read_exact_at(&*file, buffer, position)
-            .map_err(|e| IoFailure::new(IoOperation::Read, self.log_path(), e))
+        fs::read_exact_at(&*file, buffer, position).map_err(|e| IoFailure::new(IoOperation::Read, self.log_path(), e))
     }
 
     /// The whole batches from the one at `start` on that fit the limits.
-    pub(crate) fn stretch(
-        &self,
-        start: u64,
-        first: &BatchHeader,
-        limits: StretchLimits,
-    ) -> Result<Stretch, ReadError> {
+    pub(crate) fn stretch(&self, start: u64, first: &BatchHeader, limits: StretchLimits) -> Result<Stretch, ReadError> {
         let empty = Stretch { start, end: start, next_offset: None };
         let first_end = start + u64::from(first.size);
         let first_fits = u64::from(first.size) <= limits.bytes_max || limits.min_one_batch;

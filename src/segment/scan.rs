@@ -11,7 +11,7 @@ use super::window::Window;
 use crate::error::{CorruptionKind, InvalidBatch};
 use crate::fs::File;
 use crate::index::{IndexCursor, SegmentIndex};
-use crate::record::{BatchHeader, Crc32c, HEADER_BYTES};
+use crate::record::{BatchHeader, Crc32c, HEADER_BYTES, crc32c, layout};
 use crate::units::{LeaderEpoch, Offset, TimestampMs};
 
 /// Positions in a segment are i32; nothing larger is believed.
@@ -157,7 +157,12 @@ impl Scanner {
     }
 
     fn crc_of(&mut self, position: u64, size: u32) -> io::Result<u32> {
-        const COVERED_FROM: u64 = 21;
+        const COVERED_FROM: u64 = layout::ATTRIBUTES_AT as u64;
+        if size as usize <= Window::need_max() {
+            let bytes = self.window.at(position, size as usize)?;
+            let covered = bytes.get(layout::ATTRIBUTES_AT..size as usize).ok_or(io::ErrorKind::UnexpectedEof)?;
+            return Ok(crc32c(covered));
+        }
         let mut crc = Crc32c::new();
         let (mut at, end) = (position + COVERED_FROM, position + u64::from(size));
         while at < end {
@@ -210,7 +215,8 @@ impl Scanner {
         };
         let size = u32::from_be_bytes([s0, s1, s2, s3]) as usize;
         let covered = size.checked_add(12).and_then(|end| bytes.get(CRC_END..end));
-        Ok(covered.is_some_and(|rest| rest.len() >= 10 && crc32fast::hash(rest) == u32::from_be_bytes([c0, c1, c2, c3])))
+        Ok(covered
+            .is_some_and(|rest| rest.len() >= 10 && crc32fast::hash(rest) == u32::from_be_bytes([c0, c1, c2, c3])))
     }
 
     /// Goes over damage below the durable limit; `false` when the scan ends here, with `found.stop` set if need be.

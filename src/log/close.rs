@@ -1,0 +1,68 @@
+//! Closing cleanly: everything durable, indexes written, the recovery point at the log end, and a marker that spares the
+//! next opening its scan. The marker is written last, when all that it vouches for is synced.
+
+use std::sync::Arc;
+
+use super::state::CleanShutdown;
+use super::writer::{Writer, WriterState};
+use super::{LogCore, PartitionLog, RoundState};
+use crate::error::{ChangeError, IoFailure, IoOperation};
+
+impl PartitionLog {
+    /// Syncs everything, writes the indexes and closes the log. Appends and reads are refused from then on, waiters are
+    /// answered, and the lock is free. Closing a closed log does nothing.
+    ///
+    /// # Errors
+    /// [`ChangeError`] says why the close was not clean. The log is closed all the same, and the next opening recovers.
+    pub fn close(&self) -> Result<(), ChangeError> {
+        let core = &self.core;
+        let mut round = core.round.lock();
+        if matches!(core.writer.lock().state, WriterState::Closed) {
+            return Ok(());
+        }
+        let closed = core.close_cleanly(&mut round);
+        core.writer.lock().state = WriterState::Closed;
+        core.view.write().is_closed = true;
+        core.queue.close();
+        *core.lock.lock() = None;
+        closed
+    }
+}
+
+impl LogCore {
+    fn close_cleanly(&self, round: &mut RoundState) -> Result<(), ChangeError> {
+        loop {
+            self.sync_under(round)?;
+            let mut writer = self.writer.lock();
+            writer.check_open()?;
+            // An append came between; with the lock held none can.
+            if !writer.needs_sync() {
+                return Ok(self.put_down(&mut writer)?);
+            }
+        }
+    }
+
+    fn put_down(&self, writer: &mut Writer) -> Result<(), IoFailure> {
+        self.keeper.begin()?;
+        let path = writer.active.log_path();
+        if writer.file_bytes > writer.position {
+            // Zeros kept ahead are no part of the log.
+            writer.file.set_len(writer.position).map_err(|e| IoFailure::new(IoOperation::SetLen, &path, e))?;
+            writer.file.sync_data().map_err(|e| IoFailure::new(IoOperation::Sync, &path, e))?;
+        }
+        writer.active.close_time_index(&writer.cursor);
+        let segments = Arc::clone(&self.view.read().segments);
+        segments.iter().filter(|segment| !segment.is_index_saved()).try_for_each(|segment| segment.save_index())?;
+        self.home.sync_names()?;
+        self.keeper.raise_recovery_point(writer.log_end)?;
+        self.keeper.finish(Some(writer.log_end))?;
+        let marker = CleanShutdown {
+            generation: self.keeper.generation(),
+            log_end: writer.log_end,
+            active_base: writer.active.base(),
+            active_bytes: writer.position,
+            newest_epoch: writer.newest_epoch,
+        };
+        marker.write(&*self.home.fs, &self.home.dir)
+    }
+}

@@ -1,0 +1,366 @@
+//! Opening a partition alone: directories, locks, what the last process left, and the way to a judged log.
+//!
+//! Nothing is written before the directory is known to be a log's (or empty) and locked. A clean-shutdown marker goes
+//! before anything else changes, so that a crash while opening counts as unclean.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::recover::{self, Judged, Unjudged};
+use super::report::{Found, RecoveryReport};
+use super::state::{self, CleanShutdown, DamageList, RecoveryPoint, SyncKeeper, SyncState};
+use super::view::{LogView, Marks};
+use super::writer::{Writer, WriterState};
+use super::{LogCore, PartitionLog, RoundState};
+use crate::clock::{Clock, SystemClock};
+use crate::commit::{CommitQueue, Unsynced};
+use crate::config::LogConfig;
+use crate::error::{Corruption, IoFailure, IoOperation, OpenError};
+use crate::fs::{DirEntry, EntryKind, FileSystem, LockGuard, OsFileSystem};
+use crate::metrics::LogMetrics;
+use crate::segment::names::{self, Known};
+use crate::segment::{FileKind, Home, SegmentFile, SegmentOptions, Stage};
+use crate::sync::{Condvar, Mutex, Rank, RwLock};
+use crate::units::Offset;
+
+/// What a log runs on: a file system and a clock. The default is the operating system's; tests put the simulator here.
+///
+/// ```
+/// use alluvium::{Environment, LogConfig};
+/// let dir = tempfile::tempdir().unwrap();
+/// let log = Environment::default().open(dir.path(), LogConfig::default()).unwrap();
+/// assert_eq!(log.log_end(), alluvium::Offset::ZERO);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Environment {
+    /// Every file of the log is reached through it.
+    pub fs: Arc<dyn FileSystem>,
+    /// Every time the log asks for.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Default for Environment {
+    fn default() -> Self {
+        Self { fs: Arc::new(OsFileSystem), clock: Arc::new(SystemClock::new()) }
+    }
+}
+
+impl PartitionLog {
+    /// Opens the log in `dir`, or begins one there; makes the directories that are missing. No worker is started: see
+    /// [`PartitionLog::tick`] and the flusher.
+    ///
+    /// # Errors
+    /// [`OpenError`]: configuration, directory, permission, lock, foreign files, old format, damage (by policy), I/O.
+    pub fn open(dir: impl AsRef<Path>, config: LogConfig) -> Result<Self, OpenError> {
+        Environment::default().open(dir, config)
+    }
+}
+
+impl Environment {
+    /// As [`PartitionLog::open`], on this file system and clock.
+    ///
+    /// # Errors
+    /// As [`PartitionLog::open`].
+    pub fn open(&self, dir: impl AsRef<Path>, config: LogConfig) -> Result<PartitionLog, OpenError> {
+        config.validate()?;
+        let home = Home { fs: Arc::clone(&self.fs), dir: Arc::from(dir.as_ref()) };
+        let made = make_directories(&home)?;
+        refuse_locked_parent(&home)?;
+        let entries = home.list()?;
+        refuse_foreign(&home, &entries)?;
+        let lock = take_lock(&home)?;
+        let opening = Opening { home, clock: Arc::clone(&self.clock), config };
+        opening.open(made, lock)
+    }
+}
+
+struct Opening {
+    home: Home,
+    clock: Arc<dyn Clock>,
+    config: LogConfig,
+}
+
+/// What the last process left in the state files.
+struct Left {
+    point: Result<Option<RecoveryPoint>, Corruption>,
+    sync: Option<SyncState>,
+    clean: Option<CleanShutdown>,
+    damage: Result<DamageList, Corruption>,
+}
+
+impl Left {
+    fn read(home: &Home) -> Result<Self, IoFailure> {
+        let (fs, dir) = (&*home.fs, &*home.dir);
+        Ok(Self {
+            point: RecoveryPoint::read(fs, dir)?,
+            // A sync state that cannot be read says nothing; the recovery point then holds alone.
+            sync: SyncState::read(fs, dir)?.ok().flatten(),
+            clean: CleanShutdown::read(fs, dir)?.ok().flatten(),
+            damage: state::read_damage(fs, dir)?,
+        })
+    }
+
+    /// Everything below it is durable, as far as anything says so.
+    fn durable_end(&self, point: RecoveryPoint) -> Offset {
+        let newer = self.sync.filter(|sync| sync.generation == point.generation);
+        newer.map_or(point.offset, |sync| sync.durable_end.max(point.offset))
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        self.sync.is_some_and(|sync| sync.in_doubt)
+    }
+}
+
+impl Opening {
+    fn open(self, made: bool, lock: Box<dyn LockGuard>) -> Result<PartitionLog, OpenError> {
+        let home = &self.home;
+        let left = Left::read(home)?;
+        let mut report = RecoveryReport::default();
+        let point = match &left.point {
+            Ok(Some(point)) => Some(*point),
+            Ok(None) | Err(_) => None,
+        };
+        if point.is_none() && !made {
+            // Whoever made the directories may have died before their names were synced.
+            sync_ancestors(home)?;
+        }
+        let had_marker = state::remove_durably(&*home.fs, &home.dir, names::CLEAN_SHUTDOWN)?;
+        let standing = point.unwrap_or(RecoveryPoint { generation: 0, offset: Offset::ZERO, restart: None });
+        let durable_end = left.durable_end(standing);
+        let keeper = SyncKeeper::start(Arc::clone(&home.fs), Arc::clone(&home.dir), standing, durable_end)?;
+        let known_damage = self.known_damage(&left, &mut report);
+        let options =
+            SegmentOptions { interval_bytes: self.config.index_interval_bytes, read_mode: self.config.read_mode };
+        let unjudged = Unjudged {
+            home: home.clone(),
+            options,
+            config: self.config.clone(),
+            clock: Arc::clone(&self.clock),
+            durable_end: point.map(|_| durable_end),
+            is_in_doubt: left.is_in_doubt(),
+            restart: point.and_then(|point| point.restart),
+            known_damage,
+        };
+        report.recovery_point = unjudged.durable_end;
+        let clean = if unjudged.may_be_clean() { self.fitting(&left, standing)? } else { None };
+        let clean = match clean {
+            Some(marker) => unjudged.accept(&marker, &mut report)?,
+            None => None,
+        };
+        let judged = if let Some(judged) = clean {
+            keeper.accept()?;
+            judged
+        } else {
+            if had_marker {
+                report.note(Found::StaleCleanMarker, self.config.on_damage, names::CLEAN_SHUTDOWN, 0, None);
+            }
+            self.note_point(&left, &unjudged, &mut report)?;
+            unjudged.recover(&keeper, &mut report)?
+        };
+        Ok(self.build(judged, keeper, report, lock))
+    }
+
+    /// The clean-shutdown marker, if it is about the files that are here.
+    fn fitting(&self, left: &Left, point: RecoveryPoint) -> Result<Option<CleanShutdown>, IoFailure> {
+        let Some(marker) = left.clean else { return Ok(None) };
+        let fits = marker.generation == point.generation && marker.log_end == point.offset;
+        let entries = self.home.list()?;
+        let files: Vec<SegmentFile> = entries.iter().filter_map(|entry| SegmentFile::parse(&entry.name)).collect();
+        let is_settled = files.iter().all(|file| file.stage == Stage::Live);
+        let last = files.iter().filter(|file| file.kind == FileKind::Log).map(|file| file.base).max();
+        if !fits || !is_settled || last != Some(marker.active_base) {
+            return Ok(None);
+        }
+        let path = self.home.path(marker.active_base, FileKind::Log);
+        let found = self.home.fs.metadata(&path).map_err(|e| IoFailure::new(IoOperation::List, path, e))?;
+        Ok((found.len == marker.active_bytes).then_some(marker))
+    }
+
+    fn known_damage(&self, left: &Left, report: &mut RecoveryReport) -> DamageList {
+        match &left.damage {
+            Ok(list) => list.clone(),
+            Err(corruption) => {
+                let found = Found::DamageListUnreadable(corruption.kind.clone());
+                report.note(found, self.config.on_damage, names::DAMAGE, 0, None);
+                DamageList::new()
+            }
+        }
+    }
+
+    fn note_point(&self, left: &Left, unjudged: &Unjudged, report: &mut RecoveryReport) -> Result<(), IoFailure> {
+        let policy = self.config.on_damage;
+        match &left.point {
+            Err(corruption) => {
+                let found = Found::RecoveryPointUnreadable(corruption.kind.clone());
+                report.note(found, policy, names::RECOVERY_POINT, 0, None);
+            }
+            Ok(None) if unjudged.has_segments()? => {
+                report.note(Found::RecoveryPointAbsent, policy, "", 0, None);
+            }
+            Ok(None) => {
+                report.note(Found::Nothing, policy, "", 0, None);
+            }
+            Ok(Some(_)) => {}
+        }
+        Ok(())
+    }
+
+    fn build(
+        self,
+        judged: Judged,
+        keeper: SyncKeeper,
+        mut report: RecoveryReport,
+        lock: Box<dyn LockGuard>,
+    ) -> PartitionLog {
+        let Judged { segments, active, log_end } = judged;
+        let log_start = segments.first().map_or(log_end, |segment| segment.base()).min(log_end);
+        report.segments = segments.len();
+        report.log_start = log_start;
+        report.log_end = log_end;
+        let recover::Active { segment, file, cursor, position, newest_epoch, first_timestamp } = active;
+        let writer = Writer {
+            state: WriterState::Open,
+            active: segment,
+            file,
+            cursor,
+            position,
+            file_bytes: position,
+            is_zeroing: false,
+            log_end,
+            newest_epoch,
+            first_timestamp,
+            created: self.clock.wall(),
+            unsealed: Vec::new(),
+            is_dirty: false,
+            names_changed: false,
+            unsynced: Unsynced::default(),
+        };
+        let marks = Marks { log_start, durable_end: log_end, log_end }.checked();
+        let view = LogView { segments: Arc::new(segments), marks, active_bytes: position, is_closed: false };
+        let point_written = self.clock.monotonic();
+        let core = LogCore {
+            home: self.home,
+            clock: self.clock,
+            config: RwLock::new(Arc::new(self.config)),
+            round: Mutex::ranked(Rank::Round, RoundState { point_written }),
+            writer: Mutex::ranked(Rank::Writer, writer),
+            zeros_done: Condvar::new(),
+            view: RwLock::ranked(Rank::View, view),
+            queue: CommitQueue::new(log_end),
+            keeper,
+            metrics: LogMetrics::default(),
+            report,
+            lock: Mutex::new(Some(lock)),
+        };
+        PartitionLog { core: Arc::new(core) }
+    }
+}
+
+/// `path`'s parent, with the current directory for a bare name.
+fn parent_of(path: &Path) -> Option<PathBuf> {
+    let parent = path.parent()?;
+    Some(if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() })
+}
+
+/// Makes the directory and those above it that are missing, and makes their names durable; returns whether it made the
+/// partition's.
+fn make_directories(home: &Home) -> Result<bool, OpenError> {
+    let mut missing = Vec::new();
+    let mut at = home.dir.to_path_buf();
+    loop {
+        match home.fs.metadata(&at) {
+            Ok(found) if found.kind == EntryKind::Directory => break,
+            Ok(_) => return Err(OpenError::NotADirectory { path: at }),
+            Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
+                return Err(OpenError::NotADirectory { path: parent_of(&at).unwrap_or(at) });
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let parent = parent_of(&at).filter(|parent| *parent != at);
+                missing.push(std::mem::take(&mut at));
+                let Some(parent) = parent else {
+                    return Err(IoFailure::new(IoOperation::CreateDir, missing.pop().unwrap_or_default(), e).into());
+                };
+                at = parent;
+            }
+            Err(e) => return Err(IoFailure::new(IoOperation::List, at, e).into()),
+        }
+    }
+    missing.reverse();
+    for dir in &missing {
+        match home.fs.create_dir(dir) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(IoFailure::new(IoOperation::CreateDir, dir, e).into());
+            }
+            _ => {}
+        }
+    }
+    // A log whose directory is forgotten by a crash is lost whole.
+    if let Err(failure) = sync_parents(home, &missing) {
+        // Made anew by the next try: a name whose sync failed is not to be trusted.
+        missing.iter().rev().for_each(|dir| drop(home.fs.remove_dir(dir)));
+        return Err(failure.into());
+    }
+    Ok(!missing.is_empty())
+}
+
+fn sync_parents(home: &Home, made: &[PathBuf]) -> Result<(), IoFailure> {
+    for parent in made.iter().filter_map(|dir| parent_of(dir)) {
+        home.fs.sync_dir(&parent).map_err(|e| IoFailure::new(IoOperation::Sync, parent, e))?;
+    }
+    Ok(())
+}
+
+/// Syncs the names of the directory and of all above it, as far as we may look at them.
+fn sync_ancestors(home: &Home) -> Result<(), IoFailure> {
+    for ancestor in home.dir.ancestors().filter_map(parent_of) {
+        match home.fs.sync_dir(&ancestor) {
+            Ok(()) => {}
+            // What we may not open we did not make. Some file systems do not sync directories at all.
+            Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput) => {}
+            Err(e) => return Err(IoFailure::new(IoOperation::Sync, ancestor, e)),
+        }
+    }
+    Ok(())
+}
+
+/// A broker or store that holds the data directory owns its partitions.
+fn refuse_locked_parent(home: &Home) -> Result<(), OpenError> {
+    let Some(parent) = parent_of(&home.dir) else { return Ok(()) };
+    let lock = parent.join(names::PARENT_LOCK);
+    match home.fs.is_locked(&lock) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(OpenError::ParentLocked { lock }),
+        Err(e) => Err(IoFailure::new(IoOperation::Lock, lock, e).into()),
+    }
+}
+
+/// Refuses a directory with files in it that are not a log's and none that are.
+fn refuse_foreign(home: &Home, entries: &[DirEntry]) -> Result<(), OpenError> {
+    let known: Vec<(&DirEntry, Known)> = entries.iter().map(|entry| (entry, names::classify(entry))).collect();
+    if known.iter().any(|(_, known)| matches!(known, Known::Segment(_) | Known::State)) {
+        return Ok(());
+    }
+    match known.iter().find(|(_, known)| *known == Known::Foreign) {
+        Some((entry, _)) => Err(OpenError::Foreign { path: home.dir.to_path_buf(), entry: entry.name.clone() }),
+        None => Ok(()),
+    }
+}
+
+fn take_lock(home: &Home) -> Result<Box<dyn LockGuard>, OpenError> {
+    let path = home.dir.join(names::LOCK);
+    match home.fs.try_lock(&path) {
+        Ok(Some(lock)) => Ok(lock),
+        Ok(None) => Err(OpenError::Locked { lock: path }),
+        Err(e) => Err(IoFailure::new(IoOperation::Lock, path, e).into()),
+    }
+}
+
+impl From<IoFailure> for OpenError {
+    fn from(failure: IoFailure) -> Self {
+        match failure.source.kind() {
+            io::ErrorKind::PermissionDenied => Self::Permission(failure),
+            _ => Self::Io(failure),
+        }
+    }
+}

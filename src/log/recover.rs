@@ -1,0 +1,607 @@
+//! Judging what a process left: scan what no sync is known to cover, decide by the table in `report`, act, sync, and
+//! only then let anybody append.
+//!
+//! [`Unjudged`] has no way to append; it turns into [`Judged`] here and nowhere else. All steps may be repeated: a crash
+//! at any of them is met by the next opening with no less than before.
+
+use std::sync::Arc;
+
+use super::report::{Action, Found, RecoveryReport};
+use super::state::{self, CleanShutdown, DamageList, SyncKeeper};
+use crate::clock::Clock;
+use crate::config::{LogConfig, OnDamage};
+use crate::error::{Damage, IoFailure, IoOperation, OpenError, ReadError};
+use crate::fs::{self, DirEntry, File, OpenMode};
+use crate::index::{IndexCursor, IndexFault, OffsetIndex, SegmentIndex, TimeIndex};
+use crate::segment::names::{self, Known};
+use crate::segment::scan::{Scan, Stop};
+use crate::segment::{FileKind, Hole, Home, Segment, SegmentFile, SegmentOptions, Stage};
+use crate::units::{LeaderEpoch, Offset, TimestampMs};
+
+/// A directory that no decision has been taken on.
+pub(super) struct Unjudged {
+    pub(super) home: Home,
+    pub(super) options: SegmentOptions,
+    pub(super) config: LogConfig,
+    pub(super) clock: Arc<dyn Clock>,
+    /// Everything below it was synced; `None` when nothing says what was.
+    pub(super) durable_end: Option<Offset>,
+    pub(super) is_in_doubt: bool,
+    pub(super) restart: Option<Offset>,
+    pub(super) known_damage: DamageList,
+}
+
+/// The segment that takes appends.
+pub(super) struct Active {
+    pub(super) segment: Arc<Segment>,
+    pub(super) file: Arc<dyn File>,
+    pub(super) cursor: IndexCursor,
+    pub(super) position: u64,
+    pub(super) newest_epoch: Option<LeaderEpoch>,
+    pub(super) first_timestamp: Option<TimestampMs>,
+}
+
+/// A log that may be appended to.
+pub(super) struct Judged {
+    pub(super) segments: Vec<Arc<Segment>>,
+    pub(super) active: Active,
+    pub(super) log_end: Offset,
+}
+
+/// A segment that was scanned.
+struct Scanned {
+    base: Offset,
+    file: Arc<dyn File>,
+    scan: Scan,
+}
+
+/// What scanning gave.
+struct Survey {
+    /// Segments that the recovery point covers whole; not looked at.
+    trusted: Vec<Offset>,
+    /// The rest, up to a tear.
+    scanned: Vec<Scanned>,
+    /// Segments past a tear.
+    past_tear: Vec<Offset>,
+    /// Where the log ends.
+    end: Offset,
+    /// Durable offsets that are gone from the end.
+    lost: Option<std::ops::Range<Offset>>,
+}
+
+impl Unjudged {
+    /// Whether a clean-shutdown marker can be believed at all.
+    pub(super) fn may_be_clean(&self) -> bool {
+        !self.is_in_doubt && self.restart.is_none()
+    }
+
+    /// Whether the directory has any segment.
+    pub(super) fn has_segments(&self) -> Result<bool, IoFailure> {
+        Ok(!live_logs(&self.home.list()?).is_empty())
+    }
+
+    /// Opens without a scan after a clean shutdown, touching the active segment alone. `None` when the active segment is
+    /// not what the marker says after all.
+    pub(super) fn accept(
+        &self,
+        marker: &CleanShutdown,
+        report: &mut RecoveryReport,
+    ) -> Result<Option<Judged>, OpenError> {
+        let entries = self.home.list()?;
+        let mut bases = live_logs(&entries);
+        bases.pop();
+        let path = self.home.path(marker.active_base, FileKind::Log);
+        let file = self.home.open(&path, OpenMode::ReadWrite)?;
+        let segment = Segment::sealed(self.home.clone(), marker.active_base, self.options, Vec::new());
+        segment.set_file(Arc::clone(&file));
+        let Some(index) = load_active_index(&segment, marker.active_bytes)? else { return Ok(None) };
+        let cursor = match segment.resume_cursor(&index, marker.active_bytes) {
+            Ok(cursor) => cursor,
+            Err(ReadError::Io(failure)) => return Err(failure.into()),
+            Err(_) => return Ok(None),
+        };
+        segment.put_index(index);
+        self.note_entries(&entries, report);
+        for (base, hole) in &self.known_damage {
+            self.note_known(*base, hole, report)?;
+        }
+        report.was_clean = true;
+        report.note(Found::CleanShutdown, self.config.on_damage, "", 0, None);
+        let position = marker.active_bytes;
+        let first_timestamp = segment.header_at(0, position).ok().map(|header| header.max_timestamp);
+        let segment = Arc::new(segment);
+        let mut segments: Vec<Arc<Segment>> = bases.into_iter().map(|base| self.trusted_segment(base)).collect();
+        segments.push(Arc::clone(&segment));
+        let newest_epoch = marker.newest_epoch;
+        let active = Active { segment, file, cursor, position, newest_epoch, first_timestamp };
+        Ok(Some(Judged { segments, active, log_end: marker.log_end }))
+    }
+
+    fn note_known(&self, base: Offset, hole: &Hole, report: &mut RecoveryReport) -> Result<(), OpenError> {
+        let damage = self.damage_of(base, hole);
+        let file = SegmentFile::live(base, FileKind::Log).name();
+        let found = Found::KnownDamage(damage.clone());
+        let action = report.note(found, self.config.on_damage, file, hole.bytes.start, Some(hole.offsets.start));
+        if action == Action::Refuse {
+            return Err(OpenError::Damaged { first: Box::new(damage), count: self.known_damage.len() });
+        }
+        Ok(())
+    }
+
+    fn damage_of(&self, base: Offset, hole: &Hole) -> Damage {
+        Damage {
+            file: self.home.path(base, FileKind::Log),
+            bytes: hole.bytes.clone(),
+            offsets: hole.offsets.clone(),
+            cause: hole.cause.clone(),
+        }
+    }
+
+    fn trusted_segment(&self, base: Offset) -> Arc<Segment> {
+        let holes = self.known_damage.iter().filter(|(at, _)| *at == base).map(|(_, hole)| hole.clone()).collect();
+        Arc::new(Segment::sealed(self.home.clone(), base, self.options, holes))
+    }
+
+    /// Judges the directory.
+    pub(super) fn recover(self, keeper: &SyncKeeper, report: &mut RecoveryReport) -> Result<Judged, OpenError> {
+        let started = self.clock.monotonic();
+        let entries = self.home.list()?;
+        self.note_entries(&entries, report);
+        self.finish_restart(report)?;
+        self.clear_leftovers(&entries, report)?;
+        let mut survey = self.survey()?;
+        if self.is_in_doubt {
+            report.note(Found::SyncInDoubt, self.config.on_damage, names::SYNC_STATE, 0, self.durable_end);
+            self.rewrite(&survey)?;
+            // What was read may have come from pages that are gone by now. What counts is what stands in the pages
+            // that were just written, and will be synced.
+            survey = self.survey()?;
+        }
+        let scanned_at = self.clock.monotonic();
+        report.scan_time = scanned_at.saturating_sub(started);
+        self.describe(&survey, report)?;
+        if self.config.on_damage == OnDamage::Cut {
+            self.cut_at_damage(&mut survey, keeper)?;
+        }
+        let judged = self.apply(survey, keeper, report)?;
+        report.sync_time = self.clock.monotonic().saturating_sub(scanned_at);
+        Ok(judged)
+    }
+
+    /// Notes what is in the directory besides segments and state.
+    fn note_entries(&self, entries: &[DirEntry], report: &mut RecoveryReport) {
+        for entry in entries {
+            match names::classify(entry) {
+                Known::Aside => report.set_aside.push(entry.name.clone()),
+                Known::Foreign => report.unknown_entries.push(entry.name.clone()),
+                Known::Segment(_) | Known::State | Known::Temporary | Known::Ignorable => {}
+            }
+        }
+    }
+
+    fn finish_restart(&self, report: &mut RecoveryReport) -> Result<(), OpenError> {
+        if let Some(at) = self.restart {
+            report.note(Found::RestartPending(at), self.config.on_damage, names::RECOVERY_POINT, 0, Some(at));
+            self.home.restart(at)?;
+        }
+        Ok(())
+    }
+
+    /// Brings unfinished swaps and removals to their end (Kafka's `LogLoader`, steps 1 to 3).
+    fn clear_leftovers(&self, entries: &[DirEntry], report: &mut RecoveryReport) -> Result<(), OpenError> {
+        let files: Vec<SegmentFile> = entries.iter().filter_map(|entry| SegmentFile::parse(&entry.name)).collect();
+        let smallest_unfinished = files.iter().filter(|f| f.stage == Stage::Cleaned).map(|f| f.base).min();
+        let mut did_anything = false;
+        for file in &files {
+            let found = match file.stage {
+                Stage::Live => continue,
+                Stage::Deleted => Found::LeftoverDeleted,
+                Stage::Cleaned => Found::LeftoverUnfinished,
+                Stage::Swap if smallest_unfinished.is_some_and(|unfinished| file.base >= unfinished) => {
+                    Found::LeftoverPartialSwap
+                }
+                Stage::Swap => Found::LeftoverSwap,
+            };
+            did_anything = true;
+            let name = file.name();
+            match report.note(found, self.config.on_damage, name.clone(), 0, Some(file.base)) {
+                Action::FinishSwap => self.home.rename(&name, &file.at(Stage::Live).name())?,
+                _ => self.home.remove(&name)?,
+            }
+        }
+        for entry in entries.iter().filter(|entry| names::classify(entry) == Known::Temporary) {
+            did_anything = true;
+            self.home.remove(&entry.name)?;
+        }
+        did_anything |= self.clear_orphans(report)?;
+        if did_anything {
+            self.home.sync_names()?;
+        }
+        Ok(())
+    }
+
+    fn clear_orphans(&self, report: &mut RecoveryReport) -> Result<bool, OpenError> {
+        let entries = self.home.list()?;
+        let logs = live_logs(&entries);
+        let mut did_anything = false;
+        for file in entries.iter().filter_map(|entry| SegmentFile::parse(&entry.name)) {
+            let is_sidecar = !matches!(file.kind, FileKind::Log | FileKind::Snapshot);
+            if file.stage == Stage::Live && is_sidecar && logs.binary_search(&file.base).is_err() {
+                report.note(Found::OrphanIndex, self.config.on_damage, file.name(), 0, Some(file.base));
+                self.home.remove(&file.name())?;
+                did_anything = true;
+            }
+        }
+        Ok(did_anything)
+    }
+
+    /// Scans what the recovery point does not cover. Changes nothing.
+    fn survey(&self) -> Result<Survey, OpenError> {
+        let bases = live_logs(&self.home.list()?);
+        let durable_end = self.durable_end.filter(|_| self.restart.is_none()).or(self.restart);
+        let is_covered = |next: Option<&Offset>| next.is_some_and(|next| durable_end.is_some_and(|end| *next <= end));
+        let first = (0..bases.len()).find(|at| !is_covered(bases.get(at + 1))).unwrap_or(bases.len());
+        let last_filled = self.last_filled(&bases)?;
+        let (trusted, rest) = bases.split_at(first);
+        let mut survey = Survey {
+            trusted: trusted.to_vec(),
+            scanned: Vec::new(),
+            past_tear: Vec::new(),
+            end: bases.first().copied().or(durable_end).unwrap_or_default(),
+            lost: None,
+        };
+        for (at, base) in rest.iter().enumerate() {
+            let next_base = rest.get(at + 1).copied();
+            // Without a recovery point only the last segment that holds anything may be torn.
+            let unknown = if Some(*base) < last_filled { Offset::MAX } else { Offset::ZERO };
+            let durable_below = durable_end.unwrap_or(unknown);
+            let (scanned, is_torn) = self.scan_one(*base, next_base, durable_below)?;
+            survey.end = scanned.scan.end;
+            survey.scanned.push(scanned);
+            if is_torn {
+                survey.past_tear = rest.get(at + 1..).unwrap_or_default().to_vec();
+                break;
+            }
+        }
+        if let Some(durable_end) = durable_end.filter(|durable_end| survey.end < *durable_end) {
+            survey.lost = Some(survey.end..durable_end);
+        }
+        Ok(survey)
+    }
+
+    fn last_filled(&self, bases: &[Offset]) -> Result<Option<Offset>, IoFailure> {
+        for base in bases.iter().rev() {
+            let path = self.home.path(*base, FileKind::Log);
+            let found = self.home.fs.metadata(&path).map_err(|e| IoFailure::new(IoOperation::List, path, e))?;
+            if found.len > 0 {
+                return Ok(Some(*base));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Scans one segment; tells whether what follows it lies past a tear.
+    fn scan_one(
+        &self,
+        base: Offset,
+        next_base: Option<Offset>,
+        durable_below: Offset,
+    ) -> Result<(Scanned, bool), OpenError> {
+        let path = self.home.path(base, FileKind::Log);
+        let file = self.home.open(&path, OpenMode::ReadWrite)?;
+        let segment =
+            Segment::loaded(self.home.clone(), base, self.options, Arc::clone(&file), SegmentIndex::default());
+        let mut scan = segment.scan(next_base, durable_below)?;
+        if let Some(Stop::OldFormat(magic)) = scan.stop {
+            let at = crate::units::FilePosition::new(scan.kept_bytes);
+            return Err(OpenError::OldFormat { file: path, at, magic });
+        }
+        let is_torn = match next_base {
+            Some(next) if scan.end < next => self.judge_gap(&mut scan, next, durable_below),
+            _ => false,
+        };
+        Ok((Scanned { base, file, scan }, is_torn))
+    }
+
+    /// The segment ends before the next one begins. Returns whether the next one lies past a tear.
+    fn judge_gap(&self, scan: &mut Scan, next: Offset, durable_below: Offset) -> bool {
+        let ends_whole = scan.stop.is_none() && scan.holes.is_empty();
+        let is_unknown = self.durable_end.is_none();
+        if self.config.cleanup_policy.compacts() && ends_whole && (next <= durable_below || is_unknown) {
+            // Cleaning makes such gaps; below the recovery point nothing else does without leaving a trace.
+            return false;
+        }
+        let lost_end = next.min(durable_below);
+        if scan.end < lost_end {
+            let bytes = scan.kept_bytes..scan.kept_bytes;
+            scan.holes.push(Hole { bytes, offsets: scan.end..lost_end, cause: None });
+            scan.end = lost_end;
+        }
+        scan.end < next
+    }
+
+    /// Puts what was found into the report; refuses where the policy says so.
+    fn describe(&self, survey: &Survey, report: &mut RecoveryReport) -> Result<(), OpenError> {
+        let policy = self.config.on_damage;
+        let mut refused = Vec::new();
+        for scanned in &survey.scanned {
+            let Scanned { base, scan, .. } = scanned;
+            let file = SegmentFile::live(*base, FileKind::Log).name();
+            report.scanned_segments += 1;
+            report.scanned_bytes += scan.file_bytes;
+            report.scanned_batches += scan.batches;
+            for hole in &scan.holes {
+                let damage = self.damage_of(*base, hole);
+                let found = Found::Damage(damage.clone());
+                let at = Some(hole.offsets.start);
+                if report.note(found, policy, file.clone(), hole.bytes.start, at) == Action::Refuse {
+                    refused.push(damage);
+                }
+            }
+            let bytes = scan.file_bytes - scan.kept_bytes;
+            let found = match &scan.stop {
+                Some(Stop::Bad(cause)) => Found::TornTail { bytes, cause: cause.clone() },
+                Some(Stop::Zeros) => Found::ZeroTail { bytes },
+                Some(Stop::OldFormat(_)) | None => continue,
+            };
+            report.cut_bytes += bytes;
+            report.note(found, policy, file, scan.kept_bytes, Some(scan.end));
+        }
+        for base in &survey.past_tear {
+            let file = SegmentFile::live(*base, FileKind::Log).name();
+            report.note(Found::SegmentPastTear, policy, file, 0, Some(*base));
+        }
+        if let Some(lost) = &survey.lost {
+            let found = Found::EndsBelowRecoveryPoint { lost: lost.clone() };
+            let last = survey.scanned.last().map_or(survey.end, |scanned| scanned.base);
+            let file = SegmentFile::live(last, FileKind::Log).name();
+            if report.note(found, policy, file, 0, Some(lost.start)) == Action::Refuse {
+                let hole = Hole { bytes: 0..0, offsets: lost.clone(), cause: None };
+                refused.push(self.damage_of(last, &hole));
+            }
+        }
+        for (base, hole) in self.known_damage.iter().filter(|(base, _)| survey.trusted.contains(base)) {
+            self.note_known(*base, hole, report)?;
+        }
+        let count = refused.len();
+        match refused.into_iter().next() {
+            Some(first) => Err(OpenError::Damaged { first: Box::new(first), count }),
+            None => Ok(()),
+        }
+    }
+
+    /// Policy `Cut`: the log ends at the first damage; what follows is set aside or cut.
+    fn cut_at_damage(&self, survey: &mut Survey, keeper: &SyncKeeper) -> Result<(), OpenError> {
+        let damaged = survey.scanned.iter().position(|scanned| !scanned.scan.holes.is_empty());
+        if let Some(at) = damaged {
+            let later = survey.scanned.split_off(at + 1).into_iter().map(|scanned| scanned.base);
+            let mut past: Vec<Offset> = later.collect();
+            past.append(&mut survey.past_tear);
+            survey.past_tear = past;
+            if let Some(Scanned { scan, .. }) = survey.scanned.last_mut()
+                && let Some(hole) = scan.holes.first().cloned()
+            {
+                scan.holes.clear();
+                scan.kept_bytes = hole.bytes.start;
+                scan.end = hole.offsets.start;
+                scan.index.offsets.truncate_at(scan.kept_bytes);
+                survey.end = scan.end;
+                self.recount(survey)?;
+            }
+        }
+        if damaged.is_some() || survey.lost.take().is_some() {
+            // Lowered before the cut, or a crash would take the cut for damage.
+            keeper.prepare_cut(survey.end, None)?;
+        }
+        Ok(())
+    }
+
+    /// The cursor and the time index of the last segment, after its end moved.
+    fn recount(&self, survey: &mut Survey) -> Result<(), OpenError> {
+        let Some(Scanned { base, file, scan, .. }) = survey.scanned.last_mut() else { return Ok(()) };
+        let mut index = scan.index.clone();
+        index.times.truncate_to(*base, scan.end);
+        index.times.pop_closing_entry(index.offsets.last().map(|entry| entry.last));
+        let segment =
+            Segment::loaded(self.home.clone(), *base, self.options, Arc::clone(file), SegmentIndex::default());
+        scan.cursor = segment.resume_cursor(&index, scan.kept_bytes).map_err(|error| match error {
+            ReadError::Io(failure) => OpenError::from(failure),
+            ReadError::Corrupt(corruption) => OpenError::Corrupt(corruption),
+            other => OpenError::Io(IoFailure::new(
+                IoOperation::Read,
+                segment.log_path(),
+                std::io::Error::other(other.to_string()),
+            )),
+        })?;
+        scan.index = index;
+        Ok(())
+    }
+
+    /// After a sync that may have failed: writes what lies past the durable end again, in place, so that the coming
+    /// sync has something to write whatever the page cache believes. Size and name are made to change too.
+    fn rewrite(&self, survey: &Survey) -> Result<(), OpenError> {
+        let durable_end = self.durable_end.unwrap_or_default();
+        for Scanned { base, file, scan, .. } in &survey.scanned {
+            let path = self.home.path(*base, FileKind::Log);
+            let failed = |operation| {
+                let path = path.clone();
+                move |e| IoFailure::new(operation, path, e)
+            };
+            let below = Offset::new(durable_end.value() - 1);
+            let from = below.and_then(|below| scan.index.offsets.at_or_before(*base, below));
+            let from = from.map_or(0, |entry| u64::from(entry.position));
+            rewrite_range(&**file, from, scan.kept_bytes).map_err(failed(IoOperation::Write))?;
+            file.set_len(scan.file_bytes + 1).map_err(failed(IoOperation::SetLen))?;
+            file.set_len(scan.file_bytes).map_err(failed(IoOperation::SetLen))?;
+            if *base >= durable_end {
+                let live = SegmentFile::live(*base, FileKind::Log);
+                self.home.rename(&live.name(), &live.at(Stage::Swap).name())?;
+                self.home.rename(&live.at(Stage::Swap).name(), &live.name())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Acts on the survey, makes everything durable that is going to be served, and says so.
+    fn apply(&self, survey: Survey, keeper: &SyncKeeper, report: &mut RecoveryReport) -> Result<Judged, OpenError> {
+        let Survey { trusted, scanned, past_tear, end, lost } = survey;
+        for base in past_tear.iter().rev() {
+            self.set_aside(*base, report)?;
+        }
+        let log_end = lost.as_ref().map_or(end, |lost| lost.end);
+        let mut damage: DamageList =
+            self.known_damage.iter().filter(|(base, _)| trusted.contains(base)).cloned().collect();
+        let mut segments: Vec<Arc<Segment>> = trusted.into_iter().map(|base| self.trusted_segment(base)).collect();
+        let mut active = None;
+        let count = scanned.len();
+        for (at, mut scanned) in scanned.into_iter().enumerate() {
+            let is_last = at + 1 == count;
+            if let Some(lost) = lost.clone().filter(|_| is_last) {
+                let bytes = scanned.scan.kept_bytes..scanned.scan.kept_bytes;
+                scanned.scan.holes.push(Hole { bytes, offsets: lost, cause: None });
+            }
+            damage.extend(scanned.scan.holes.iter().map(|hole| (scanned.base, hole.clone())));
+            let may_grow = is_last && scanned.scan.holes.is_empty();
+            let judged = self.settle_segment(scanned, may_grow, report)?;
+            segments.push(Arc::clone(&judged.segment));
+            active = may_grow.then_some(judged);
+        }
+        let active = match active {
+            Some(active) => active,
+            None => self.begin(log_end, &mut segments)?,
+        };
+        self.home.sync_names()?;
+        if damage != self.known_damage {
+            state::write_damage(&*self.home.fs, &self.home.dir, &damage)?;
+        }
+        keeper.settle(log_end)?;
+        Ok(Judged { segments, active, log_end })
+    }
+
+    fn set_aside(&self, base: Offset, report: &mut RecoveryReport) -> Result<(), OpenError> {
+        let live = SegmentFile::live(base, FileKind::Log).name();
+        let path = self.home.dir.join(&live);
+        let found = self.home.fs.metadata(&path).map_err(|e| IoFailure::new(IoOperation::List, path, e))?;
+        if found.len > 0 {
+            let name = names::aside(&self.home.list()?, base);
+            self.home.rename(&live, &name)?;
+            report.set_aside.push(name);
+        }
+        self.home.remove_segment(base)?;
+        Ok(())
+    }
+
+    /// Cuts, indexes and syncs one scanned segment.
+    fn settle_segment(
+        &self,
+        scanned: Scanned,
+        may_grow: bool,
+        report: &mut RecoveryReport,
+    ) -> Result<Active, OpenError> {
+        let Scanned { base, file, scan } = scanned;
+        let path = self.home.path(base, FileKind::Log);
+        if scan.kept_bytes < scan.file_bytes {
+            file.set_len(scan.kept_bytes).map_err(|e| IoFailure::new(IoOperation::SetLen, &path, e))?;
+            self.home.cut_txn_index(base, scan.end)?;
+        }
+        file.sync_data().map_err(|e| IoFailure::new(IoOperation::Sync, &path, e))?;
+        let mut index = scan.index;
+        let mut closed = index.clone();
+        scan.cursor.push_largest(&mut closed.times);
+        if !may_grow {
+            index = closed.clone();
+        }
+        let segment = Segment::loaded(self.home.clone(), base, self.options, Arc::clone(&file), index);
+        let segment = segment.with_holes(scan.holes);
+        match compare_index(&segment, &closed, scan.kept_bytes)? {
+            None => segment.mark_index_saved(true),
+            // The active one's index is written when it is sealed or closed, and missing or behind until then.
+            Some(IndexFault::Missing | IndexFault::Differs) if may_grow => {}
+            Some(fault) => {
+                let name = SegmentFile::live(base, FileKind::Index).name();
+                report.note(Found::BadIndex(fault), self.config.on_damage, name, 0, Some(base));
+                if !may_grow {
+                    segment.save_index()?;
+                }
+            }
+        }
+        if !may_grow {
+            segment.seal(scan.kept_bytes);
+        }
+        Ok(Active {
+            segment: Arc::new(segment),
+            file,
+            cursor: scan.cursor,
+            position: scan.kept_bytes,
+            newest_epoch: scan.newest_epoch,
+            first_timestamp: scan.first_timestamp,
+        })
+    }
+
+    /// Begins a segment at `at`: there was none, or the last one must not grow.
+    fn begin(&self, at: Offset, segments: &mut Vec<Arc<Segment>>) -> Result<Active, OpenError> {
+        let path = self.home.path(at, FileKind::Log);
+        let file = self.home.open(&path, OpenMode::CreateNew)?;
+        let index = SegmentIndex::default();
+        let segment = Segment::loaded(self.home.clone(), at, self.options, Arc::clone(&file), index);
+        let segment = Arc::new(segment);
+        segments.push(Arc::clone(&segment));
+        let cursor = IndexCursor::new(at, self.options.interval_bytes);
+        Ok(Active { segment, file, cursor, position: 0, newest_epoch: None, first_timestamp: None })
+    }
+}
+
+/// Base offsets of the logs in service, rising.
+fn live_logs(entries: &[DirEntry]) -> Vec<Offset> {
+    let is_log = |file: &SegmentFile| file.kind == FileKind::Log && file.stage == Stage::Live;
+    let files = entries.iter().filter(|entry| matches!(names::classify(entry), Known::Segment(_)));
+    let mut bases: Vec<Offset> =
+        files.filter_map(|entry| SegmentFile::parse(&entry.name)).filter(is_log).map(|file| file.base).collect();
+    bases.sort_unstable();
+    bases
+}
+
+/// The index of a segment that was closed while active, without the entry that closing added.
+fn load_active_index(segment: &Segment, log_bytes: u64) -> Result<Option<SegmentIndex>, OpenError> {
+    let (Some(offsets), Some(times)) =
+        (segment.read_sidecar(FileKind::Index)?, segment.read_sidecar(FileKind::TimeIndex)?)
+    else {
+        return Ok(None);
+    };
+    let (Ok(offsets), Ok(mut times)) = (OffsetIndex::decode(&offsets, log_bytes), TimeIndex::decode(&times)) else {
+        return Ok(None);
+    };
+    times.pop_closing_entry(offsets.last().map(|entry| entry.last));
+    Ok(Some(SegmentIndex { offsets, times }))
+}
+
+/// What is wrong with the index files of a segment whose index is known.
+fn compare_index(segment: &Segment, right: &SegmentIndex, log_bytes: u64) -> Result<Option<IndexFault>, IoFailure> {
+    let (Some(offsets), Some(times)) =
+        (segment.read_sidecar(FileKind::Index)?, segment.read_sidecar(FileKind::TimeIndex)?)
+    else {
+        return Ok(Some(IndexFault::Missing));
+    };
+    let decoded = OffsetIndex::decode(&offsets, log_bytes)
+        .and_then(|offsets| Ok(SegmentIndex { offsets, times: TimeIndex::decode(&times)? }));
+    Ok(match decoded {
+        Ok(found) if found == *right => None,
+        Ok(_) => Some(IndexFault::Differs),
+        Err(fault) => Some(fault),
+    })
+}
+
+/// Reads and writes back `from..to`.
+fn rewrite_range(file: &dyn File, from: u64, to: u64) -> std::io::Result<()> {
+    const PIECE_BYTES: u64 = 1 << 20;
+    let mut at = from;
+    let mut buffer = vec![0; usize::try_from(to.saturating_sub(from).min(PIECE_BYTES)).unwrap_or_default()];
+    while at < to {
+        let piece = usize::try_from((to - at).min(PIECE_BYTES)).unwrap_or_default();
+        let piece = buffer.get_mut(..piece).unwrap_or_default();
+        fs::read_exact_at(file, piece, at)?;
+        fs::write_all_at(file, piece, at)?;
+        at += piece.len() as u64;
+    }
+    Ok(())
+}

@@ -1,0 +1,243 @@
+//! Commit rounds: capture what is unsynced, sync it in log order, raise the durable end, answer who waits.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::writer::{Refusal, Unsealed};
+use super::{LogCore, PartitionLog, RoundState};
+use crate::clock::Deadline;
+use crate::commit::{Enlisted, Ticket, due_at, is_due};
+use crate::error::{ChangeError, DurabilityError, IoFailure, IoOperation};
+use crate::fs::File;
+use crate::segment::Segment;
+use crate::units::Offset;
+
+/// The recovery point file is written at least this often while syncs go on (Kafka's checkpoint interval).
+const POINT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A future of an append's durability. Dropping it costs the append nothing.
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct Durable {
+    core: Arc<LogCore>,
+    ticket: Ticket,
+    enlisted: Option<Enlisted>,
+}
+
+impl Durable {
+    pub(super) fn new(core: Arc<LogCore>, ticket: Ticket) -> Self {
+        Self { core, ticket, enlisted: None }
+    }
+}
+
+impl Future for Durable {
+    type Output = Result<(), DurabilityError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        this.core.queue.poll(this.ticket, &mut this.enlisted, context)
+    }
+}
+
+impl Drop for Durable {
+    fn drop(&mut self) {
+        if let Some(enlisted) = self.enlisted.take() {
+            self.core.queue.forget(enlisted);
+        }
+    }
+}
+
+/// What one round has to make durable.
+struct Target {
+    unsealed: Vec<Unsealed>,
+    active: Option<(Arc<dyn File>, Arc<Segment>)>,
+    names: bool,
+    end: Offset,
+}
+
+/// What [`PartitionLog::tick`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Ticked {
+    /// A segment was rolled because of its age.
+    pub rolled: bool,
+    /// A commit round synced something.
+    pub synced: bool,
+    /// Monotonic time, on the log's clock, at which the flush policy will ask for a sync, if nothing else happens.
+    pub next_due: Option<Duration>,
+}
+
+impl PartitionLog {
+    /// Makes everything durable that was appended before the call; returns the durable end.
+    ///
+    /// # Errors
+    /// [`DurabilityError::Failed`] when the sync fails (the log latches) and [`DurabilityError::Closed`].
+    pub fn flush(&self) -> Result<Offset, DurabilityError> {
+        let mut round = self.core.round.lock();
+        Ok(self.core.sync_under(&mut round)?)
+    }
+
+    /// Blocks until everything below `end` survives a power loss.
+    ///
+    /// # Errors
+    /// As [`Appended::wait_durable`](super::Appended::wait_durable); [`DurabilityError::PastEnd`] for what was never
+    /// appended.
+    pub fn wait_durable(&self, end: Offset, deadline: impl Into<Deadline>) -> Result<(), DurabilityError> {
+        let log_end = self.log_end();
+        if end > log_end {
+            return Err(DurabilityError::PastEnd { wanted: end, log_end });
+        }
+        self.core.wait_durable(self.core.queue.ticket(end), deadline.into())
+    }
+
+    /// Does what time and policy ask for: rolls an old segment, syncs what is due or waited for. For embedders that run
+    /// no flusher; call it every few milliseconds to seconds, from one thread.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; a failed sync latches the log.
+    pub fn tick(&self) -> Result<Ticked, ChangeError> {
+        let config = self.config();
+        let rolled = self.core.maybe_roll_by_time(&config)?;
+        let now = self.core.clock.monotonic();
+        let unsynced = self.core.writer.lock().unsynced;
+        let wanted = self.core.queue.has_waiters();
+        let synced = wanted || is_due(&config.flush, &unsynced, now);
+        if synced {
+            self.core.lead(&config)?;
+        }
+        let unsynced = self.core.writer.lock().unsynced;
+        Ok(Ticked { rolled, synced, next_due: due_at(&config.flush, &unsynced) })
+    }
+}
+
+impl LogCore {
+    pub(super) fn wait_durable(&self, ticket: Ticket, deadline: Deadline) -> Result<(), DurabilityError> {
+        self.queue.wait(ticket, deadline, || {
+            let config = Arc::clone(&self.config.read());
+            // Whatever came of it, the queue knows: the caller is answered from there.
+            let _ = self.lead(&config);
+        })
+    }
+
+    /// Runs one round, after waiting for company if the policy says so.
+    fn lead(&self, config: &crate::config::LogConfig) -> Result<Offset, Refusal> {
+        if !config.flush.linger.is_zero() {
+            self.queue.linger(config.flush.linger.into(), config.flush.max_waiting);
+        }
+        let end = {
+            let mut round = self.round.lock();
+            self.sync_under(&mut round)?
+        };
+        Ok(end)
+    }
+
+    /// One round. Appends go on meanwhile; what they bring is for the next one.
+    pub(super) fn sync_under(&self, round: &mut RoundState) -> Result<Offset, Refusal> {
+        let target = {
+            let mut writer = self.writer.lock();
+            writer.check_open()?;
+            if !writer.needs_sync() {
+                return Ok(writer.log_end);
+            }
+            writer.unsynced = crate::commit::Unsynced::default();
+            Target {
+                unsealed: writer.unsealed.clone(),
+                active: std::mem::take(&mut writer.is_dirty)
+                    .then(|| (Arc::clone(&writer.file), Arc::clone(&writer.active))),
+                names: std::mem::take(&mut writer.names_changed),
+                end: writer.log_end,
+            }
+        };
+        if let Err(cause) = self.make_durable(&target) {
+            return Err(Refusal::Failed(self.latch(&mut self.writer.lock(), cause)));
+        }
+        let somebody_waits = self.queue.has_waiters();
+        self.publish_durable(&target);
+        self.metrics.sync_rounds.add(1);
+        self.keep_side_files(round, &target)?;
+        if somebody_waits {
+            self.maybe_zero_ahead();
+        }
+        Ok(target.end)
+    }
+
+    /// Syncs the target, oldest segment first, so that durability stays a prefix.
+    fn make_durable(&self, target: &Target) -> Result<(), IoFailure> {
+        self.keeper.begin()?;
+        for unsealed in &target.unsealed {
+            unsealed.trim_and_sync()?;
+        }
+        if let Some((file, segment)) = &target.active {
+            file.sync_data().map_err(|e| IoFailure::new(IoOperation::Sync, segment.log_path(), e))?;
+        }
+        if target.names {
+            // Without its name a synced file is lost with everything in it.
+            self.home.sync_names()?;
+        }
+        Ok(())
+    }
+
+    fn publish_durable(&self, target: &Target) {
+        let mut writer = self.writer.lock();
+        let is_done =
+            |unsealed: &Unsealed| target.unsealed.iter().any(|done| Arc::ptr_eq(&done.segment, &unsealed.segment));
+        writer.unsealed.retain(|unsealed| !is_done(unsealed));
+        {
+            let mut view = self.view.write();
+            view.marks.durable_end = view.marks.durable_end.max(target.end);
+            view.marks = view.marks.checked();
+        }
+        self.queue.raise(target.end);
+    }
+
+    /// Saves the indexes of what was sealed and, after a roll or a minute, the recovery point. These are conveniences:
+    /// when they cannot be written they are written later. Only a directory sync that fails latches, because it may
+    /// have dropped the names of segments with it.
+    fn keep_side_files(&self, round: &mut RoundState, target: &Target) -> Result<(), Refusal> {
+        let now = self.clock.monotonic();
+        let is_stale = now.saturating_sub(round.point_written) >= POINT_INTERVAL;
+        let mut kept = target.unsealed.iter().try_for_each(|unsealed| unsealed.segment.save_index());
+        if kept.is_ok() && (is_stale || !target.unsealed.is_empty()) {
+            kept = self.keeper.raise_recovery_point(target.end);
+            round.point_written = now;
+        }
+        match kept.and_then(|()| self.keeper.finish(Some(target.end))) {
+            Ok(()) => Ok(()),
+            Err(failure) if failure.operation == IoOperation::Sync && *failure.path == *self.home.dir => {
+                Err(Refusal::Failed(self.latch(&mut self.writer.lock(), failure)))
+            }
+            Err(_) => {
+                self.metrics.side_file_failures.add(1);
+                // Not in doubt: everything that had to be synced was.
+                let _ = self.keeper.finish(Some(target.end));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Unsealed {
+    /// Cuts off zeros kept ahead, and syncs bytes and size.
+    fn trim_and_sync(&self) -> Result<(), IoFailure> {
+        let failed = |operation| {
+            let path = self.segment.log_path();
+            move |e| IoFailure::new(operation, path, e)
+        };
+        if self.file.size().map_err(failed(IoOperation::Read))? > self.bytes {
+            self.file.set_len(self.bytes).map_err(failed(IoOperation::SetLen))?;
+        }
+        self.file.sync_data().map_err(failed(IoOperation::Sync))
+    }
+}
+
+impl From<Refusal> for DurabilityError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Failed(failed) => Self::Failed(failed),
+            Refusal::Closed => Self::Closed,
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Truncation: cutting the tail, and starting anew at an offset. Both are durable when they return.
+//!
+//! Order matters at each step. The recovery point is lowered before anything is cut, or a crash would take the cut for
+//! damage. Readers are shown the shorter log before bytes go. Later segments go before the cut one, and the cut is
+//! synced before the log takes another append, or a crash could join new batches to old ones.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::writer::{Unsealed, Writer};
+use super::{LogCore, PartitionLog};
+use crate::error::{ChangeError, IoFailure, IoOperation, ReadError};
+use crate::fs::{self, File, OpenMode};
+use crate::index::{IndexCursor, SegmentIndex};
+use crate::segment::{FileKind, Segment, SegmentFile, Stage};
+use crate::sync::MutexGuard;
+use crate::units::Offset;
+
+impl PartitionLog {
+    /// Cuts off everything at or past `offset`; returns the new log end. A batch that reaches past `offset` goes as a
+    /// whole, and the log then ends where that batch began. Durable when it returns.
+    ///
+    /// Slices handed out before go on showing the old bytes. Who still waits for the durability of what was cut is
+    /// answered with `Truncated`.
+    ///
+    /// # Errors
+    /// [`ChangeError::OutOfRange`] outside the log; a failure once the cut has begun latches the log.
+    pub fn truncate_to(&self, offset: Offset) -> Result<Offset, ChangeError> {
+        let core = &self.core;
+        // No round in flight: it could declare durable what is about to be cut.
+        let _round = core.round.lock();
+        let mut writer = core.writer.lock();
+        writer.check_open()?;
+        let view = core.view.read().clone();
+        let (log_start, log_end) = (view.marks.log_start, view.marks.log_end);
+        if offset < log_start || offset > log_end {
+            return Err(ChangeError::OutOfRange { asked: offset, log_start, log_end });
+        }
+        if offset == log_end {
+            return Ok(log_end);
+        }
+        let cut = core.plan_cut(&view, offset)?;
+        // A view pins what it shows, and this one is not to be read from any more.
+        drop(view);
+        let end = cut.end;
+        core.keeper.begin()?;
+        if let Err(failure) = core.keeper.prepare_cut(end, None) {
+            return Err(core.latch(&mut writer, failure).into());
+        }
+        match core.cut(&mut writer, cut) {
+            Ok(()) => Ok(end),
+            Err(failure) => Err(core.latch(&mut writer, failure).into()),
+        }
+    }
+
+    /// Drops the whole log and starts an empty one at `offset`. Durable when it returns; a crash in between is finished
+    /// by the next opening.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; a failure once the first file is gone latches the log.
+    pub fn truncate_fully_and_start_at(&self, offset: Offset) -> Result<(), ChangeError> {
+        let core = &self.core;
+        let _round = core.round.lock();
+        let mut writer = core.writer.lock();
+        writer.check_open()?;
+        core.keeper.begin()?;
+        let restarted = core.keeper.prepare_cut(Offset::ZERO, Some(offset)).and_then(|()| {
+            let restarted = core.restart(&mut writer, offset);
+            restarted.and_then(|()| core.keeper.finish_restart(offset)).and_then(|()| core.keeper.finish(None))
+        });
+        restarted.map_err(|failure| core.latch(&mut writer, failure).into())
+    }
+}
+
+/// A cut that is worked out and not begun.
+struct Cut {
+    /// Which segment is cut; it becomes the active one.
+    at: usize,
+    old: Arc<Segment>,
+    /// Bytes of it to keep.
+    kept: u64,
+    end: Offset,
+    index: SegmentIndex,
+    cursor: IndexCursor,
+}
+
+impl LogCore {
+    fn plan_cut(&self, view: &super::view::LogView, offset: Offset) -> Result<Cut, ChangeError> {
+        let at = view.segment_of(offset);
+        let old = view.segments.get(at).cloned().ok_or(ChangeError::Closed)?;
+        let bound = view.bound_of(at)?;
+        let (kept, end) = old.cut_point(offset, bound)?;
+        let mut index = old.index_copy()?;
+        index.offsets.truncate_at(kept);
+        index.times.truncate_to(old.base(), end);
+        index.times.pop_closing_entry(index.offsets.last().map(|entry| entry.last));
+        let cursor = old.resume_cursor(&index, kept)?;
+        Ok(Cut { at, old, kept, end, index, cursor })
+    }
+
+    fn cut(&self, writer: &mut MutexGuard<'_, Writer>, cut: Cut) -> Result<(), IoFailure> {
+        let Cut { at, old, kept, end, index, cursor } = cut;
+        let base = old.base();
+        let holes = old.holes().iter().filter(|hole| hole.bytes.start < kept).cloned().collect();
+        let twin = Arc::new(old.twin(index)?.with_holes(holes));
+        let removed = self.publish_cut(&twin, at, kept, end);
+        writer.active = Arc::clone(&twin);
+        // Descriptors of unsynced files stay open until the cut is synced; the segments must not count as pinned.
+        let is_past = |unsealed: &mut Unsealed| unsealed.segment.base() >= base;
+        let _descriptors: Vec<Arc<dyn File>> =
+            writer.unsealed.extract_if(.., is_past).map(|unsealed| unsealed.file).collect();
+        self.remove_past(base, end, &removed)?;
+        drop(removed);
+        // What was published is the twin. If nobody else holds the old one, nobody can read past the cut any more.
+        let is_pinned = Arc::strong_count(&old) > 1;
+        drop(old);
+        let file = if is_pinned { self.copy_prefix(base, kept)? } else { self.shorten(base, kept)? };
+        twin.set_file(Arc::clone(&file));
+        self.home.sync_names()?;
+        writer.file = file;
+        writer.cursor = cursor;
+        writer.position = kept;
+        writer.file_bytes = kept;
+        writer.log_end = end;
+        // What lies before the cut may have been unsynced: the next round covers it.
+        writer.is_dirty = true;
+        writer.created = self.clock.wall();
+        writer.first_timestamp = first_timestamp(&twin, kept);
+        self.keeper.finish(None)
+    }
+
+    /// Shows readers the shorter log; returns the segments that are no longer in it.
+    fn publish_cut(&self, twin: &Arc<Segment>, at: usize, kept: u64, end: Offset) -> Vec<Arc<Segment>> {
+        let mut view = self.view.write();
+        let mut segments = Vec::clone(&view.segments);
+        let removed = segments.split_off((at + 1).min(segments.len()));
+        if let Some(slot) = segments.get_mut(at) {
+            *slot = Arc::clone(twin);
+        }
+        view.segments = Arc::new(segments);
+        view.active_bytes = kept;
+        view.marks.log_end = end;
+        view.marks.durable_end = view.marks.durable_end.min(end);
+        view.marks = view.marks.checked();
+        drop(view);
+        self.queue.cut(end);
+        removed
+    }
+
+    /// Removes the segments past the cut, newest first, and what side files say about offsets past it. Durable.
+    fn remove_past(&self, base: Offset, end: Offset, removed: &[Arc<Segment>]) -> Result<(), IoFailure> {
+        for segment in removed.iter().rev() {
+            self.home.remove_segment(segment.base())?;
+        }
+        for entry in self.home.list()? {
+            let Some(file) = SegmentFile::parse(&entry.name) else { continue };
+            // A snapshot at the end holds for what is kept; one past it is about offsets that are gone.
+            if file.kind == FileKind::Snapshot && file.base > end {
+                self.home.remove(&entry.name)?;
+            }
+        }
+        self.home.cut_txn_index(base, end)?;
+        self.home.sync_names()
+    }
+
+    /// Cuts the file in place and syncs it. Nobody reads past the cut.
+    fn shorten(&self, base: Offset, kept: u64) -> Result<Arc<dyn File>, IoFailure> {
+        let path = self.home.path(base, FileKind::Log);
+        let file = self.home.open(&path, OpenMode::ReadWrite)?;
+        file.set_len(kept).map_err(|e| IoFailure::new(IoOperation::SetLen, &path, e))?;
+        file.sync_data().map_err(|e| IoFailure::new(IoOperation::Sync, &path, e))?;
+        Ok(file)
+    }
+
+    /// Writes the kept prefix to a new file and swaps it in: slices that are out go on reading the old one.
+    fn copy_prefix(&self, base: Offset, kept: u64) -> Result<Arc<dyn File>, IoFailure> {
+        let live = SegmentFile::live(base, FileKind::Log);
+        let (path, aside) = (self.home.dir.join(live.name()), self.home.dir.join(live.at(Stage::Cleaned).name()));
+        let source = self.home.open(&path, OpenMode::Read)?;
+        self.home.remove(&live.at(Stage::Cleaned).name())?;
+        let copy = self.home.open(&aside, OpenMode::CreateNew)?;
+        copy_bytes(&*source, &*copy, kept, &aside)?;
+        copy.sync_data().map_err(|e| IoFailure::new(IoOperation::Sync, &aside, e))?;
+        self.home.fs.rename(&aside, &path).map_err(|e| IoFailure::new(IoOperation::Rename, &path, e))?;
+        Ok(copy)
+    }
+
+    /// Removes every segment and begins an empty one. The decision is on disk already.
+    fn restart(&self, writer: &mut Writer, at: Offset) -> Result<(), IoFailure> {
+        {
+            let mut view = self.view.write();
+            view.marks = super::Marks { log_start: at, durable_end: at, log_end: at }.checked();
+        }
+        self.queue.cut(Offset::ZERO);
+        self.queue.raise(at);
+        let file = self.home.restart(at)?;
+        writer.unsealed.clear();
+        writer.unsynced = crate::commit::Unsynced::default();
+        writer.newest_epoch = None;
+        writer.log_end = at;
+        self.view.write().segments = Arc::new(Vec::new());
+        self.begin_segment(writer, at, file);
+        // `Home::restart` synced the names.
+        writer.names_changed = false;
+        Ok(())
+    }
+}
+
+fn first_timestamp(segment: &Segment, bound: u64) -> Option<crate::units::TimestampMs> {
+    segment.header_at(0, bound).ok().map(|header| header.max_timestamp)
+}
+
+fn copy_bytes(source: &dyn File, copy: &dyn File, len: u64, path: &Path) -> Result<(), IoFailure> {
+    const PIECE_BYTES: u64 = 1 << 20;
+    let mut buffer = vec![0; usize::try_from(len.min(PIECE_BYTES)).unwrap_or_default()];
+    let mut at = 0;
+    while at < len {
+        let piece = usize::try_from((len - at).min(PIECE_BYTES)).unwrap_or_default();
+        let piece = buffer.get_mut(..piece).unwrap_or_default();
+        fs::read_exact_at(source, piece, at).map_err(|e| IoFailure::new(IoOperation::Read, path, e))?;
+        fs::write_all_at(copy, piece, at).map_err(|e| IoFailure::new(IoOperation::Write, path, e))?;
+        at += piece.len() as u64;
+    }
+    Ok(())
+}
+
+impl From<ReadError> for ChangeError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::OutOfRange { asked, log_start, log_end } => Self::OutOfRange { asked, log_start, log_end },
+            ReadError::Damaged(damage) => Self::Damaged(damage),
+            ReadError::Corrupt(corruption) => Self::Corrupt(corruption),
+            ReadError::Io(failure) => Self::Io(failure),
+            ReadError::Closed => Self::Closed,
+        }
+    }
+}

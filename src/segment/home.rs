@@ -1,0 +1,112 @@
+//! The directory of a partition, and what is done to whole sets of segment files in it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{FileKind, SegmentFile};
+use crate::error::{IoFailure, IoOperation};
+use crate::fs::{self, DirEntry, File, FileSystem, OpenMode};
+use crate::index::replace_file;
+use crate::units::Offset;
+
+/// Size of an entry of Kafka's transaction index.
+const TXN_ENTRY_BYTES: usize = 34;
+
+/// Where segments live.
+#[derive(Clone, Debug)]
+pub(crate) struct Home {
+    /// The file system.
+    pub(crate) fs: Arc<dyn FileSystem>,
+    /// The partition's directory.
+    pub(crate) dir: Arc<Path>,
+}
+
+impl Home {
+    /// Path of a file of the segment with base offset `base`.
+    pub(crate) fn path(&self, base: Offset, kind: FileKind) -> PathBuf {
+        self.dir.join(SegmentFile::live(base, kind).name())
+    }
+
+    /// Opens a file of the directory.
+    pub(crate) fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn File>, IoFailure> {
+        self.fs.open(path, mode).map_err(|e| IoFailure::new(IoOperation::Open, path, e))
+    }
+
+    /// The entries of the directory.
+    pub(crate) fn list(&self) -> Result<Vec<DirEntry>, IoFailure> {
+        self.fs.list(&self.dir).map_err(|e| IoFailure::new(IoOperation::List, self.dir.to_path_buf(), e))
+    }
+
+    /// Makes the names in the directory durable.
+    pub(crate) fn sync_names(&self) -> Result<(), IoFailure> {
+        self.fs.sync_dir(&self.dir).map_err(|e| IoFailure::new(IoOperation::Sync, self.dir.to_path_buf(), e))
+    }
+
+    /// Removes a file; nothing happens when there is none.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), IoFailure> {
+        let path = self.dir.join(name);
+        match self.fs.remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(IoFailure::new(IoOperation::Remove, path, e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Renames a file within the directory.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> Result<(), IoFailure> {
+        let (from, to) = (self.dir.join(from), self.dir.join(to));
+        self.fs.rename(&from, &to).map_err(|e| IoFailure::new(IoOperation::Rename, from, e))
+    }
+
+    /// Removes the files of one segment; the log last, so that no index is left without it for long.
+    pub(crate) fn remove_segment(&self, base: Offset) -> Result<(), IoFailure> {
+        for kind in [FileKind::Sum, FileKind::TxnIndex, FileKind::TimeIndex, FileKind::Index, FileKind::Log] {
+            self.remove(&SegmentFile::live(base, kind).name())?;
+        }
+        Ok(())
+    }
+
+    /// Removes every segment and begins an empty one at `at`. Durable when it returns; may be repeated after a crash.
+    pub(crate) fn restart(&self, at: Offset) -> Result<Arc<dyn File>, IoFailure> {
+        for entry in self.list()? {
+            if SegmentFile::parse(&entry.name).is_some() {
+                self.remove(&entry.name)?;
+            }
+        }
+        // Otherwise a crash could bring back an old segment beside the new one.
+        self.sync_names()?;
+        let file = self.open(&self.path(at, FileKind::Log), OpenMode::CreateNew)?;
+        self.sync_names()?;
+        Ok(file)
+    }
+
+    /// Cuts the transaction index of a segment at the first abort whose marker lies at or past `end`. The name lasts
+    /// once the directory is synced.
+    pub(crate) fn cut_txn_index(&self, base: Offset, end: Offset) -> Result<(), IoFailure> {
+        const LAST_OFFSET_AT: usize = 18;
+        let path = self.path(base, FileKind::TxnIndex);
+        let file = match self.fs.open(&path, OpenMode::Read) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened.map_err(|e| IoFailure::new(IoOperation::Open, &path, e))?,
+        };
+        let failed = |e| IoFailure::new(IoOperation::Read, &path, e);
+        let len = file.size().map_err(failed)?;
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
+        let read = fs::read_full_at(&*file, &mut bytes, 0).map_err(failed)?;
+        bytes.truncate(read);
+        let (entries, _) = bytes.as_chunks::<TXN_ENTRY_BYTES>();
+        let is_kept = |entry: &&[u8; TXN_ENTRY_BYTES]| {
+            let last = entry.get(LAST_OFFSET_AT..).and_then(<[u8]>::first_chunk::<8>);
+            last.is_some_and(|last| i64::from_be_bytes(*last) < end.value())
+        };
+        let kept = entries.iter().take_while(is_kept).count() * TXN_ENTRY_BYTES;
+        if kept == bytes.len() {
+            return Ok(());
+        }
+        let name = SegmentFile::live(base, FileKind::TxnIndex).name();
+        match kept {
+            0 => self.remove(&name),
+            _ => replace_file(&*self.fs, &self.dir, &name, bytes.get(..kept).unwrap_or_default()),
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! Integration tests on the real file system.
+mod basics;
