@@ -55,12 +55,14 @@ pub(super) struct FileBytes {
     pending: Vec<Pending>,
     /// The durable size after a sync now. Differs from the live size only after a failed sync.
     size_once_synced: usize,
+    /// Whether a failed sync marked pages clean that differ from the medium.
+    stale_cache: bool,
 }
 
 impl FileBytes {
     /// A file after a restart of the machine: what is there is durable.
     pub(super) fn settled(bytes: Arc<Vec<u8>>) -> Self {
-        Self { size_once_synced: bytes.len(), live: Arc::clone(&bytes), durable: bytes, pending: Vec::new() }
+        Self { size_once_synced: bytes.len(), live: Arc::clone(&bytes), durable: bytes, ..Self::default() }
     }
 
     pub(super) fn live(&self) -> &Arc<Vec<u8>> {
@@ -129,6 +131,7 @@ impl FileBytes {
 
     /// A failed sync marked the dirty pages clean.
     pub(super) fn drop_pending(&mut self) {
+        self.stale_cache |= !self.pending.is_empty();
         self.pending.clear();
         self.size_once_synced = self.durable.len();
     }
@@ -137,6 +140,26 @@ impl FileBytes {
     pub(super) fn revert(&mut self) {
         self.drop_pending();
         self.live = Arc::clone(&self.durable);
+        self.stale_cache = false;
+    }
+
+    /// Clean sectors wholly within `range` leave the cache: what is read next comes from the medium.
+    pub(super) fn evict(&mut self, range: Range<usize>, sector: usize) {
+        // Clean sectors differ from the medium only after a failed sync.
+        if !self.stale_cache {
+            return;
+        }
+        let live = Arc::make_mut(&mut self.live);
+        let end = if range.end >= live.len() { live.len() } else { range.end - range.end % sector };
+        for at in (range.start.next_multiple_of(sector)..end).step_by(sector) {
+            if self.pending.iter().any(|pending| pending.sectors.contains(&at)) {
+                continue;
+            }
+            let stored = self.durable.get(at..).unwrap_or_default();
+            for (index, cached) in live.iter_mut().enumerate().take(end.min(at + sector)).skip(at) {
+                *cached = stored.get(index - at).copied().unwrap_or(0);
+            }
+        }
     }
 
     /// Flips a bit wherever the byte is held; `false` if it is nowhere.

@@ -141,8 +141,16 @@ impl File for SimFile {
         Ok(Arc::new(SimMapping { fs: self.fs.clone(), inode: self.inode, map, bytes, len }))
     }
 
-    fn advise(&self, at: u64, len: u64, _: Advice) -> io::Result<()> {
-        self.fs.call(Call::on_range(Operation::Advise, &self.path, at, len), |world, call| world.refuse(call))
+    fn advise(&self, at: u64, len: u64, advice: Advice) -> io::Result<()> {
+        self.fs.call(Call::on_range(Operation::Advise, &self.path, at, len), |world, call| {
+            world.refuse(call)?;
+            if advice == Advice::DontNeed {
+                let to = if len == 0 { u64::MAX } else { at.saturating_add(len) };
+                let [at, to] = [at, to].map(|position| usize::try_from(position).unwrap_or(usize::MAX));
+                world.disk.evict(self.inode, at..to);
+            }
+            Ok(())
+        })
     }
 }
 

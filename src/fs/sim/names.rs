@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::ops::Range;
 use std::path::{Component, Path};
 use std::sync::Arc;
 
@@ -198,6 +199,14 @@ impl Disk {
         }
         let sector = self.sector;
         self.change_file(inode, |file| file.resize(to, sector));
+    }
+
+    /// Lets the clean sectors within `range` leave the cache. Mapped pages stay, as in the kernel.
+    pub(super) fn evict(&mut self, inode: InodeId, range: Range<usize>) {
+        let sector = self.sector;
+        if self.nodes.get(&inode).is_some_and(|node| node.maps.is_empty()) {
+            self.change_file(inode, |file| file.evict(range, sector));
+        }
     }
 
     // Names.
