@@ -5,7 +5,8 @@
 //! - Written bytes and sizes last once the file is synced, names once the directory that holds them is synced.
 //! - What was not synced may survive whole, in part, reordered or not at all: each sector alone, sizes apart from data,
 //!   each name change alone, though a rename never leaves neither name.
-//! - A failed sync may mark pages clean that were never written; the next sync then succeeds without them.
+//! - A failed sync may mark pages clean that were never written; the next sync then succeeds without them, and reads
+//!   show them until [`Advice::DontNeed`](super::Advice::DontNeed) or a restart takes them out of the cache.
 //!
 //! ```
 //! # use std::path::Path;
@@ -40,6 +41,8 @@ mod disk;
 mod faults;
 mod file;
 mod names;
+#[cfg(test)]
+mod tests;
 mod trace;
 mod world;
 
