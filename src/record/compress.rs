@@ -21,6 +21,8 @@ mod lz4;
 mod output;
 #[cfg(feature = "snappy")]
 mod snappy;
+#[cfg(all(test, feature = "gzip", feature = "snappy", feature = "lz4", feature = "zstd"))]
+mod tests;
 #[cfg(feature = "zstd")]
 mod zstandard;
 
