@@ -1,4 +1,5 @@
 //! Record batches against `kafka-protocol`, an encoder and decoder that is not ours.
+#![expect(clippy::unwrap_used, reason = "a failed test is meant to panic, its helpers too")]
 
 use alluvium::record::{BatchBuilder, BatchView, Compression, Origin, Rules, validate};
 use alluvium::{Offset, ProducerEpoch, ProducerId, Sequence, TimestampMs};

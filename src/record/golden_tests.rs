@@ -11,7 +11,7 @@ use super::{
 };
 use crate::config::TimestampType;
 use crate::error::InvalidBatch;
-use crate::units::{LeaderEpoch, Offset, ProducerEpoch, Sequence, TimestampMs};
+use crate::units::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, TimestampMs};
 
 const LIMIT: u32 = 1 << 24;
 
@@ -113,7 +113,7 @@ fn headers_read_as_kafka_reads_them() {
             (i64::from(header.crc), "crc"),
             (or_none(header.leader_epoch.map(|epoch| i64::from(epoch.value()))), "partitionLeaderEpoch"),
             (header.max_timestamp.value(), "maxTimestamp"),
-            (or_none(header.producer_id.map(|id| id.value())), "producerId"),
+            (or_none(header.producer_id.map(ProducerId::value)), "producerId"),
             (or_none(header.producer_epoch.map(|epoch| i64::from(epoch.value()))), "producerEpoch"),
             (sequence(header.base_sequence), "baseSequence"),
             (sequence(header.last_sequence()), "lastSequence"),
@@ -256,7 +256,7 @@ fn torn_ends_are_told_apart() {
             () => None,
         };
         assert_eq!(last.err(), expected, "{path}");
-        let found = batches(&segment.bytes, LIMIT).filter(Result::is_ok).count() as u64;
+        let found = batches(&segment.bytes, LIMIT).flatten().count() as u64;
         assert_eq!(found, whole, "{path}");
     }
 }
