@@ -21,6 +21,8 @@ mod lz4;
 mod output;
 #[cfg(feature = "snappy")]
 mod snappy;
+#[cfg(test)]
+mod tests;
 #[cfg(feature = "zstd")]
 mod zstandard;
 

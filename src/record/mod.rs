@@ -46,4 +46,6 @@ pub use validate::{Origin, Rules, validate};
 #[cfg(test)]
 mod golden_tests;
 #[cfg(test)]
+mod random_tests;
+#[cfg(test)]
 mod tests;

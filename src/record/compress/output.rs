@@ -27,6 +27,7 @@ impl<'a> Output<'a> {
     }
 
     /// Doubles the room, as far as the limit allows.
+    #[cfg(any(feature = "gzip", feature = "zstd"))]
     pub(super) fn grow(&mut self) {
         self.make_room(self.bytes.len().saturating_mul(2).max(FIRST_BYTES));
     }
