@@ -35,6 +35,10 @@ pub use log::{
     AppendAs, Appended, Batches, Durable, Environment, Fetched, FetchedBatches, FileSlice, Isolation, Marks,
     PartitionLog, ReadOptions, RecoveryReport, TimestampOffset,
 };
+pub use record::{
+    Attributes, BatchBuilder, BatchHeader, BatchView, Compression, ControlRecord, Origin, Record, RecordBatch, Rules,
+    TransactionEnd,
+};
 pub use units::{
     FilePosition, LeaderEpoch, Offset, OffsetDelta, ProducerEpoch, ProducerId, RelativeOffset, Sequence, TimestampMs,
 };

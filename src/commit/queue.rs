@@ -123,13 +123,11 @@ impl CommitQueue {
     }
 
     fn sleep(&self, state: &mut MutexGuard<'_, State>, deadline: Deadline) -> bool {
-        match deadline.instant() {
-            Some(at) => self.changed.wait_until(state, at),
-            None => {
-                self.changed.wait(state);
-                true
-            }
+        if let Some(at) = deadline.instant() {
+            return self.changed.wait_until(state, at);
         }
+        self.changed.wait(state);
+        true
     }
 
     /// Answers a future, or enlists it.

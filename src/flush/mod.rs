@@ -17,7 +17,7 @@ use crate::metrics::Counter;
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// After a panic the worker waits this long, doubled each time up to a minute.
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
-const BACKOFF_MAX: Duration = Duration::from_secs(60);
+const BACKOFF_MAX: Duration = Duration::from_mins(1);
 
 /// A background thread that syncs one log. Waiters wake it instead of syncing themselves. Dropping it stops the thread
 /// after the round in progress; waiters then sync for themselves again.

@@ -30,6 +30,8 @@ pub(crate) struct SmallFile {
     pub(crate) kind: u16,
     /// Version of its payload.
     pub(crate) version: u16,
+    /// Whether it is written in place: what follows the payload is left over from a longer one.
+    pub(crate) in_place: bool,
 }
 
 impl SmallFile {
@@ -53,9 +55,9 @@ impl SmallFile {
         if [m0, m1, m2, m3] != MAGIC || u16::from_be_bytes([k0, k1]) != self.kind {
             return Err(SmallFileFault::Magic);
         }
-        if u32::from_be_bytes([l0, l1, l2, l3]) as usize != payload.len() {
-            return Err(SmallFileFault::Length);
-        }
+        let len = u32::from_be_bytes([l0, l1, l2, l3]) as usize;
+        let payload = payload.get(..len).filter(|_| self.in_place || len == payload.len());
+        let payload = payload.ok_or(SmallFileFault::Length)?;
         if u32::from_be_bytes([c0, c1, c2, c3]) != checksum(&[k0, k1, v0, v1, l0, l1, l2, l3], payload) {
             return Err(SmallFileFault::Crc);
         }
@@ -141,7 +143,7 @@ pub(crate) const TEMPORARY_SUFFIX: &str = ".tmp";
 mod tests {
     use super::*;
 
-    const KIND: SmallFile = SmallFile { kind: 7, version: 1 };
+    const KIND: SmallFile = SmallFile { kind: 7, version: 1, in_place: false };
 
     #[test]
     fn every_single_bit_flip_is_found() {
@@ -161,7 +163,7 @@ mod tests {
 
     #[test]
     fn another_kind_or_version_is_named() {
-        assert_eq!(KIND.decode(&SmallFile { kind: 8, version: 1 }.encode(b"")), Err(SmallFileFault::Magic));
-        assert_eq!(KIND.decode(&SmallFile { kind: 7, version: 2 }.encode(b"")), Err(SmallFileFault::Version(2)));
+        assert_eq!(KIND.decode(&SmallFile { kind: 8, ..KIND }.encode(b"")), Err(SmallFileFault::Magic));
+        assert_eq!(KIND.decode(&SmallFile { version: 2, ..KIND }.encode(b"")), Err(SmallFileFault::Version(2)));
     }
 }

@@ -29,7 +29,8 @@ pub enum Batches<'a> {
     Owned(Vec<u8>),
     /// Bytes to be copied.
     Borrowed(&'a [u8]),
-    /// A buffer that the caller keeps; it holds the stamped bytes afterwards.
+    /// A buffer that the caller keeps: it holds the stamped bytes afterwards, or what it held before if the append
+    /// fails.
     InPlace(&'a mut [u8]),
     /// Several buffers, written with one vectored call.
     Many(Vec<Vec<u8>>),
@@ -171,7 +172,10 @@ impl Appended {
 struct Placed {
     buffer: usize,
     start: usize,
+    /// As it will be written.
     header: BatchHeader,
+    /// As it came.
+    sent: BatchHeader,
 }
 
 /// An append before it has its place.
@@ -221,7 +225,7 @@ impl<'a> Incoming<'a> {
             while let Some(rest) = buffer.get(start..).filter(|rest| !rest.is_empty()) {
                 let batch = incoming.placed.len();
                 let header = record::validate(rest, rules).map_err(|cause| AppendError::Invalid { batch, cause })?;
-                incoming.placed.push(Placed { buffer: at, start, header });
+                incoming.placed.push(Placed { buffer: at, start, header, sent: header });
                 start += header.size as usize;
             }
             incoming.bytes += buffer.len() as u64;
@@ -275,6 +279,17 @@ impl<'a> Incoming<'a> {
             next = placed.header.next_offset();
         }
         Ok(next)
+    }
+
+    /// Puts a lent buffer back as it came, so that the caller can send it again.
+    fn put_back(&mut self) {
+        let Buffers::Lent(buffer) = &mut self.buffers else { return };
+        for placed in &self.placed {
+            let end = placed.start + placed.sent.size as usize;
+            if let Some(batch) = buffer.get_mut(placed.start..end) {
+                record::unstamp(batch, &placed.sent);
+            }
+        }
     }
 
     fn first_offset(&self) -> Offset {
@@ -345,8 +360,22 @@ impl PartitionLog {
         if let Some(now) = append_time {
             incoming.stamp_time(now);
         }
+        let placed = self.place(&mut incoming, origin, &config, append_time);
+        if placed.is_err() {
+            incoming.put_back();
+        }
+        placed
+    }
+
+    fn place(
+        &self,
+        incoming: &mut Incoming<'_>,
+        origin: AppendAs,
+        config: &LogConfig,
+        append_time: Option<TimestampMs>,
+    ) -> Result<Appended, AppendError> {
         loop {
-            match self.core.place(&mut incoming, origin, &config)? {
+            match self.core.place(incoming, origin, config)? {
                 Placement::Done { base, ticket, should_flush } => {
                     self.core.metrics.appended_batches.add(incoming.placed.len() as u64);
                     self.core.metrics.appended_bytes.add(incoming.bytes);

@@ -84,7 +84,7 @@ struct Opening {
 /// What the last process left in the state files.
 struct Left {
     point: Result<Option<RecoveryPoint>, Corruption>,
-    sync: Option<SyncState>,
+    sync: Result<Option<SyncState>, Corruption>,
     clean: Option<CleanShutdown>,
     damage: Result<DamageList, Corruption>,
 }
@@ -94,8 +94,7 @@ impl Left {
         let (fs, dir) = (&*home.fs, &*home.dir);
         Ok(Self {
             point: RecoveryPoint::read(fs, dir)?,
-            // A sync state that cannot be read says nothing; the recovery point then holds alone.
-            sync: SyncState::read(fs, dir)?.ok().flatten(),
+            sync: SyncState::read(fs, dir)?,
             clean: CleanShutdown::read(fs, dir)?.ok().flatten(),
             damage: state::read_damage(fs, dir)?,
         })
@@ -103,12 +102,17 @@ impl Left {
 
     /// Everything below it is durable, as far as anything says so.
     fn durable_end(&self, point: RecoveryPoint) -> Offset {
-        let newer = self.sync.filter(|sync| sync.generation == point.generation);
+        let newer = self.sync().filter(|sync| sync.generation == point.generation);
         newer.map_or(point.offset, |sync| sync.durable_end.max(point.offset))
     }
 
+    fn sync(&self) -> Option<&SyncState> {
+        self.sync.as_ref().ok()?.as_ref()
+    }
+
     fn is_in_doubt(&self) -> bool {
-        self.sync.is_some_and(|sync| sync.in_doubt)
+        // One that cannot be read may have been torn by the death of the process: doubt costs a little writing.
+        self.sync.is_err() || self.sync().is_some_and(|sync| sync.in_doubt || !sync.removed.is_empty())
     }
 }
 
@@ -128,7 +132,9 @@ impl Opening {
         let had_marker = state::remove_durably(&*home.fs, &home.dir, names::CLEAN_SHUTDOWN)?;
         let standing = point.unwrap_or(RecoveryPoint { generation: 0, offset: Offset::ZERO, restart: None });
         let durable_end = left.durable_end(standing);
-        let keeper = SyncKeeper::start(Arc::clone(&home.fs), Arc::clone(&home.dir), standing, durable_end)?;
+        let removed = left.sync().map(|sync| sync.removed.clone()).unwrap_or_default();
+        let keeper =
+            SyncKeeper::start(Arc::clone(&home.fs), Arc::clone(&home.dir), standing, durable_end, removed.clone())?;
         let known_damage = self.known_damage(&left, &mut report);
         let options =
             SegmentOptions { interval_bytes: self.config.index_interval_bytes, read_mode: self.config.read_mode };
@@ -140,6 +146,8 @@ impl Opening {
             durable_end: point.map(|_| durable_end),
             is_in_doubt: left.is_in_doubt(),
             restart: point.and_then(|point| point.restart),
+            removed,
+            had_point: point.is_some(),
             known_damage,
         };
         report.recovery_point = unjudged.durable_end;

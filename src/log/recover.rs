@@ -14,7 +14,7 @@ use crate::error::{Damage, IoFailure, IoOperation, OpenError, ReadError};
 use crate::fs::{self, DirEntry, File, OpenMode};
 use crate::index::{IndexCursor, IndexFault, OffsetIndex, SegmentIndex, TimeIndex};
 use crate::segment::names::{self, Known};
-use crate::segment::scan::{Scan, Stop};
+use crate::segment::scan::{self, Scan, Stop};
 use crate::segment::{FileKind, Hole, Home, Segment, SegmentFile, SegmentOptions, Stage};
 use crate::units::{LeaderEpoch, Offset, TimestampMs};
 
@@ -28,6 +28,10 @@ pub(super) struct Unjudged {
     pub(super) durable_end: Option<Offset>,
     pub(super) is_in_doubt: bool,
     pub(super) restart: Option<Offset>,
+    /// Segments whose removal no directory sync is known to have covered.
+    pub(super) removed: Vec<Offset>,
+    /// Whether there is a recovery point file.
+    pub(super) had_point: bool,
     pub(super) known_damage: DamageList,
 }
 
@@ -51,8 +55,9 @@ pub(super) struct Judged {
 /// A segment that was scanned.
 struct Scanned {
     base: Offset,
-    file: Arc<dyn File>,
     scan: Scan,
+    /// What is wrong with its index files.
+    index_fault: Option<IndexFault>,
 }
 
 /// What scanning gave.
@@ -101,7 +106,7 @@ impl Unjudged {
             Err(_) => return Ok(None),
         };
         segment.put_index(index);
-        self.note_entries(&entries, report);
+        Self::note_entries(&entries, report);
         for (base, hole) in &self.known_damage {
             self.note_known(*base, hole, report)?;
         }
@@ -146,16 +151,19 @@ impl Unjudged {
     pub(super) fn recover(self, keeper: &SyncKeeper, report: &mut RecoveryReport) -> Result<Judged, OpenError> {
         let started = self.clock.monotonic();
         let entries = self.home.list()?;
-        self.note_entries(&entries, report);
-        self.finish_restart(report)?;
+        Self::note_entries(&entries, report);
+        self.finish_restart(keeper, report)?;
         self.clear_leftovers(&entries, report)?;
         let mut survey = self.survey()?;
         if self.is_in_doubt {
             report.note(Found::SyncInDoubt, self.config.on_damage, names::SYNC_STATE, 0, self.durable_end);
-            self.rewrite(&survey)?;
-            // What was read may have come from pages that are gone by now. What counts is what stands in the pages
-            // that were just written, and will be synced.
-            survey = self.survey()?;
+            self.remove_again()?;
+            let rewritten = self.rewrite(&survey)?;
+            // What was scanned may have come from pages that are gone by now. What counts is what stands in those that
+            // were just written, and will be synced.
+            if !rewritten {
+                survey = self.survey()?;
+            }
         }
         let scanned_at = self.clock.monotonic();
         report.scan_time = scanned_at.saturating_sub(started);
@@ -169,7 +177,7 @@ impl Unjudged {
     }
 
     /// Notes what is in the directory besides segments and state.
-    fn note_entries(&self, entries: &[DirEntry], report: &mut RecoveryReport) {
+    fn note_entries(entries: &[DirEntry], report: &mut RecoveryReport) {
         for entry in entries {
             match names::classify(entry) {
                 Known::Aside => report.set_aside.push(entry.name.clone()),
@@ -179,9 +187,10 @@ impl Unjudged {
         }
     }
 
-    fn finish_restart(&self, report: &mut RecoveryReport) -> Result<(), OpenError> {
+    fn finish_restart(&self, keeper: &SyncKeeper, report: &mut RecoveryReport) -> Result<(), OpenError> {
         if let Some(at) = self.restart {
             report.note(Found::RestartPending(at), self.config.on_damage, names::RECOVERY_POINT, 0, Some(at));
+            keeper.note_removed(live_logs(&self.home.list()?))?;
             self.home.restart(at)?;
         }
         Ok(())
@@ -247,7 +256,7 @@ impl Unjudged {
             trusted: trusted.to_vec(),
             scanned: Vec::new(),
             past_tear: Vec::new(),
-            end: bases.first().copied().or(durable_end).unwrap_or_default(),
+            end: bases.first().copied().or(self.restart).unwrap_or_default(),
             lost: None,
         };
         for (at, base) in rest.iter().enumerate() {
@@ -264,6 +273,7 @@ impl Unjudged {
             }
         }
         if let Some(durable_end) = durable_end.filter(|durable_end| survey.end < *durable_end) {
+            // Also when no segment is left at all.
             survey.lost = Some(survey.end..durable_end);
         }
         Ok(survey)
@@ -288,9 +298,7 @@ impl Unjudged {
         durable_below: Offset,
     ) -> Result<(Scanned, bool), OpenError> {
         let path = self.home.path(base, FileKind::Log);
-        let file = self.home.open(&path, OpenMode::ReadWrite)?;
-        let segment =
-            Segment::loaded(self.home.clone(), base, self.options, Arc::clone(&file), SegmentIndex::default());
+        let segment = Segment::sealed(self.home.clone(), base, self.options, Vec::new());
         let mut scan = segment.scan(next_base, durable_below)?;
         if let Some(Stop::OldFormat(magic)) = scan.stop {
             let at = crate::units::FilePosition::new(scan.kept_bytes);
@@ -300,7 +308,14 @@ impl Unjudged {
             Some(next) if scan.end < next => self.judge_gap(&mut scan, next, durable_below),
             _ => false,
         };
-        Ok((Scanned { base, file, scan }, is_torn))
+        let mut closed = scan.index.clone();
+        scan.cursor.push_largest(&mut closed.times);
+        let index_fault = compare_index(&segment, &closed, scan.kept_bytes)?;
+        if index_fault.is_none() && next_base.is_some() && !is_torn {
+            // It can be read from its files; a thousand segments' indexes need not wait in memory.
+            scan.index = SegmentIndex::default();
+        }
+        Ok((Scanned { base, scan, index_fault }, is_torn))
     }
 
     /// The segment ends before the next one begins. Returns whether the next one lies past a tear.
@@ -378,15 +393,10 @@ impl Unjudged {
             let mut past: Vec<Offset> = later.collect();
             past.append(&mut survey.past_tear);
             survey.past_tear = past;
-            if let Some(Scanned { scan, .. }) = survey.scanned.last_mut()
-                && let Some(hole) = scan.holes.first().cloned()
-            {
-                scan.holes.clear();
-                scan.kept_bytes = hole.bytes.start;
-                scan.end = hole.offsets.start;
-                scan.index.offsets.truncate_at(scan.kept_bytes);
-                survey.end = scan.end;
-                self.recount(survey)?;
+            if let Some(last) = survey.scanned.last_mut() {
+                // With nothing durable, a scan takes the damage for a tear and stops at it.
+                (*last, _) = self.scan_one(last.base, None, Offset::ZERO)?;
+                survey.end = last.scan.end;
             }
         }
         if damaged.is_some() || survey.lost.take().is_some() {
@@ -396,48 +406,44 @@ impl Unjudged {
         Ok(())
     }
 
-    /// The cursor and the time index of the last segment, after its end moved.
-    fn recount(&self, survey: &mut Survey) -> Result<(), OpenError> {
-        let Some(Scanned { base, file, scan, .. }) = survey.scanned.last_mut() else { return Ok(()) };
-        let mut index = scan.index.clone();
-        index.times.truncate_to(*base, scan.end);
-        index.times.pop_closing_entry(index.offsets.last().map(|entry| entry.last));
-        let segment =
-            Segment::loaded(self.home.clone(), *base, self.options, Arc::clone(file), SegmentIndex::default());
-        scan.cursor = segment.resume_cursor(&index, scan.kept_bytes).map_err(|error| match error {
-            ReadError::Io(failure) => OpenError::from(failure),
-            ReadError::Corrupt(corruption) => OpenError::Corrupt(corruption),
-            other => OpenError::Io(IoFailure::new(
-                IoOperation::Read,
-                segment.log_path(),
-                std::io::Error::other(other.to_string()),
-            )),
-        })?;
-        scan.index = index;
-        Ok(())
-    }
-
     /// After a sync that may have failed: writes what lies past the durable end again, in place, so that the coming
     /// sync has something to write whatever the page cache believes. Size and name are made to change too.
-    fn rewrite(&self, survey: &Survey) -> Result<(), OpenError> {
+    /// Returns whether what was written is what was scanned.
+    fn rewrite(&self, survey: &Survey) -> Result<bool, OpenError> {
         let durable_end = self.durable_end.unwrap_or_default();
-        for Scanned { base, file, scan, .. } in &survey.scanned {
+        let mut is_same = true;
+        for Scanned { base, scan, .. } in &survey.scanned {
             let path = self.home.path(*base, FileKind::Log);
             let failed = |operation| {
                 let path = path.clone();
                 move |e| IoFailure::new(operation, path, e)
             };
+            let file = self.home.open(&path, OpenMode::ReadWrite)?;
             let below = Offset::new(durable_end.value() - 1);
             let from = below.and_then(|below| scan.index.offsets.at_or_before(*base, below));
             let from = from.map_or(0, |entry| u64::from(entry.position));
-            rewrite_range(&**file, from, scan.kept_bytes).map_err(failed(IoOperation::Write))?;
+            rewrite_range(&*file, from, scan.kept_bytes).map_err(failed(IoOperation::Write))?;
             file.set_len(scan.file_bytes + 1).map_err(failed(IoOperation::SetLen))?;
             file.set_len(scan.file_bytes).map_err(failed(IoOperation::SetLen))?;
+            let is_whole = scan::is_whole(Arc::clone(&file), from..scan.kept_bytes);
+            is_same &= scan.holes.is_empty() && is_whole.map_err(failed(IoOperation::Read))?;
             if *base >= durable_end {
                 let live = SegmentFile::live(*base, FileKind::Log);
                 self.home.rename(&live.name(), &live.at(Stage::Swap).name())?;
                 self.home.rename(&live.at(Stage::Swap).name(), &live.name())?;
             }
+        }
+        Ok(is_same)
+    }
+
+    /// After a directory sync that may have failed: removes again what was removed, so that the coming sync has
+    /// something to do and the old segments do not come back with a power loss.
+    fn remove_again(&self) -> Result<(), OpenError> {
+        let live = live_logs(&self.home.list()?);
+        for base in self.removed.iter().filter(|base| live.binary_search(base).is_err()) {
+            let path = self.home.path(*base, FileKind::Log);
+            drop(self.home.open(&path, OpenMode::CreateOrOpen)?);
+            self.home.remove_segment(*base)?;
         }
         Ok(())
     }
@@ -445,6 +451,7 @@ impl Unjudged {
     /// Acts on the survey, makes everything durable that is going to be served, and says so.
     fn apply(&self, survey: Survey, keeper: &SyncKeeper, report: &mut RecoveryReport) -> Result<Judged, OpenError> {
         let Survey { trusted, scanned, past_tear, end, lost } = survey;
+        keeper.note_removed(past_tear.iter().copied())?;
         for base in past_tear.iter().rev() {
             self.set_aside(*base, report)?;
         }
@@ -471,10 +478,11 @@ impl Unjudged {
             None => self.begin(log_end, &mut segments)?,
         };
         self.home.sync_names()?;
+        keeper.forget_removed()?;
         if damage != self.known_damage {
             state::write_damage(&*self.home.fs, &self.home.dir, &damage)?;
         }
-        keeper.settle(log_end)?;
+        keeper.settle(log_end, self.had_point)?;
         Ok(Judged { segments, active, log_end })
     }
 
@@ -498,35 +506,43 @@ impl Unjudged {
         may_grow: bool,
         report: &mut RecoveryReport,
     ) -> Result<Active, OpenError> {
-        let Scanned { base, file, scan } = scanned;
+        let Scanned { base, scan, index_fault } = scanned;
         let path = self.home.path(base, FileKind::Log);
+        let file = self.home.open(&path, OpenMode::ReadWrite)?;
         if scan.kept_bytes < scan.file_bytes {
             file.set_len(scan.kept_bytes).map_err(|e| IoFailure::new(IoOperation::SetLen, &path, e))?;
             self.home.cut_txn_index(base, scan.end)?;
         }
         file.sync_data().map_err(|e| IoFailure::new(IoOperation::Sync, &path, e))?;
         let mut index = scan.index;
-        let mut closed = index.clone();
-        scan.cursor.push_largest(&mut closed.times);
+        let is_left_on_disk = index_fault.is_none() && !may_grow;
         if !may_grow {
-            index = closed.clone();
+            scan.cursor.push_largest(&mut index.times);
         }
-        let segment = Segment::loaded(self.home.clone(), base, self.options, Arc::clone(&file), index);
-        let segment = segment.with_holes(scan.holes);
-        match compare_index(&segment, &closed, scan.kept_bytes)? {
+        let segment = if is_left_on_disk {
+            Segment::sealed(self.home.clone(), base, self.options, scan.holes)
+        } else {
+            let segment = Segment::loaded(self.home.clone(), base, self.options, Arc::clone(&file), index);
+            segment.with_holes(scan.holes)
+        };
+        match index_fault {
             None => segment.mark_index_saved(true),
             // The active one's index is written when it is sealed or closed, and missing or behind until then.
             Some(IndexFault::Missing | IndexFault::Differs) if may_grow => {}
             Some(fault) => {
                 let name = SegmentFile::live(base, FileKind::Index).name();
                 report.note(Found::BadIndex(fault), self.config.on_damage, name, 0, Some(base));
-                if !may_grow {
-                    segment.save_index()?;
+                match if may_grow { Ok(()) } else { segment.save_index() } {
+                    // A log opens on a full disk; its index is saved when there is space.
+                    Err(failure) if failure.is_storage_full() => {}
+                    saved => saved?,
                 }
             }
         }
         if !may_grow {
             segment.seal(scan.kept_bytes);
+            // Synced, so it may be closed; it is opened again when it is read.
+            segment.release_file();
         }
         Ok(Active {
             segment: Arc::new(segment),

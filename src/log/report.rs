@@ -104,6 +104,7 @@ pub enum Action {
 }
 
 /// The decision table.
+#[expect(clippy::match_same_arms, reason = "each arm is a decision of its own, with its label and its reason")]
 pub(crate) fn decide(found: &Found, on_damage: OnDamage) -> Action {
     match found {
         // N1: nothing there, nothing to lose.

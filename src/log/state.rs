@@ -7,7 +7,8 @@
 //!
 //! ```text
 //! alluvium.recovery-point   generation u64, recovery point i64, pending u8 (0 none, 1 restart), restart offset i64
-//! alluvium.sync-state       generation u64, durable end i64, in doubt u8
+//! alluvium.sync-state       generation u64, durable end i64, in doubt u8, count u32, for each a base offset i64:
+//!                           segments whose names went since the last directory sync that succeeded
 //! alluvium.clean-shutdown   generation u64, log end i64, active base i64, active bytes u64, newest epoch i32 or -1
 //! alluvium.damage           count u32, then for each: base i64, bytes from u64, to u64, offsets from i64, to i64
 //! ```
@@ -23,10 +24,10 @@ use crate::segment::{Hole, names};
 use crate::sync::Mutex;
 use crate::units::{FilePosition, LeaderEpoch, Offset};
 
-const RECOVERY_POINT: SmallFile = SmallFile { kind: 1, version: 1 };
-const SYNC_STATE: SmallFile = SmallFile { kind: 2, version: 1 };
-const CLEAN_SHUTDOWN: SmallFile = SmallFile { kind: 3, version: 1 };
-const DAMAGE: SmallFile = SmallFile { kind: 4, version: 1 };
+const RECOVERY_POINT: SmallFile = SmallFile { kind: 1, version: 1, in_place: false };
+const SYNC_STATE: SmallFile = SmallFile { kind: 2, version: 1, in_place: true };
+const CLEAN_SHUTDOWN: SmallFile = SmallFile { kind: 3, version: 1, in_place: false };
+const DAMAGE: SmallFile = SmallFile { kind: 4, version: 1, in_place: false };
 
 /// The durable recovery point, and a restart that was decided and may not be finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,12 +41,14 @@ pub(crate) struct RecoveryPoint {
 }
 
 /// What the newest sync round left behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SyncState {
     pub(crate) generation: u64,
     pub(crate) durable_end: Offset,
     /// A sync began and did not succeed: the page cache past the durable end may lie.
     pub(crate) in_doubt: bool,
+    /// Segments that were removed and may come back with a power loss, because no directory sync covered that.
+    pub(crate) removed: Vec<Offset>,
 }
 
 /// What a clean close wrote last.
@@ -118,18 +121,24 @@ impl RecoveryPoint {
 }
 
 impl SyncState {
-    fn encode(self) -> Vec<u8> {
-        let mut payload = Vec::with_capacity(17);
+    fn encode(&self) -> Vec<u8> {
+        let mut payload = Vec::with_capacity(21 + 8 * self.removed.len());
         payload.extend_from_slice(&self.generation.to_be_bytes());
         payload.extend_from_slice(&self.durable_end.value().to_be_bytes());
         payload.push(u8::from(self.in_doubt));
+        payload.extend_from_slice(&u32::try_from(self.removed.len()).unwrap_or(u32::MAX).to_be_bytes());
+        for base in &self.removed {
+            payload.extend_from_slice(&base.value().to_be_bytes());
+        }
         SYNC_STATE.encode(&payload)
     }
 
     fn decode(payload: &[u8]) -> Result<Self, SmallFileFault> {
         let mut fields = Fields(payload);
         let (generation, durable_end, in_doubt) = (fields.u64()?, fields.offset()?, fields.flag()?);
-        fields.finish(Self { generation, durable_end, in_doubt })
+        let count = u32::from_be_bytes(fields.take()?);
+        let removed = (0..count).map(|_| fields.offset()).collect::<Result<_, _>>()?;
+        fields.finish(Self { generation, durable_end, in_doubt, removed })
     }
 
     /// Reads the file; the inner error is for bytes that are wrong.
@@ -257,6 +266,7 @@ struct Kept {
     durable_end: Offset,
     in_flight: u32,
     failed: bool,
+    removed: Vec<Offset>,
 }
 
 impl SyncKeeper {
@@ -267,10 +277,11 @@ impl SyncKeeper {
         dir: Arc<Path>,
         point: RecoveryPoint,
         durable_end: Offset,
+        removed: Vec<Offset>,
     ) -> Result<Self, IoFailure> {
         let path = dir.join(names::SYNC_STATE);
         let file = fs.open(&path, OpenMode::CreateOrOpen).map_err(|e| IoFailure::new(IoOperation::Open, &path, e))?;
-        let kept = Kept { point, durable_end, in_flight: 0, failed: true };
+        let kept = Kept { point, durable_end, in_flight: 0, failed: true, removed };
         let keeper = Self { fs, dir, file, kept: Mutex::new(kept) };
         keeper.write(&keeper.kept.lock())?;
         Ok(keeper)
@@ -303,9 +314,32 @@ impl SyncKeeper {
 
     fn write(&self, kept: &Kept) -> Result<(), IoFailure> {
         let in_doubt = kept.failed || kept.in_flight > 0;
-        let state = SyncState { generation: kept.point.generation, durable_end: kept.durable_end, in_doubt };
+        let state = SyncState {
+            generation: kept.point.generation,
+            durable_end: kept.durable_end,
+            in_doubt,
+            removed: kept.removed.clone(),
+        };
         fs::write_all_at(&*self.file, &state.encode(), 0)
             .map_err(|e| IoFailure::new(IoOperation::Write, self.dir.join(names::SYNC_STATE), e))
+    }
+
+    /// To be called before the names of segments go: until a directory sync succeeds they may come back.
+    pub(crate) fn note_removed(&self, bases: impl IntoIterator<Item = Offset>) -> Result<(), IoFailure> {
+        let mut kept = self.kept.lock();
+        let known = kept.removed.len();
+        kept.removed.extend(bases);
+        if kept.removed.len() == known { Ok(()) } else { self.write(&kept) }
+    }
+
+    /// A directory sync succeeded: what was removed stays removed.
+    pub(crate) fn forget_removed(&self) -> Result<(), IoFailure> {
+        let mut kept = self.kept.lock();
+        if kept.removed.is_empty() {
+            return Ok(());
+        }
+        kept.removed.clear();
+        self.write(&kept)
     }
 
     /// The recovery point as it is on disk.
@@ -358,12 +392,17 @@ impl SyncKeeper {
         self.write(&kept)
     }
 
-    /// Opening judged everything up to `end` and made it durable.
-    pub(crate) fn settle(&self, end: Offset) -> Result<(), IoFailure> {
+    /// Opening judged everything up to `end` and made it durable. `had_point`: a recovery point file is there.
+    pub(crate) fn settle(&self, end: Offset, had_point: bool) -> Result<(), IoFailure> {
         let mut kept = self.kept.lock();
         let point = RecoveryPoint { generation: kept.point.generation + 1, offset: end, restart: None };
-        point.write(&*self.fs, &self.dir)?;
-        kept.point = point;
+        match point.write(&*self.fs, &self.dir) {
+            Ok(()) => kept.point = point,
+            // A full disk must not keep a log from opening. The older point is lower and as true, and the sync state,
+            // which needs no space, says the rest.
+            Err(failure) if failure.is_storage_full() && had_point && kept.point.restart.is_none() => {}
+            Err(failure) => return Err(failure),
+        }
         kept.durable_end = end;
         kept.failed = false;
         self.write(&kept)
@@ -385,7 +424,7 @@ mod tests {
         let payload = RECOVERY_POINT.decode(&bytes).unwrap();
         assert_eq!(RecoveryPoint::decode(payload), Ok(point));
         assert_eq!(RecoveryPoint::decode(&payload[1..]), Err(SmallFileFault::Length));
-        let state = SyncState { generation: 7, durable_end: at(11), in_doubt: true };
+        let state = SyncState { generation: 7, durable_end: at(11), in_doubt: true, removed: vec![at(3), at(9)] };
         let bytes = state.encode();
         assert_eq!(SyncState::decode(SYNC_STATE.decode(&bytes).unwrap()), Ok(state));
         let clean = CleanShutdown {

@@ -16,7 +16,7 @@ use crate::segment::Segment;
 use crate::units::Offset;
 
 /// The recovery point file is written at least this often while syncs go on (Kafka's checkpoint interval).
-const POINT_INTERVAL: Duration = Duration::from_secs(60);
+const POINT_INTERVAL: Duration = Duration::from_mins(1);
 
 /// A future of an append's durability. Dropping it costs the append nothing.
 #[derive(Debug)]

@@ -39,7 +39,7 @@ impl PartitionLog {
         if offset == log_end {
             return Ok(log_end);
         }
-        let cut = core.plan_cut(&view, offset)?;
+        let cut = Cut::plan(&view, offset)?;
         // A view pins what it shows, and this one is not to be read from any more.
         drop(view);
         let end = cut.end;
@@ -84,8 +84,9 @@ struct Cut {
     cursor: IndexCursor,
 }
 
-impl LogCore {
-    fn plan_cut(&self, view: &super::view::LogView, offset: Offset) -> Result<Cut, ChangeError> {
+impl Cut {
+    /// Works out where a cut at `offset` falls.
+    fn plan(view: &super::view::LogView, offset: Offset) -> Result<Self, ChangeError> {
         let at = view.segment_of(offset);
         let old = view.segments.get(at).cloned().ok_or(ChangeError::Closed)?;
         let bound = view.bound_of(at)?;
@@ -95,9 +96,11 @@ impl LogCore {
         index.times.truncate_to(old.base(), end);
         index.times.pop_closing_entry(index.offsets.last().map(|entry| entry.last));
         let cursor = old.resume_cursor(&index, kept)?;
-        Ok(Cut { at, old, kept, end, index, cursor })
+        Ok(Self { at, old, kept, end, index, cursor })
     }
+}
 
+impl LogCore {
     fn cut(&self, writer: &mut MutexGuard<'_, Writer>, cut: Cut) -> Result<(), IoFailure> {
         let Cut { at, old, kept, end, index, cursor } = cut;
         let base = old.base();
@@ -149,6 +152,7 @@ impl LogCore {
 
     /// Removes the segments past the cut, newest first, and what side files say about offsets past it. Durable.
     fn remove_past(&self, base: Offset, end: Offset, removed: &[Arc<Segment>]) -> Result<(), IoFailure> {
+        self.keeper.note_removed(removed.iter().map(|segment| segment.base()))?;
         for segment in removed.iter().rev() {
             self.home.remove_segment(segment.base())?;
         }
@@ -160,7 +164,8 @@ impl LogCore {
             }
         }
         self.home.cut_txn_index(base, end)?;
-        self.home.sync_names()
+        self.home.sync_names()?;
+        self.keeper.forget_removed()
     }
 
     /// Cuts the file in place and syncs it. Nobody reads past the cut.
@@ -193,7 +198,10 @@ impl LogCore {
         }
         self.queue.cut(Offset::ZERO);
         self.queue.raise(at);
+        let segments = Arc::clone(&self.view.read().segments);
+        self.keeper.note_removed(segments.iter().map(|segment| segment.base()))?;
         let file = self.home.restart(at)?;
+        self.keeper.forget_removed()?;
         writer.unsealed.clear();
         writer.unsynced = crate::commit::Unsynced::default();
         writer.newest_epoch = None;

@@ -12,7 +12,7 @@ use crate::fs::{self, File};
 use crate::sync::MutexGuard;
 
 /// Zeros are written in pieces of this size.
-const PIECE: [u8; 1 << 18] = [0; 1 << 18];
+static PIECE: [u8; 1 << 18] = [0; 1 << 18];
 
 impl LogCore {
     /// Extends the zeros if less than half of what the configuration asks for is left. A failure costs only speed.

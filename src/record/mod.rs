@@ -40,6 +40,7 @@ pub use compress::Compression;
 pub use control::ControlRecord;
 pub use layout::HEADER_BYTES;
 pub use record::{Headers, Record, Records};
+pub(crate) use stamp::unstamp;
 pub use stamp::{stamp, stamp_append_time};
 pub use validate::{Origin, Rules, validate};
 

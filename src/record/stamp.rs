@@ -1,6 +1,6 @@
 //! What the leader writes into a batch that it takes: offset and epoch, and the time if the log stamps time.
 
-use super::batch::{BatchView, crc32c};
+use super::batch::{BatchHeader, BatchView, crc32c};
 use super::layout::{APPEND_TIME_BIT, ATTRIBUTES_AT, BASE_OFFSET_AT, CRC_AT, LEADER_EPOCH_AT, MAX_TIMESTAMP_AT, NONE};
 use crate::units::{LeaderEpoch, Offset, TimestampMs};
 
@@ -64,4 +64,13 @@ pub(crate) fn put<const N: usize>(batch: &mut [u8], at: usize, field: [u8; N]) {
         panic!("a batch has the field at {at}");
     };
     place.copy_from_slice(&field);
+}
+
+/// Puts back what [`stamp`] and [`stamp_append_time`] changed, so that a batch whose append failed can be sent again.
+/// `sent` is the header as it came.
+pub(crate) fn unstamp(batch: &mut [u8], sent: &BatchHeader) {
+    stamp(batch, sent.base_offset, sent.leader_epoch);
+    put(batch, CRC_AT, sent.crc.to_be_bytes());
+    put(batch, ATTRIBUTES_AT, sent.attributes.bits().to_be_bytes());
+    put(batch, MAX_TIMESTAMP_AT, sent.max_timestamp.value().to_be_bytes());
 }

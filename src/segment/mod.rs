@@ -145,6 +145,11 @@ impl Segment {
         *self.file.lock() = Some(file);
     }
 
+    /// Closes the file until it is needed again. Only for files without unsynced bytes.
+    pub(crate) fn release_file(&self) {
+        *self.file.lock() = None;
+    }
+
     /// The mapped bytes, where the read mode asks for a map and the segment is sealed.
     pub(crate) fn mapping(&self) -> Result<Option<&Arc<dyn Mapping>>, IoFailure> {
         let Some(&bytes) = self.sealed_bytes.get() else { return Ok(None) };
@@ -199,7 +204,12 @@ impl Segment {
         let log_bytes = self.bytes()?;
         let decoded = OffsetIndex::decode(&offsets, log_bytes)
             .and_then(|offsets| Ok(SegmentIndex { offsets, times: TimeIndex::decode(&times)? }));
-        Ok(decoded)
+        let Ok(index) = decoded else { return Ok(decoded) };
+        match self.agrees_at_the_end(&index, log_bytes) {
+            Ok(true) => Ok(Ok(index)),
+            Ok(false) | Err(ReadError::Corrupt(_)) => Ok(Err(IndexFault::Differs)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Bytes of an index file; `None` when it is missing or cannot be one of ours.

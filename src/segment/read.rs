@@ -164,6 +164,16 @@ impl Segment {
 
     /// The whole batches from the one at `start` on that fit the limits.
     pub(crate) fn stretch(&self, start: u64, first: &BatchHeader, limits: StretchLimits) -> Result<Stretch, ReadError> {
+        match self.stretch_by_index(start, first, limits) {
+            Err(ReadError::Corrupt(_)) if self.is_sealed() => {
+                self.put_index(self.rebuild_index()?);
+                self.stretch_by_index(start, first, limits)
+            }
+            stretch => stretch,
+        }
+    }
+
+    fn stretch_by_index(&self, start: u64, first: &BatchHeader, limits: StretchLimits) -> Result<Stretch, ReadError> {
         let empty = Stretch { start, end: start, next_offset: None };
         let first_end = start + u64::from(first.size);
         let first_fits = u64::from(first.size) <= limits.bytes_max || limits.min_one_batch;
@@ -178,6 +188,11 @@ impl Segment {
         let mut next_offset = first.next_offset();
         let jump = self.with_index(|index| index.offsets.starting_by(limit, self.base, limits.upper))?;
         if let Some(entry) = jump.filter(|entry| u64::from(entry.position) > end) {
+            let header = self.header_at(u64::from(entry.position), bound)?;
+            // A stretch that ends inside a batch would be worse than a short one.
+            if entry.last.absolute(self.base).is_none_or(|last| header.base_offset > last) {
+                return Err(self.offset_order(u64::from(entry.position), first.next_offset(), &header).into());
+            }
             end = u64::from(entry.position);
             next_offset = Offset::ZERO;
         }
@@ -236,6 +251,38 @@ impl Segment {
         Ok(cursor)
     }
 
+    /// Whether the end of a sealed segment is what its index files say. Entries in the middle are checked when they are
+    /// used; what is missing at the end would be missed without a word.
+    pub(crate) fn agrees_at_the_end(&self, index: &SegmentIndex, bound: u64) -> Result<bool, ReadError> {
+        /// Kafka indexes at least once an append, and appends are smaller; a longer stretch without an entry is a lost
+        /// entry, or costs one scan.
+        const TAIL_BYTES_MAX: u64 = 8 << 20;
+        let newest = index.offsets.last();
+        let mut position = newest.map_or(0, |entry| u64::from(entry.position));
+        if bound - position > TAIL_BYTES_MAX {
+            return Ok(false);
+        }
+        if let Some(entry) = newest {
+            let header = self.header_at(position, bound)?;
+            if entry.last.absolute(self.base).is_none_or(|last| header.base_offset > last) {
+                return Ok(false);
+            }
+        }
+        let largest = index.times.last();
+        let mut end = None;
+        while position < bound && self.hole_at(position).is_none() {
+            let header = self.header_at(position, bound)?;
+            let timestamp = header.max_timestamp;
+            if timestamp.value() >= 0 && largest.is_none_or(|entry| entry.timestamp < timestamp) {
+                return Ok(false);
+            }
+            end = Some(header.last_offset());
+            position += u64::from(header.size);
+        }
+        let past_the_end = |last: Offset| end.is_some_and(|end| last > end);
+        Ok(!largest.and_then(|entry| entry.last.absolute(self.base)).is_some_and(past_the_end))
+    }
+
     /// First record with a timestamp of at least `target` and an offset of at least `from`, within `bound` bytes.
     pub(crate) fn search_timestamp(
         &self,
@@ -244,12 +291,7 @@ impl Segment {
         bound: u64,
         decompressed_max: u32,
     ) -> Result<Option<(TimestampMs, Offset)>, ReadError> {
-        let start = self.with_index(|index| {
-            let entry = index.times.at_or_before(target)?;
-            let offset = entry.last.absolute(self.base)?;
-            index.offsets.at_or_before(self.base, offset).map(|entry| u64::from(entry.position))
-        })?;
-        let mut position = start.unwrap_or(0);
+        let mut position = self.start_for_timestamp(target, bound)?;
         while position < bound {
             if let Some(hole) = self.hole_at(position) {
                 if hole.bytes.is_empty() {
@@ -268,6 +310,20 @@ impl Segment {
             position += u64::from(header.size);
         }
         Ok(None)
+    }
+
+    /// Where the batch starts that the time index names for `target`, or one before it.
+    fn start_for_timestamp(&self, target: TimestampMs, bound: u64) -> Result<u64, ReadError> {
+        let entry = self.with_index(|index| index.times.at_or_before(target))?;
+        let Some((entry, offset)) = entry.and_then(|entry| Some((entry, entry.last.absolute(self.base)?))) else {
+            return Ok(0);
+        };
+        match self.locate(offset, bound)? {
+            Located::At { position, header } if header.max_timestamp == entry.timestamp => Ok(position),
+            // Kafka names the last offset of a whole append, whose largest timestamp an earlier batch may carry; and an
+            // entry may lie. Looking from the front costs time only.
+            _ => Ok(0),
+        }
     }
 
     fn record_at_timestamp(

@@ -108,6 +108,22 @@ pub(crate) fn scan(file: Arc<dyn File>, task: ScanTask) -> io::Result<Scan> {
     Ok(found)
 }
 
+/// Whether `range` consists of whole valid batches.
+pub(crate) fn is_whole(file: Arc<dyn File>, range: Range<u64>) -> io::Result<bool> {
+    let task = ScanTask { base: Offset::ZERO, next_base: None, durable_below: Offset::ZERO, interval_bytes: 0 };
+    let mut scanner = Scanner { window: Window::new(file, range.end), task, file_bytes: range.end, work: 0 };
+    let mut at = range.start;
+    while at < range.end {
+        let bytes = scanner.window.at(at, HEADER_BYTES)?;
+        let Ok(header) = BatchHeader::parse(bytes, BATCH_BYTES_MAX) else { return Ok(false) };
+        if u64::from(header.size) > range.end - at || scanner.crc_of(at, header.size)? != header.crc {
+            return Ok(false);
+        }
+        at += u64::from(header.size);
+    }
+    Ok(true)
+}
+
 impl Scan {
     fn take(&mut self, header: &BatchHeader) {
         self.cursor.observe(header, self.kept_bytes, &mut self.index);

@@ -40,12 +40,11 @@ impl Window {
             .checked_sub(self.start)
             .and_then(|skip| usize::try_from(skip).ok())
             .filter(|skip| skip + need <= self.filled || self.start + self.filled as u64 >= self.end);
-        let skip = match held {
-            Some(skip) => skip,
-            None => {
-                self.fill(position)?;
-                0
-            }
+        let skip = if let Some(skip) = held {
+            skip
+        } else {
+            self.fill(position)?;
+            0
         };
         Ok(self.buffer.get(skip..self.filled).unwrap_or_default())
     }
