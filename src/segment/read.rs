@@ -194,7 +194,7 @@ impl Segment {
                 return Err(self.offset_order(u64::from(entry.position), first.next_offset(), &header).into());
             }
             end = u64::from(entry.position);
-            next_offset = Offset::ZERO;
+            next_offset = header.base_offset;
         }
         while end + HEADER_BYTES as u64 <= limit {
             let header = self.header_at(end, bound)?;
@@ -205,8 +205,7 @@ impl Segment {
             end = batch_end;
             next_offset = header.next_offset();
         }
-        let next_offset = (next_offset > Offset::ZERO).then_some(next_offset);
-        Ok(Stretch { start, end, next_offset })
+        Ok(Stretch { start, end, next_offset: Some(next_offset) })
     }
 
     /// Where a cut at `offset` falls: the bytes and the end of the batches that lie wholly below it.
