@@ -478,6 +478,7 @@ impl Unjudged {
             Some(active) => active,
             None => self.begin(log_end, &mut segments)?,
         };
+        self.home.remove_snapshots_past(log_end)?;
         self.home.sync_names()?;
         keeper.forget_removed()?;
         if damage != self.known_damage {

@@ -156,13 +156,7 @@ impl LogCore {
         for segment in removed.iter().rev() {
             self.home.remove_segment(segment.base())?;
         }
-        for entry in self.home.list()? {
-            let Some(file) = SegmentFile::parse(&entry.name) else { continue };
-            // A snapshot at the end holds for what is kept; one past it is about offsets that are gone.
-            if file.kind == FileKind::Snapshot && file.base > end {
-                self.home.remove(&entry.name)?;
-            }
-        }
+        self.home.remove_snapshots_past(end)?;
         self.home.cut_txn_index(base, end)?;
         self.home.remove_index(base)?;
         self.home.sync_names()?;
