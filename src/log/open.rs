@@ -65,8 +65,10 @@ impl Environment {
     pub fn open(&self, dir: impl AsRef<Path>, config: LogConfig) -> Result<PartitionLog, OpenError> {
         config.validate()?;
         let home = Home { fs: Arc::clone(&self.fs), dir: Arc::from(dir.as_ref()) };
-        make_directories(&home)?;
+        let missing = missing_directories(&home)?;
+        // Before anything is made: a refusal leaves nothing behind.
         refuse_locked_parent(&home)?;
+        make_directories(&home, &missing)?;
         let entries = home.list()?;
         refuse_foreign(&home, &entries)?;
         let lock = take_lock(&home)?;
@@ -271,18 +273,16 @@ fn parent_of(path: &Path) -> Option<PathBuf> {
     Some(if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() })
 }
 
-/// Makes the directory and those above it that are missing, and makes their names durable.
-fn make_directories(home: &Home) -> Result<(), OpenError> {
+/// The directory and those above it that are not there, topmost first. Changes nothing.
+fn missing_directories(home: &Home) -> Result<Vec<PathBuf>, OpenError> {
     let mut missing = Vec::new();
     let mut at = home.dir.to_path_buf();
     loop {
         match home.fs.metadata(&at) {
             Ok(found) if found.kind == EntryKind::Directory => break,
             Ok(_) => return Err(OpenError::NotADirectory { path: at }),
-            Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
-                return Err(OpenError::NotADirectory { path: parent_of(&at).unwrap_or(at) });
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            // Below a file nothing can be; which one it is shows further up.
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 let parent = parent_of(&at).filter(|parent| *parent != at);
                 missing.push(std::mem::take(&mut at));
                 let Some(parent) = parent else {
@@ -294,7 +294,12 @@ fn make_directories(home: &Home) -> Result<(), OpenError> {
         }
     }
     missing.reverse();
-    for dir in &missing {
+    Ok(missing)
+}
+
+/// Makes the directories, and makes their names durable.
+fn make_directories(home: &Home, missing: &[PathBuf]) -> Result<(), OpenError> {
+    for dir in missing {
         match home.fs.create_dir(dir) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(IoFailure::new(IoOperation::CreateDir, dir, e).into());
@@ -303,7 +308,7 @@ fn make_directories(home: &Home) -> Result<(), OpenError> {
         }
     }
     // A log whose directory is forgotten by a crash is lost whole.
-    if let Err(failure) = sync_parents(home, &missing) {
+    if let Err(failure) = sync_parents(home, missing) {
         // Made anew by the next try: a name whose sync failed is not to be trusted.
         missing.iter().rev().for_each(|dir| drop(home.fs.remove_dir(dir)));
         return Err(failure.into());
