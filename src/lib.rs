@@ -20,6 +20,7 @@ pub mod error;
 pub mod flush;
 pub mod fs;
 pub mod index;
+pub mod inspect;
 pub mod log;
 pub mod metrics;
 pub mod record;

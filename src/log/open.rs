@@ -84,15 +84,16 @@ struct Opening {
 }
 
 /// What the last process left in the state files.
-struct Left {
-    point: Result<Option<RecoveryPoint>, Corruption>,
-    sync: Result<Option<SyncState>, Corruption>,
-    clean: Option<CleanShutdown>,
-    damage: Result<DamageList, Corruption>,
+#[derive(Debug)]
+pub(crate) struct Left {
+    pub(crate) point: Result<Option<RecoveryPoint>, Corruption>,
+    pub(crate) sync: Result<Option<SyncState>, Corruption>,
+    pub(crate) clean: Option<CleanShutdown>,
+    pub(crate) damage: Result<DamageList, Corruption>,
 }
 
 impl Left {
-    fn read(home: &Home) -> Result<Self, IoFailure> {
+    pub(crate) fn read(home: &Home) -> Result<Self, IoFailure> {
         let (fs, dir) = (&*home.fs, &*home.dir);
         Ok(Self {
             point: RecoveryPoint::read(fs, dir)?,
@@ -103,7 +104,7 @@ impl Left {
     }
 
     /// Everything below it is durable, as far as anything says so.
-    fn durable_end(&self, point: RecoveryPoint) -> Offset {
+    pub(crate) fn durable_end(&self, point: RecoveryPoint) -> Offset {
         let newer = self.sync().filter(|sync| sync.generation == point.generation);
         newer.map_or(point.offset, |sync| sync.durable_end.max(point.offset))
     }
@@ -112,9 +113,25 @@ impl Left {
         self.sync.as_ref().ok()?.as_ref()
     }
 
-    fn is_in_doubt(&self) -> bool {
+    pub(crate) fn is_in_doubt(&self) -> bool {
         // One that cannot be read may have been torn by the death of the process: doubt costs a little writing.
         self.sync.is_err() || self.sync().is_some_and(|sync| sync.in_doubt || !sync.removed.is_empty())
+    }
+
+    /// The clean-shutdown marker, if it is about the files that are here.
+    pub(crate) fn fitting(&self, home: &Home, point: RecoveryPoint) -> Result<Option<CleanShutdown>, IoFailure> {
+        let Some(marker) = self.clean else { return Ok(None) };
+        let fits = marker.generation == point.generation && marker.log_end == point.offset;
+        let entries = home.list()?;
+        let files: Vec<SegmentFile> = entries.iter().filter_map(|entry| SegmentFile::parse(&entry.name)).collect();
+        let is_settled = files.iter().all(|file| file.stage == Stage::Live);
+        let last = files.iter().filter(|file| file.kind == FileKind::Log).map(|file| file.base).max();
+        if !fits || !is_settled || last != Some(marker.active_base) {
+            return Ok(None);
+        }
+        let path = home.path(marker.active_base, FileKind::Log);
+        let found = home.fs.metadata(&path).map_err(|e| IoFailure::new(IoOperation::List, path, e))?;
+        Ok((found.len == marker.active_bytes).then_some(marker))
     }
 }
 
@@ -153,7 +170,7 @@ impl Opening {
             known_damage,
         };
         report.recovery_point = unjudged.durable_end;
-        let clean = if unjudged.may_be_clean() { self.fitting(&left, standing)? } else { None };
+        let clean = if unjudged.may_be_clean() { left.fitting(home, standing)? } else { None };
         let clean = match clean {
             Some(marker) => unjudged.accept(&marker, &mut report)?,
             None => None,
@@ -169,22 +186,6 @@ impl Opening {
             unjudged.recover(&keeper, &mut report)?
         };
         Ok(self.build(judged, keeper, report, lock))
-    }
-
-    /// The clean-shutdown marker, if it is about the files that are here.
-    fn fitting(&self, left: &Left, point: RecoveryPoint) -> Result<Option<CleanShutdown>, IoFailure> {
-        let Some(marker) = left.clean else { return Ok(None) };
-        let fits = marker.generation == point.generation && marker.log_end == point.offset;
-        let entries = self.home.list()?;
-        let files: Vec<SegmentFile> = entries.iter().filter_map(|entry| SegmentFile::parse(&entry.name)).collect();
-        let is_settled = files.iter().all(|file| file.stage == Stage::Live);
-        let last = files.iter().filter(|file| file.kind == FileKind::Log).map(|file| file.base).max();
-        if !fits || !is_settled || last != Some(marker.active_base) {
-            return Ok(None);
-        }
-        let path = self.home.path(marker.active_base, FileKind::Log);
-        let found = self.home.fs.metadata(&path).map_err(|e| IoFailure::new(IoOperation::List, path, e))?;
-        Ok((found.len == marker.active_bytes).then_some(marker))
     }
 
     fn known_damage(&self, left: &Left, report: &mut RecoveryReport) -> DamageList {
@@ -243,7 +244,8 @@ impl Opening {
             created: self.clock.wall(),
             unsealed: Vec::new(),
             is_dirty: false,
-            names_changed: false,
+            // After a clean shutdown the index files of the active segment were removed, and that is not synced yet.
+            names_changed: report.was_clean,
             unsynced: Unsynced::default(),
         };
         let marks = Marks { log_start, durable_end: log_end, log_end }.checked();

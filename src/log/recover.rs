@@ -106,6 +106,8 @@ impl Unjudged {
             Err(_) => return Ok(None),
         };
         segment.put_index(index);
+        self.home.remove_index(marker.active_base)?;
+        segment.mark_index_saved(false);
         Self::note_entries(&entries, report);
         for (base, hole) in &self.known_damage {
             self.note_known(*base, hole, report)?;
@@ -526,7 +528,7 @@ impl Unjudged {
             segment.with_holes(scan.holes)
         };
         match index_fault {
-            None => segment.mark_index_saved(true),
+            None => segment.mark_index_saved(!may_grow),
             // The active one's index is written when it is sealed or closed, and missing or behind until then.
             Some(IndexFault::Missing | IndexFault::Differs) if may_grow => {}
             Some(fault) => {
@@ -539,7 +541,9 @@ impl Unjudged {
                 }
             }
         }
-        if !may_grow {
+        if may_grow {
+            self.home.remove_index(base)?;
+        } else {
             segment.seal(scan.kept_bytes);
             // Synced, so it may be closed; it is opened again when it is read.
             segment.release_file();

@@ -66,6 +66,13 @@ impl Home {
         Ok(())
     }
 
+    /// Removes the index files of a segment that is going to grow: in time they would be those of a shorter log, and
+    /// nothing in them tells. The names are gone for good once the directory is synced.
+    pub(crate) fn remove_index(&self, base: Offset) -> Result<(), IoFailure> {
+        self.remove(&SegmentFile::live(base, FileKind::TimeIndex).name())?;
+        self.remove(&SegmentFile::live(base, FileKind::Index).name())
+    }
+
     /// Removes producer snapshots past `end`, the end of the log: they are about offsets that are gone, and would pass
     /// for the state at those offsets once others stand there. One at the end holds for what is kept. The names last
     /// once the directory is synced.

@@ -8,7 +8,7 @@ mod home;
 pub mod names;
 mod read;
 pub(crate) mod scan;
-mod window;
+pub(crate) mod window;
 
 use std::io;
 use std::path::PathBuf;
