@@ -4,5 +4,6 @@
 #![expect(clippy::disallowed_methods, reason = "tests look at directories behind the log's back")]
 
 mod basics;
+mod recovery;
 mod refusals;
 mod support;

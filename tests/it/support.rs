@@ -8,7 +8,8 @@ use alluvium::clock::ManualClock;
 use alluvium::error::OpenError;
 use alluvium::fs::sim::SimFs;
 use alluvium::fs::{EntryKind, FileSystem, OpenMode, read_full_at, write_all_at};
-use alluvium::log::{Action, Found};
+use alluvium::index::IndexFault;
+use alluvium::log::{Action, Finding, Found};
 use alluvium::record::{BatchBuilder, RecordBatch};
 use alluvium::{
     AppendAs, Environment, LeaderEpoch, LogConfig, Offset, PartitionLog, ReadError, ReadOptions, TimestampMs,
@@ -250,7 +251,13 @@ impl Machine {
     }
 }
 
-/// Findings of an opening, without positions.
+/// Findings of an opening, without positions. A segment that was sealed after the last sync has no index files yet,
+/// which is no news and left out.
 pub(crate) fn findings(log: &PartitionLog) -> Vec<(Found, Action)> {
-    log.recovery_report().findings.iter().map(|finding| (finding.found.clone(), finding.action)).collect()
+    notable(log).into_iter().map(|finding| (finding.found, finding.action)).collect()
+}
+
+pub(crate) fn notable(log: &PartitionLog) -> Vec<Finding> {
+    let is_news = |finding: &&Finding| finding.found != Found::BadIndex(IndexFault::Missing);
+    log.recovery_report().findings.iter().filter(is_news).cloned().collect()
 }
