@@ -250,20 +250,25 @@ impl Runner {
 
     fn hold(&mut self, from: i64) -> Result<(), Trouble> {
         let fetched = self.log()?.read(offset(from), &ReadOptions::default());
-        let fetched = fetched.map_err(|e| Trouble::Wrong(format!("read at {from}: {e}")))?;
-        let bytes = fetched.read().map_err(|e| Trouble::Wrong(e.to_string()))?;
+        let fetched = fetched.map_err(|e| self.unless_crashed(format!("read at {from}: {e}")))?;
+        let bytes = fetched.read().map_err(|e| self.unless_crashed(e.to_string()))?;
         self.held.push(Held { fetched, bytes });
         Ok(())
     }
 
     fn release(&mut self) -> Result<(), Trouble> {
-        for Held { fetched, bytes } in self.held.drain(..) {
-            let now = fetched.read().map_err(|e| Trouble::Wrong(format!("a held slice: {e}")))?;
+        for Held { fetched, bytes } in std::mem::take(&mut self.held) {
+            let now = fetched.read().map_err(|e| self.unless_crashed(format!("a held slice: {e}")))?;
             if now != bytes {
                 return Err(Trouble::Wrong("a held slice shows other bytes than before".to_owned()));
             }
         }
         Ok(())
+    }
+
+    /// What went wrong, unless that is no wonder.
+    fn unless_crashed(&self, what: String) -> Trouble {
+        if self.fs.is_crashed() { Trouble::Crash } else { Trouble::Wrong(what) }
     }
 
     fn close_and_open(&mut self) -> Result<(), Trouble> {
@@ -290,12 +295,13 @@ impl Runner {
     }
 
     /// Drops the log, if there is one, and opens it again in the same world.
+    ///
+    /// Slices are let go of first: they pin the bytes against the log that gave them, not against the next one.
     pub(crate) fn reopen(&mut self) -> Result<(), Trouble> {
+        self.release()?;
         self.let_go();
         let log = open(&self.fs, &self.clock, &self.config).map_err(|e| Trouble::Refused(format!("open: {e}")))?;
-        let found = reading::contents(&log).map_err(|what| {
-            if self.fs.is_crashed() { Trouble::Crash } else { Trouble::Wrong(format!("after opening: {what}")) }
-        })?;
+        let found = reading::contents(&log).map_err(|what| self.unless_crashed(format!("after opening: {what}")))?;
         self.history.judge(&found, Ending::Kill).map_err(|what| Trouble::Wrong(format!("after opening: {what}")))?;
         self.history.adopt(found);
         self.log = Some(log);
