@@ -15,6 +15,7 @@ mod recover;
 mod report;
 mod roll;
 pub(crate) mod state;
+mod survey;
 mod sync;
 mod truncate;
 mod view;

@@ -109,6 +109,11 @@ impl Segment {
         &self.holes
     }
 
+    /// Whether records are known to be missing after its last byte.
+    pub(crate) fn ends_in_hole(&self) -> bool {
+        self.holes.last().is_some_and(|hole| hole.bytes.is_empty())
+    }
+
     /// Fixes the size: nothing is appended to it any more.
     pub(crate) fn seal(&self, bytes: u64) {
         let _ = self.sealed_bytes.set(bytes);

@@ -263,6 +263,13 @@ impl Segment {
         let mut cursor = IndexCursor::resume(self.base, self.options.interval_bytes, index, largest);
         let mut position = index.offsets.last().map_or(0, |entry| u64::from(entry.position));
         while position < bound {
+            if let Some(hole) = self.hole_at(position) {
+                if hole.bytes.is_empty() {
+                    break;
+                }
+                position = hole.bytes.end;
+                continue;
+            }
             let header = self.header_at(position, bound)?;
             cursor.note_timestamp(&header);
             position += u64::from(header.size);
