@@ -3,7 +3,7 @@
 //! What any writer's index must fulfil, Kafka's included: an offset entry names a position where a batch starts, and an
 //! offset that is not before that batch; a time entry names a timestamp that no record up to its offset passes. Kafka
 //! indexes whole appends, and how they were grouped is not in the log. Ours has one entry a batch, so more can be asked:
-//! the entry's offset is the batch's last one, its timestamp the largest so far, and no entry is missing at the end.
+//! the entry's offset is the batch's last one, its timestamp the largest so far, and none is missing at the end.
 
 use super::indexes::{IndexEntry, IndexReader};
 use super::report::IndexProblem;
@@ -12,23 +12,14 @@ use crate::record::{BatchHeader, HEADER_BYTES};
 use crate::segment::{FileKind, Home};
 use crate::units::{Offset, RelativeOffset, TimestampMs};
 
+/// Whatever the interval, a longer stretch than this without an entry is a lost entry: opening takes it for one too.
+const TAIL_BYTES_MAX: u64 = 8 << 20;
+
 /// What the check of one segment gives.
 #[derive(Debug, Default)]
 pub(super) struct Verdict {
     pub(super) offsets: Option<IndexProblem>,
     pub(super) times: Option<IndexProblem>,
-    /// Smallest distance between indexed batches: `index.interval.bytes` is less.
-    pub(super) narrowest: Option<u64>,
-    /// Where the last entry points, and where the last batch starts.
-    pub(super) tail: (u64, u64),
-}
-
-impl Verdict {
-    /// Whether batches at the end lack entries, when entries are due at least every `narrowest` bytes.
-    pub(super) fn lacks_entries(&self, narrowest: u64) -> Option<IndexProblem> {
-        let (indexed, log_bytes) = self.tail;
-        (log_bytes - indexed >= narrowest).then_some(IndexProblem::OffsetsShort { indexed, log_bytes })
-    }
 }
 
 /// Both indexes of one segment.
@@ -37,10 +28,23 @@ pub(super) struct IndexCheck {
     offsets: Entries,
     times: Entries,
     base: Offset,
-    is_ours: bool,
+    writer: Writer,
     largest: Option<TimestampMs>,
     last_time: Option<TimestampMs>,
-    verdict: Verdict,
+    /// Where the batch of the last offset entry starts.
+    indexed: u64,
+    /// Where the last batch starts.
+    last_batch: u64,
+}
+
+/// Who wrote the index files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Writer {
+    /// Kafka, one entry an append at most.
+    Kafka,
+    /// This crate, one entry a batch at most, with `index.interval.bytes` if that is known. It may have changed between
+    /// any two segments, so what the entries show of it proves nothing.
+    Ours(Option<u32>),
 }
 
 /// The entries of one index, with the one that is due next.
@@ -115,17 +119,21 @@ impl Entries {
 }
 
 impl IndexCheck {
-    /// `is_ours`: the files were written by this crate, one entry a batch.
-    pub(super) fn open(home: &Home, base: Offset, log_bytes: u64, is_ours: bool) -> Result<Self, IoFailure> {
+    pub(super) fn open(home: &Home, base: Offset, log_bytes: u64, writer: Writer) -> Result<Self, IoFailure> {
         Ok(Self {
             offsets: Entries::open(home, base, FileKind::Index, log_bytes)?,
             times: Entries::open(home, base, FileKind::TimeIndex, log_bytes)?,
             base,
-            is_ours,
+            writer,
             largest: None,
             last_time: None,
-            verdict: Verdict::default(),
+            indexed: 0,
+            last_batch: 0,
         })
+    }
+
+    fn is_ours(&self) -> bool {
+        matches!(self.writer, Writer::Ours(_))
     }
 
     fn absolute(&self, relative: i32) -> Option<Offset> {
@@ -136,7 +144,7 @@ impl IndexCheck {
     pub(super) fn observe(&mut self, header: &BatchHeader, position: u64) {
         self.observe_offsets(header, position);
         self.observe_times(header);
-        self.verdict.tail.1 = position;
+        self.last_batch = position;
     }
 
     fn observe_offsets(&mut self, header: &BatchHeader, position: u64) {
@@ -151,12 +159,10 @@ impl IndexCheck {
         let Some(found) = self.absolute(relative) else {
             return self.offsets.fail(IndexProblem::Outside { entry });
         };
-        if header.base_offset > found || (self.is_ours && header.last_offset() != found) {
+        if header.base_offset > found || (self.is_ours() && header.last_offset() != found) {
             return self.offsets.fail(IndexProblem::WrongOffset { entry, found });
         }
-        let distance = position - self.verdict.tail.0;
-        self.verdict.narrowest = Some(self.verdict.narrowest.map_or(distance, |least| least.min(distance)));
-        self.verdict.tail.0 = position;
+        self.indexed = position;
         self.offsets.take();
     }
 
@@ -171,11 +177,11 @@ impl IndexCheck {
             }
             if found == header.last_offset() {
                 self.largest = self.largest.max(Some(header.max_timestamp));
-            } else if self.is_ours {
+            } else if self.is_ours() {
                 return self.times.fail(IndexProblem::WrongOffset { entry, found });
             }
             let expected = self.largest.unwrap_or(timestamp);
-            if timestamp < expected || (self.is_ours && timestamp != expected) {
+            if timestamp < expected || (self.is_ours() && timestamp != expected) {
                 return self.times.fail(IndexProblem::WrongTimestamp { entry, found: timestamp, expected });
             }
             self.last_time = Some(timestamp);
@@ -192,16 +198,34 @@ impl IndexCheck {
         if self.times.due.is_some() {
             self.times.fail(IndexProblem::Outside { entry: self.times.number });
         }
+        if is_closed {
+            self.check_ends();
+        }
+        match self.offsets.failure.or(self.times.failure) {
+            Some(failure) => Err(failure),
+            None => Ok(Verdict { offsets: self.offsets.problem, times: self.times.problem }),
+        }
+    }
+
+    /// Whether entries are missing at the end.
+    fn check_ends(&mut self) {
         // -1 and less mean "no timestamp" and are never indexed.
         if let Some(largest) = self.largest.filter(|largest| largest.value() >= 0)
-            && is_closed
             && self.last_time.is_none_or(|last| last < largest)
         {
             self.times.problem.get_or_insert(IndexProblem::TimesShort { largest });
         }
-        match self.offsets.failure.or(self.times.failure) {
-            Some(failure) => Err(failure),
-            None => Ok(Verdict { offsets: self.offsets.problem, times: self.times.problem, ..self.verdict }),
+        let unindexed = self.last_batch - self.indexed;
+        // A time entry comes with an offset entry, but for the one that closes.
+        let is_outnumbered = self.times.number > self.offsets.number + 1;
+        let is_short = match self.writer {
+            Writer::Kafka => false,
+            Writer::Ours(Some(interval)) => unindexed > u64::from(interval),
+            Writer::Ours(None) => unindexed > TAIL_BYTES_MAX || is_outnumbered,
+        };
+        if is_short {
+            let (indexed, last_batch) = (self.indexed, self.last_batch);
+            self.offsets.problem.get_or_insert(IndexProblem::OffsetsShort { indexed, last_batch });
         }
     }
 }

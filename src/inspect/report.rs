@@ -69,12 +69,12 @@ pub enum IndexProblem {
         expected: TimestampMs,
     },
     /// Entries are missing at the end.
-    #[error("it ends early: batches up to byte {log_bytes} come after its last entry, for byte {indexed}")]
+    #[error("it ends early: its last entry is for byte {indexed}, the last batch starts at byte {last_batch}")]
     OffsetsShort {
         /// Position that the last entry names.
         indexed: u64,
         /// Where the last batch starts.
-        log_bytes: u64,
+        last_batch: u64,
     },
     /// The last entry is not the largest timestamp.
     #[error("it ends early: the log's largest timestamp is {largest}")]

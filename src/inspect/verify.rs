@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::index_check::{IndexCheck, Verdict};
+use super::index_check::{IndexCheck, Verdict, Writer};
 use super::report::{Finding, FindingKind, Report};
 use super::state::StateFiles;
 use super::walk::{self, Limits};
@@ -27,7 +27,8 @@ use crate::units::{FilePosition, Offset};
 /// What to check, and how much memory to spend on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VerifyOptions {
-    /// `index.interval.bytes` of the log. Without it, what the entries that are there show.
+    /// `index.interval.bytes` of the log, if it never changed: entries missing at the end of an offset index can then be
+    /// told exactly. Without it only where the time index or a very long stretch shows that they are.
     pub index_interval_bytes: Option<u32>,
     /// Bounds on batches and on what they decompress to.
     pub limits: Limits,
@@ -36,8 +37,7 @@ pub struct VerifyOptions {
 pub(super) fn verify(home: &Home, files: &PartitionFiles, options: &VerifyOptions) -> Result<Report, InspectError> {
     let state = StateFiles::read(home)?;
     let report = Report { durable_end: state.durable_end, was_clean: state.was_clean, ..Report::default() };
-    let mut verifier =
-        Verifier { home, options, state, report, is_compacted: false, gaps: Vec::new(), verdicts: Vec::new() };
+    let mut verifier = Verifier { home, options, state, report, is_compacted: false, gaps: Vec::new() };
     verifier.look_at_entries()?;
     verifier.look_at_state();
     let segments = files.segments()?;
@@ -55,8 +55,6 @@ struct Verifier<'a> {
     /// Holes within segments show that the log was compacted, and then gaps between segments are ordinary.
     is_compacted: bool,
     gaps: Vec<(PathBuf, u64, Range<Offset>)>,
-    /// Of segments with whole offset indexes: which one, whether a shortage is a problem, and what was found.
-    verdicts: Vec<(Offset, bool, Verdict)>,
 }
 
 /// What walking one segment gave.
@@ -139,7 +137,6 @@ impl Verifier<'_> {
         self.judge_end(segments);
         self.judge_gaps();
         self.judge_listed();
-        self.judge_short_indexes();
         Ok(())
     }
 
@@ -150,8 +147,11 @@ impl Verifier<'_> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(|e| IoFailure::new(IoOperation::Open, &segment.path, e))?,
         };
-        let is_ours = self.state.recovery_point.is_some();
-        let mut check = IndexCheck::open(self.home, segment.base, segment.log_bytes, is_ours)?;
+        let writer = match self.state.recovery_point {
+            Some(_) => Writer::Ours(self.options.index_interval_bytes),
+            None => Writer::Kafka,
+        };
+        let mut check = IndexCheck::open(self.home, segment.base, segment.log_bytes, writer)?;
         let task = ScanTask { base: segment.base, next_base: segment.next_base, durable_below, interval_bytes: 0 };
         let mut expected = segment.base;
         let scan = scan::scan_each(Arc::clone(&file), task, |position, header, window| {
@@ -260,9 +260,6 @@ impl Verifier<'_> {
             let path = self.home.path(segment.base, FileKind::TimeIndex);
             self.add(is_settled, path, 0, Some(segment.base), FindingKind::TimeIndex(problem));
         }
-        if verdict.offsets.is_none() {
-            self.verdicts.push((segment.base, is_settled, verdict));
-        }
     }
 
     /// Durable records that are gone from the end.
@@ -293,24 +290,6 @@ impl Verifier<'_> {
             let is_told = self.report.problems.iter().any(|problem| problem.offset == Some(from));
             if !is_told {
                 self.problem(damage.file, damage.bytes.start, from, FindingKind::ListedAsDamaged(damage.offsets));
-            }
-        }
-    }
-
-    /// Whether entries are missing at the end can be told once it is known how dense entries are.
-    fn judge_short_indexes(&mut self) {
-        if self.state.recovery_point.is_none() {
-            // Kafka indexes whole appends, of any size.
-            return;
-        }
-        let given = self.options.index_interval_bytes.map(|interval| u64::from(interval) + 1);
-        let narrowest = given.or(self.verdicts.iter().filter_map(|(_, _, verdict)| verdict.narrowest).min());
-        let Some(narrowest) = narrowest else { return };
-        for (base, is_settled, verdict) in std::mem::take(&mut self.verdicts) {
-            let own = if given.is_some() { narrowest } else { verdict.narrowest.unwrap_or(narrowest) };
-            if let Some(problem) = verdict.lacks_entries(own) {
-                let path = self.home.path(base, FileKind::Index);
-                self.add(is_settled, path, 0, Some(base), FindingKind::OffsetIndex(problem));
             }
         }
     }

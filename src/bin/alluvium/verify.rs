@@ -14,7 +14,7 @@ use crate::output::{bytes, grouped};
 pub(crate) struct Args {
     /// Directory of the partition.
     dir: PathBuf,
-    /// `index.interval.bytes` of the log; without it, what the entries that are there show.
+    /// `index.interval.bytes` of the log, if it never changed: makes the check of the offset indexes exact.
     #[arg(long, value_name = "BYTES")]
     index_interval: Option<u32>,
     /// One JSON object a line.
