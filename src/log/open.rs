@@ -65,13 +65,13 @@ impl Environment {
     pub fn open(&self, dir: impl AsRef<Path>, config: LogConfig) -> Result<PartitionLog, OpenError> {
         config.validate()?;
         let home = Home { fs: Arc::clone(&self.fs), dir: Arc::from(dir.as_ref()) };
-        let made = make_directories(&home)?;
+        make_directories(&home)?;
         refuse_locked_parent(&home)?;
         let entries = home.list()?;
         refuse_foreign(&home, &entries)?;
         let lock = take_lock(&home)?;
         let opening = Opening { home, clock: Arc::clone(&self.clock), config };
-        opening.open(made, lock)
+        opening.open(lock)
     }
 }
 
@@ -117,7 +117,7 @@ impl Left {
 }
 
 impl Opening {
-    fn open(self, made: bool, lock: Box<dyn LockGuard>) -> Result<PartitionLog, OpenError> {
+    fn open(self, lock: Box<dyn LockGuard>) -> Result<PartitionLog, OpenError> {
         let home = &self.home;
         let left = Left::read(home)?;
         let mut report = RecoveryReport::default();
@@ -125,8 +125,8 @@ impl Opening {
             Ok(Some(point)) => Some(*point),
             Ok(None) | Err(_) => None,
         };
-        if point.is_none() && !made {
-            // Whoever made the directories may have died before their names were synced.
+        if point.is_none() {
+            // An earlier process may have made some of the directories and died before their names were synced.
             sync_ancestors(home)?;
         }
         let had_marker = state::remove_durably(&*home.fs, &home.dir, names::CLEAN_SHUTDOWN)?;
@@ -271,9 +271,8 @@ fn parent_of(path: &Path) -> Option<PathBuf> {
     Some(if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() })
 }
 
-/// Makes the directory and those above it that are missing, and makes their names durable; returns whether it made the
-/// partition's.
-fn make_directories(home: &Home) -> Result<bool, OpenError> {
+/// Makes the directory and those above it that are missing, and makes their names durable.
+fn make_directories(home: &Home) -> Result<(), OpenError> {
     let mut missing = Vec::new();
     let mut at = home.dir.to_path_buf();
     loop {
@@ -309,7 +308,7 @@ fn make_directories(home: &Home) -> Result<bool, OpenError> {
         missing.iter().rev().for_each(|dir| drop(home.fs.remove_dir(dir)));
         return Err(failure.into());
     }
-    Ok(!missing.is_empty())
+    Ok(())
 }
 
 fn sync_parents(home: &Home, made: &[PathBuf]) -> Result<(), IoFailure> {

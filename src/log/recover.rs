@@ -427,11 +427,10 @@ impl Unjudged {
             file.set_len(scan.file_bytes).map_err(failed(IoOperation::SetLen))?;
             let is_whole = scan::is_whole(Arc::clone(&file), from..scan.kept_bytes);
             is_same &= scan.holes.is_empty() && is_whole.map_err(failed(IoOperation::Read))?;
-            if *base >= durable_end {
-                let live = SegmentFile::live(*base, FileKind::Log);
-                self.home.rename(&live.name(), &live.at(Stage::Swap).name())?;
-                self.home.rename(&live.at(Stage::Swap).name(), &live.name())?;
-            }
+            // Also below the durable end: a truncation may have put another file under an old name.
+            let live = SegmentFile::live(*base, FileKind::Log);
+            self.home.rename(&live.name(), &live.at(Stage::Swap).name())?;
+            self.home.rename(&live.at(Stage::Swap).name(), &live.name())?;
         }
         Ok(is_same)
     }
