@@ -386,7 +386,7 @@ impl PartitionLog {
                     let core = Arc::clone(&self.core);
                     return Ok(Appended { core, base, ticket, append_time, should_flush });
                 }
-                Placement::NeedsBarrier { base } => self.core.barrier(base).map_err(AppendError::from)?,
+                Placement::NeedsBarrier { base } => self.core.barrier(base)?,
             }
         }
     }

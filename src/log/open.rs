@@ -241,7 +241,8 @@ impl Opening {
             created: self.clock.wall(),
             unsealed: Vec::new(),
             is_dirty: false,
-            names_changed: false,
+            // After a clean shutdown the index files of the active segment were removed, and that is not synced yet.
+            names_changed: report.was_clean,
             unsynced: Unsynced::default(),
         };
         let marks = Marks { log_start, durable_end: log_end, log_end }.checked();

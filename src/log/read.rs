@@ -373,7 +373,9 @@ impl PartitionLog {
             for at in first..view.segments.len() {
                 let Some(segment) = view.segments.get(at) else { break };
                 let is_active = at + 1 == view.segments.len();
-                if !is_active && segment.largest_timestamp()?.is_none_or(|largest| largest < timestamp) {
+                // Records without timestamp (-1) are in no time index.
+                let is_indexed = !is_active && timestamp.value() >= 0;
+                if is_indexed && segment.largest_timestamp()?.is_none_or(|largest| largest < timestamp) {
                     continue;
                 }
                 let bound = view.bound_of(at)?;

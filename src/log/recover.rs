@@ -64,6 +64,8 @@ struct Scanned {
 struct Survey {
     /// Segments that the recovery point covers whole; not looked at.
     trusted: Vec<Offset>,
+    /// The last of them, if nothing past it is known to be durable.
+    sealed_last: Option<Offset>,
     /// The rest, up to a tear.
     scanned: Vec<Scanned>,
     /// Segments past a tear.
@@ -106,6 +108,8 @@ impl Unjudged {
             Err(_) => return Ok(None),
         };
         segment.put_index(index);
+        self.home.remove_index(marker.active_base)?;
+        segment.mark_index_saved(false);
         Self::note_entries(&entries, report);
         for (base, hole) in &self.known_damage {
             self.note_known(*base, hole, report)?;
@@ -249,11 +253,21 @@ impl Unjudged {
         let bases = live_logs(&self.home.list()?);
         let durable_end = self.durable_end.filter(|_| self.restart.is_none()).or(self.restart);
         let is_covered = |next: Option<&Offset>| next.is_some_and(|next| durable_end.is_some_and(|end| *next <= end));
-        let first = (0..bases.len()).find(|at| !is_covered(bases.get(at + 1))).unwrap_or(bases.len());
+        let mut first = (0..bases.len()).find(|at| !is_covered(bases.get(at + 1))).unwrap_or(bases.len());
+        // The last segment that is covered, if nothing past it is known to be durable.
+        let mut sealed_last = bases.get(first).filter(|next| Some(**next) == durable_end);
+        sealed_last = sealed_last.and_then(|_| bases.get(first.checked_sub(1)?));
+        if let Some(base) = sealed_last
+            && self.has_zeros_to_cut(*base, bases.get(first).copied())?
+        {
+            first -= 1;
+            sealed_last = None;
+        }
         let last_filled = self.last_filled(&bases)?;
         let (trusted, rest) = bases.split_at(first);
         let mut survey = Survey {
             trusted: trusted.to_vec(),
+            sealed_last: sealed_last.copied(),
             scanned: Vec::new(),
             past_tear: Vec::new(),
             end: bases.first().copied().or(self.restart).unwrap_or_default(),
@@ -277,6 +291,35 @@ impl Unjudged {
             survey.lost = Some(survey.end..durable_end);
         }
         Ok(survey)
+    }
+
+    /// Whether a covered segment still has the zeros that were kept ahead in it: it became durable while it was active
+    /// and was sealed after that, and the round that cuts them off never came.
+    fn has_zeros_to_cut(&self, base: Offset, next: Option<Offset>) -> Result<bool, OpenError> {
+        let segment = Segment::sealed(self.home.clone(), base, self.options, Vec::new());
+        if !segment.ends_in_zero()? {
+            return Ok(false);
+        }
+        let scan = segment.scan(next, Offset::ZERO)?;
+        // Zeros in the place of records are a loss; they are left for whoever reads them to be told.
+        Ok(scan.stop == Some(Stop::Zeros) && Some(scan.end) == next)
+    }
+
+    /// Syncs the size of a covered segment whose zeros were cut off by a process that may have died before it synced
+    /// the cut: a power loss would bring them back, behind a recovery point that nobody looks behind.
+    fn sync_cut(&self, base: Offset) -> Result<(), OpenError> {
+        let path = self.home.path(base, FileKind::Log);
+        let file = self.home.open(&path, OpenMode::ReadWrite)?;
+        let failed = |operation| {
+            let path = path.clone();
+            move |e| IoFailure::new(operation, path, e)
+        };
+        if self.is_in_doubt {
+            let bytes = file.size().map_err(failed(IoOperation::Read))?;
+            file.set_len(bytes + 1).map_err(failed(IoOperation::SetLen))?;
+            file.set_len(bytes).map_err(failed(IoOperation::SetLen))?;
+        }
+        Ok(file.sync_data().map_err(failed(IoOperation::Sync))?)
     }
 
     fn last_filled(&self, bases: &[Offset]) -> Result<Option<Offset>, IoFailure> {
@@ -449,7 +492,10 @@ impl Unjudged {
 
     /// Acts on the survey, makes everything durable that is going to be served, and says so.
     fn apply(&self, survey: Survey, keeper: &SyncKeeper, report: &mut RecoveryReport) -> Result<Judged, OpenError> {
-        let Survey { trusted, scanned, past_tear, end, lost } = survey;
+        let Survey { trusted, sealed_last, scanned, past_tear, end, lost } = survey;
+        if let Some(base) = sealed_last {
+            self.sync_cut(base)?;
+        }
         keeper.note_removed(past_tear.iter().copied())?;
         for base in past_tear.iter().rev() {
             self.set_aside(*base, report)?;
@@ -525,7 +571,7 @@ impl Unjudged {
             segment.with_holes(scan.holes)
         };
         match index_fault {
-            None => segment.mark_index_saved(true),
+            None => segment.mark_index_saved(!may_grow),
             // The active one's index is written when it is sealed or closed, and missing or behind until then.
             Some(IndexFault::Missing | IndexFault::Differs) if may_grow => {}
             Some(fault) => {
@@ -538,7 +584,9 @@ impl Unjudged {
                 }
             }
         }
-        if !may_grow {
+        if may_grow {
+            self.home.remove_index(base)?;
+        } else {
             segment.seal(scan.kept_bytes);
             // Synced, so it may be closed; it is opened again when it is read.
             segment.release_file();

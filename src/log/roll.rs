@@ -9,7 +9,7 @@ use super::LogCore;
 use super::append::AppendShape;
 use super::writer::{Refusal, Unsealed, Writer};
 use crate::config::LogConfig;
-use crate::error::{ChangeError, IoFailure, IoOperation, LogFailed};
+use crate::error::{AppendError, ChangeError, IoFailure, LogFailed};
 use crate::fs::{File, OpenMode};
 use crate::index::{IndexCursor, OffsetIndex, SegmentIndex, TimeIndex};
 use crate::segment::{FileKind, Segment};
@@ -100,8 +100,13 @@ impl LogCore {
     /// Starts the segment at `base`. When it fails, nothing has changed.
     fn roll(&self, writer: &mut Writer, base: Offset) -> Result<(), IoFailure> {
         let path = self.home.path(base, FileKind::Log);
-        let file =
-            self.home.fs.open(&path, OpenMode::CreateNew).map_err(|e| IoFailure::new(IoOperation::Open, &path, e))?;
+        let file = self.home.open(&path, OpenMode::CreateNew)?;
+        self.seal_active(writer);
+        self.begin_segment(writer, base, file);
+        Ok(())
+    }
+
+    fn seal_active(&self, writer: &mut Writer) {
         writer.active.seal(writer.position);
         writer.active.close_time_index(&writer.cursor);
         // Its descriptor is kept: only a sync through it is sure to tell of a failed write-back.
@@ -111,9 +116,7 @@ impl LogCore {
             bytes: writer.position,
         });
         writer.unsynced.sealed = true;
-        self.begin_segment(writer, base, file);
         self.metrics.rolls.add(1);
-        Ok(())
     }
 
     /// Makes an empty file the active segment and publishes it.
@@ -138,9 +141,8 @@ impl LogCore {
         view.active_bytes = 0;
     }
 
-    /// Makes everything durable and starts a segment at `base`, past a gap in the offsets. The recovery point goes to
-    /// `base` first: nothing between can have been lost.
-    pub(super) fn barrier(&self, base: Offset) -> Result<(), Refusal> {
+    /// Makes everything durable and starts a segment at `base`, past a gap in the offsets.
+    pub(super) fn barrier(&self, base: Offset) -> Result<(), AppendError> {
         let mut round = self.round.lock();
         self.sync_under(&mut round)?;
         let mut writer = self.writer.lock();
@@ -149,12 +151,29 @@ impl LogCore {
         if writer.needs_sync() || writer.log_end > base {
             return Ok(());
         }
-        let raised = self.keeper.begin().and_then(|()| {
-            self.keeper.raise_recovery_point(base)?;
-            self.keeper.finish(None)?;
-            self.roll(&mut writer, base)
-        });
-        raised.map_err(|cause| Refusal::Failed(self.latch(&mut writer, cause)))
+        let path = self.home.path(base, FileKind::Log);
+        let file = self.home.open(&path, OpenMode::CreateNew).map_err(AppendError::Io)?;
+        match self.cross_gap(&mut writer, base) {
+            Ok(()) => {}
+            Err(failure) => return Err(AppendError::Failed(self.latch(&mut writer, failure))),
+        }
+        self.seal_active(&mut writer);
+        self.begin_segment(&mut writer, base, file);
+        // Synced above, all of it.
+        writer.unsealed.clear();
+        writer.names_changed = false;
+        Ok(())
+    }
+
+    /// Raises the recovery point to `base`: nothing between can have been lost. The new segment's name is durable
+    /// first, or a crash would leave a log that ends below its recovery point and look like a loss.
+    fn cross_gap(&self, writer: &mut Writer, base: Offset) -> Result<(), IoFailure> {
+        self.keeper.begin()?;
+        Unsealed { segment: Arc::clone(&writer.active), file: Arc::clone(&writer.file), bytes: writer.position }
+            .trim_and_sync()?;
+        self.home.sync_names()?;
+        self.keeper.raise_recovery_point(base)?;
+        self.keeper.finish(None)
     }
 
     /// Refuses appends from now on and tells everybody who waits.

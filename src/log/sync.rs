@@ -219,7 +219,7 @@ impl LogCore {
 
 impl Unsealed {
     /// Cuts off zeros kept ahead, and syncs bytes and size.
-    fn trim_and_sync(&self) -> Result<(), IoFailure> {
+    pub(super) fn trim_and_sync(&self) -> Result<(), IoFailure> {
         let failed = |operation| {
             let path = self.segment.log_path();
             move |e| IoFailure::new(operation, path, e)

@@ -164,6 +164,7 @@ impl LogCore {
             }
         }
         self.home.cut_txn_index(base, end)?;
+        self.home.remove_index(base)?;
         self.home.sync_names()?;
         self.keeper.forget_removed()
     }

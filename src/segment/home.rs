@@ -66,6 +66,13 @@ impl Home {
         Ok(())
     }
 
+    /// Removes the index files of a segment that is going to grow: in time they would be those of a shorter log, and
+    /// nothing in them tells. The names are gone for good once the directory is synced.
+    pub(crate) fn remove_index(&self, base: Offset) -> Result<(), IoFailure> {
+        self.remove(&SegmentFile::live(base, FileKind::TimeIndex).name())?;
+        self.remove(&SegmentFile::live(base, FileKind::Index).name())
+    }
+
     /// Removes every segment and begins an empty one at `at`. Durable when it returns; may be repeated after a crash.
     pub(crate) fn restart(&self, at: Offset) -> Result<Arc<dyn File>, IoFailure> {
         for entry in self.list()? {

@@ -243,6 +243,15 @@ impl Segment {
         *self.index.write() = Some(index);
     }
 
+    /// Whether the last byte is zero: only then can the file end in zeros that were kept ahead.
+    pub(crate) fn ends_in_zero(&self) -> Result<bool, IoFailure> {
+        let Some(last) = self.bytes()?.checked_sub(1) else { return Ok(false) };
+        let mut byte = [0];
+        let read = fs::read_exact_at(&*self.file()?, &mut byte, last);
+        read.map_err(|e| IoFailure::new(IoOperation::Read, self.log_path(), e))?;
+        Ok(byte == [0])
+    }
+
     /// Walks the whole file. `durable_below`: see [`ScanTask`].
     pub(crate) fn scan(&self, next_base: Option<Offset>, durable_below: Offset) -> Result<Scan, IoFailure> {
         let task = ScanTask { base: self.base, next_base, durable_below, interval_bytes: self.options.interval_bytes };

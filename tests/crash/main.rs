@@ -1,0 +1,9 @@
+//! Crashes at every I/O step, on a simulated machine that keeps no more than POSIX promises.
+//!
+//! `ALLUVIUM_SEEDS` sets how many workloads each test runs. A failure prints the seed, the step and what survived.
+
+#[cfg(test)]
+mod every_step;
+#[cfg(test)]
+#[path = "../support/mod.rs"]
+mod support;
