@@ -354,9 +354,12 @@ impl PartitionLog {
                 let (position, len) = (stretch.start, stretch.end - stretch.start);
                 let file = segment.file()?;
                 let slice = FileSlice { segment: Arc::clone(segment), file, position, len };
-                let at_end = stretch.end == bound;
-                let next = stretch.next_offset.or(if at_end { next_base } else { None });
-                Ok((Some(slice), next, at_end))
+                let next = stretch.next_offset.or(next_base.filter(|_| stretch.end == bound));
+                // What the segment lacks at its end is met by a read of its own, and never skipped.
+                let lacks = |base: Offset| next.is_none_or(|next| next < base);
+                let is_hole = !self.core.config.read().cleanup_policy.compacts() || segment.ends_in_hole();
+                let goes_on = stretch.end == bound && !(is_hole && next_base.is_some_and(lacks));
+                Ok((Some(slice), next, goes_on))
             }
         }
     }

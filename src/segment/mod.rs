@@ -8,7 +8,7 @@ mod home;
 pub mod names;
 mod read;
 pub(crate) mod scan;
-mod window;
+pub(crate) mod window;
 
 use std::io;
 use std::path::PathBuf;
@@ -107,6 +107,11 @@ impl Segment {
     /// What is known to be unreadable.
     pub(crate) fn holes(&self) -> &[Hole] {
         &self.holes
+    }
+
+    /// Whether records are known to be missing after its last byte.
+    pub(crate) fn ends_in_hole(&self) -> bool {
+        self.holes.last().is_some_and(|hole| hole.bytes.is_empty())
     }
 
     /// Fixes the size: nothing is appended to it any more.

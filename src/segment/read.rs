@@ -3,7 +3,7 @@
 use super::{Hole, Segment};
 use crate::error::{Corruption, CorruptionKind, InvalidBatch, IoFailure, IoOperation, ReadError};
 use crate::fs;
-use crate::index::{IndexCursor, SegmentIndex};
+use crate::index::{IndexCursor, OffsetEntry, SegmentIndex};
 use crate::record::{BatchHeader, BatchView, HEADER_BYTES};
 use crate::units::{Offset, TimestampMs};
 
@@ -83,7 +83,7 @@ impl Segment {
         if start < bound && self.hole_at(start).is_none() {
             // An entry that points too far would skip records without a word.
             let header = self.header_at(start, bound)?;
-            if entry.last.absolute(self.base).is_none_or(|last| header.base_offset > last) {
+            if !self.is_entry_of(entry, &header) {
                 return Err(self.offset_order(start, offset, &header).into());
             }
         }
@@ -114,6 +114,11 @@ impl Segment {
             expected = Some(header.next_offset());
             position += u64::from(header.size);
         }
+    }
+
+    /// Whether `header` can be that of the batch which `entry` names, or of the first one in the append that it names.
+    fn is_entry_of(&self, entry: OffsetEntry, header: &BatchHeader) -> bool {
+        entry.last.absolute(self.base).is_some_and(|last| header.last_offset() <= last)
     }
 
     fn check_order(&self, header: &BatchHeader, expected: Option<Offset>, position: u64) -> Result<(), Corruption> {
@@ -191,7 +196,7 @@ impl Segment {
         if let Some(entry) = jump.filter(|entry| u64::from(entry.position) > end) {
             let header = self.header_at(u64::from(entry.position), bound)?;
             // A stretch that ends inside a batch would be worse than a short one.
-            if entry.last.absolute(self.base).is_none_or(|last| header.base_offset > last) {
+            if !self.is_entry_of(entry, &header) {
                 return Err(self.offset_order(u64::from(entry.position), first.next_offset(), &header).into());
             }
             end = u64::from(entry.position);
@@ -215,6 +220,16 @@ impl Segment {
 
     /// Where a cut at `offset` falls: the bytes and the end of the batches that lie wholly below it.
     pub(crate) fn cut_point(&self, offset: Offset, bound: u64) -> Result<(u64, Offset), ReadError> {
+        match self.cut_point_by_index(offset, bound) {
+            Err(ReadError::Corrupt(_)) if self.is_sealed() => {
+                self.put_index(self.rebuild_index()?);
+                self.cut_point_by_index(offset, bound)
+            }
+            found => found,
+        }
+    }
+
+    fn cut_point_by_index(&self, offset: Offset, bound: u64) -> Result<(u64, Offset), ReadError> {
         let below = Offset::new(offset.value() - 1);
         let start = match below {
             Some(below) => self.with_index(|index| index.offsets.at_or_before(self.base, below))?,
@@ -234,6 +249,11 @@ impl Segment {
             }
             let header = self.header_at(position, bound)?;
             self.check_order(&header, Some(end), position)?;
+            if let Some(entry) = start.filter(|entry| u64::from(entry.position) == position)
+                && !self.is_entry_of(entry, &header)
+            {
+                return Err(self.offset_order(position, end, &header).into());
+            }
             if header.last_offset() >= offset {
                 return Ok((position, end));
             }
@@ -248,6 +268,13 @@ impl Segment {
         let mut cursor = IndexCursor::resume(self.base, self.options.interval_bytes, index, largest);
         let mut position = index.offsets.last().map_or(0, |entry| u64::from(entry.position));
         while position < bound {
+            if let Some(hole) = self.hole_at(position) {
+                if hole.bytes.is_empty() {
+                    break;
+                }
+                position = hole.bytes.end;
+                continue;
+            }
             let header = self.header_at(position, bound)?;
             cursor.note_timestamp(&header);
             position += u64::from(header.size);
@@ -268,7 +295,7 @@ impl Segment {
         }
         if let Some(entry) = newest {
             let header = self.header_at(position, bound)?;
-            if entry.last.absolute(self.base).is_none_or(|last| header.base_offset > last) {
+            if !self.is_entry_of(entry, &header) {
                 return Ok(false);
             }
         }

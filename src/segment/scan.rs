@@ -81,8 +81,17 @@ pub(crate) struct Scan {
 
 /// Scans `file`.
 pub(crate) fn scan(file: Arc<dyn File>, task: ScanTask) -> io::Result<Scan> {
+    scan_each(file, task, |_, _, _| Ok(()))
+}
+
+/// Scans `file` and shows `visit` each valid batch: where it starts, its header, and a window that holds its bytes.
+pub(crate) fn scan_each(
+    file: Arc<dyn File>,
+    task: ScanTask,
+    mut visit: impl FnMut(u64, &BatchHeader, &mut Window) -> io::Result<()>,
+) -> io::Result<Scan> {
     let file_bytes = file.size()?;
-    let mut scanner = Scanner { window: Window::new(file, file_bytes), task, file_bytes, work: 0 };
+    let mut scanner = Scanner::new(file, file_bytes, task);
     let mut found = Scan {
         index: SegmentIndex::default(),
         cursor: IndexCursor::new(task.base, task.interval_bytes),
@@ -97,7 +106,10 @@ pub(crate) fn scan(file: Arc<dyn File>, task: ScanTask) -> io::Result<Scan> {
     };
     while found.kept_bytes < file_bytes {
         match scanner.batch_at(found.kept_bytes, found.end)? {
-            Ok(header) => found.take(&header),
+            Ok(header) => {
+                visit(found.kept_bytes, &header, &mut scanner.window)?;
+                found.take(&header);
+            }
             Err(stop) => {
                 if !scanner.step_over(stop, &mut found)? {
                     break;
@@ -136,7 +148,9 @@ impl Scan {
     }
 }
 
-struct Scanner {
+/// Judges the bytes of a segment, one batch at a time.
+#[derive(Debug)]
+pub(crate) struct Scanner {
     window: Window,
     task: ScanTask,
     file_bytes: u64,
@@ -144,8 +158,18 @@ struct Scanner {
 }
 
 impl Scanner {
+    /// Over the first `file_bytes` of `file`.
+    pub(crate) fn new(file: Arc<dyn File>, file_bytes: u64, task: ScanTask) -> Self {
+        Self { window: Window::new(file, file_bytes), task, file_bytes, work: 0 }
+    }
+
+    /// The bytes that were read last, and more of them.
+    pub(crate) fn window(&mut self) -> &mut Window {
+        &mut self.window
+    }
+
     /// The batch at `position`, wholly checked, or why there is none.
-    fn batch_at(&mut self, position: u64, expected: Offset) -> io::Result<Result<BatchHeader, Stop>> {
+    pub(crate) fn batch_at(&mut self, position: u64, expected: Offset) -> io::Result<Result<BatchHeader, Stop>> {
         let remaining = self.window.remaining(position);
         let bytes = self.window.at(position, HEADER_BYTES)?;
         let header = match BatchHeader::parse(bytes, BATCH_BYTES_MAX) {
@@ -270,7 +294,7 @@ impl Scanner {
     }
 
     /// Position and base offset of the next whole valid batch past `position`.
-    fn search_behind(
+    pub(crate) fn search_behind(
         &mut self,
         position: u64,
         expected: Offset,
