@@ -65,13 +65,13 @@ impl Environment {
     pub fn open(&self, dir: impl AsRef<Path>, config: LogConfig) -> Result<PartitionLog, OpenError> {
         config.validate()?;
         let home = Home { fs: Arc::clone(&self.fs), dir: Arc::from(dir.as_ref()) };
-        let made = make_directories(&home)?;
+        make_directories(&home)?;
         refuse_locked_parent(&home)?;
         let entries = home.list()?;
         refuse_foreign(&home, &entries)?;
         let lock = take_lock(&home)?;
         let opening = Opening { home, clock: Arc::clone(&self.clock), config };
-        opening.open(made, lock)
+        opening.open(lock)
     }
 }
 
@@ -102,8 +102,13 @@ impl Left {
 
     /// Everything below it is durable, as far as anything says so.
     fn durable_end(&self, point: RecoveryPoint) -> Offset {
-        let newer = self.sync().filter(|sync| sync.generation == point.generation);
+        let newer = self.sync_since(point);
         newer.map_or(point.offset, |sync| sync.durable_end.max(point.offset))
+    }
+
+    /// The sync state, unless it is one from before `point` was written that came back with a power loss.
+    fn sync_since(&self, point: RecoveryPoint) -> Option<&SyncState> {
+        self.sync().filter(|sync| sync.generation == point.generation)
     }
 
     fn sync(&self) -> Option<&SyncState> {
@@ -117,7 +122,7 @@ impl Left {
 }
 
 impl Opening {
-    fn open(self, made: bool, lock: Box<dyn LockGuard>) -> Result<PartitionLog, OpenError> {
+    fn open(self, lock: Box<dyn LockGuard>) -> Result<PartitionLog, OpenError> {
         let home = &self.home;
         let left = Left::read(home)?;
         let mut report = RecoveryReport::default();
@@ -125,14 +130,14 @@ impl Opening {
             Ok(Some(point)) => Some(*point),
             Ok(None) | Err(_) => None,
         };
-        if point.is_none() && !made {
-            // Whoever made the directories may have died before their names were synced.
+        if point.is_none() {
+            // Whoever made the directories, or the ones above, may have died before their names were synced.
             sync_ancestors(home)?;
         }
         let had_marker = state::remove_durably(&*home.fs, &home.dir, names::CLEAN_SHUTDOWN)?;
         let standing = point.unwrap_or(RecoveryPoint { generation: 0, offset: Offset::ZERO, restart: None });
         let durable_end = left.durable_end(standing);
-        let removed = left.sync().map(|sync| sync.removed.clone()).unwrap_or_default();
+        let removed = left.sync_since(standing).map(|sync| sync.removed.clone()).unwrap_or_default();
         let keeper =
             SyncKeeper::start(Arc::clone(&home.fs), Arc::clone(&home.dir), standing, durable_end, removed.clone())?;
         let known_damage = self.known_damage(&left, &mut report);
@@ -272,9 +277,8 @@ fn parent_of(path: &Path) -> Option<PathBuf> {
     Some(if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() })
 }
 
-/// Makes the directory and those above it that are missing, and makes their names durable; returns whether it made the
-/// partition's.
-fn make_directories(home: &Home) -> Result<bool, OpenError> {
+/// Makes the directory and those above it that are missing, and makes their names durable.
+fn make_directories(home: &Home) -> Result<(), OpenError> {
     let mut missing = Vec::new();
     let mut at = home.dir.to_path_buf();
     loop {
@@ -310,7 +314,7 @@ fn make_directories(home: &Home) -> Result<bool, OpenError> {
         missing.iter().rev().for_each(|dir| drop(home.fs.remove_dir(dir)));
         return Err(failure.into());
     }
-    Ok(!missing.is_empty())
+    Ok(())
 }
 
 fn sync_parents(home: &Home, made: &[PathBuf]) -> Result<(), IoFailure> {
@@ -347,7 +351,7 @@ fn refuse_locked_parent(home: &Home) -> Result<(), OpenError> {
 /// Refuses a directory with files in it that are not a log's and none that are.
 fn refuse_foreign(home: &Home, entries: &[DirEntry]) -> Result<(), OpenError> {
     let known: Vec<(&DirEntry, Known)> = entries.iter().map(|entry| (entry, names::classify(entry))).collect();
-    if known.iter().any(|(_, known)| matches!(known, Known::Segment(_) | Known::State)) {
+    if known.iter().any(|(_, known)| matches!(known, Known::Segment(_) | Known::State | Known::Touched(_))) {
         return Ok(());
     }
     match known.iter().find(|(_, known)| *known == Known::Foreign) {
