@@ -85,7 +85,7 @@ impl Verifier<'_> {
                 Known::Segment(file) if file.stage != Stage::Live => FindingKind::Leftover,
                 Known::Segment(file) if file.kind != FileKind::Snapshot && !has_log(file.base) => FindingKind::Orphan,
                 Known::Segment(_) if entry.kind != EntryKind::File => FindingKind::Foreign,
-                Known::Temporary => FindingKind::Leftover,
+                Known::Temporary | Known::Touched(_) => FindingKind::Leftover,
                 Known::Aside => FindingKind::SetAside,
                 Known::Foreign => FindingKind::Foreign,
                 Known::Segment(_) | Known::State | Known::Ignorable => continue,

@@ -117,7 +117,8 @@ impl Unjudged {
         let entries = self.home.list()?;
         Self::note_entries(&entries, report);
         self.finish_restart(keeper, report)?;
-        self.clear_leftovers(&entries, report)?;
+        self.clear_leftovers(report)?;
+        self.remove_empty(report)?;
         let mut survey = match survey {
             Some(survey) => survey,
             None => self.survey()?,
@@ -149,7 +150,7 @@ impl Unjudged {
             match names::classify(entry) {
                 Known::Aside => report.set_aside.push(entry.name.clone()),
                 Known::Foreign => report.unknown_entries.push(entry.name.clone()),
-                Known::Segment(_) | Known::State | Known::Temporary | Known::Ignorable => {}
+                Known::Segment(_) | Known::State | Known::Temporary | Known::Touched(_) | Known::Ignorable => {}
             }
         }
     }
@@ -164,7 +165,8 @@ impl Unjudged {
     }
 
     /// Brings unfinished swaps and removals to their end (Kafka's `LogLoader`, steps 1 to 3).
-    fn clear_leftovers(&self, entries: &[DirEntry], report: &mut RecoveryReport) -> Result<(), OpenError> {
+    fn clear_leftovers(&self, report: &mut RecoveryReport) -> Result<(), OpenError> {
+        let entries = self.home.list()?;
         let files: Vec<SegmentFile> = entries.iter().filter_map(|entry| SegmentFile::parse(&entry.name)).collect();
         let smallest_unfinished = files.iter().filter(|f| f.stage == Stage::Cleaned).map(|f| f.base).min();
         let mut did_anything = false;
@@ -185,15 +187,53 @@ impl Unjudged {
                 _ => self.home.remove(&name)?,
             }
         }
-        for entry in entries.iter().filter(|entry| names::classify(entry) == Known::Temporary) {
+        for entry in &entries {
+            match names::classify(entry) {
+                Known::Temporary => self.home.remove(&entry.name)?,
+                Known::Touched(base) => self.put_back(&entries, base, report)?,
+                _ => continue,
+            }
             did_anything = true;
-            self.home.remove(&entry.name)?;
         }
         did_anything |= self.clear_orphans(report)?;
         if did_anything {
             self.home.sync_names()?;
         }
         Ok(())
+    }
+
+    /// Removes empty logs below the recovery point. The active segment, which alone may be empty, lies at or past it; these
+    /// are what a crash in [`Unjudged::remove_again`] leaves, and would hide the records of the segment before them.
+    fn remove_empty(&self, report: &mut RecoveryReport) -> Result<(), OpenError> {
+        for base in self.empty_logs()? {
+            let name = SegmentFile::live(base, FileKind::Log).name();
+            report.note(Found::EmptyLog, self.config.on_damage, name, 0, Some(base));
+            self.home.remove_segment(base)?;
+        }
+        Ok(())
+    }
+
+    /// Empty logs below the recovery point.
+    pub(super) fn empty_logs(&self) -> Result<Vec<Offset>, IoFailure> {
+        let durable_end = self.restart.or(self.durable_end).unwrap_or_default();
+        let mut empty = Vec::new();
+        for base in live_logs(&self.home.list()?).into_iter().filter(|base| *base < durable_end) {
+            let path = self.home.path(base, FileKind::Log);
+            let found = self.home.fs.metadata(&path).map_err(|e| IoFailure::new(IoOperation::List, path, e))?;
+            if found.len == 0 {
+                empty.push(base);
+            }
+        }
+        Ok(empty)
+    }
+
+    /// Gives a log its name back that lost it while names were made to change.
+    fn put_back(&self, entries: &[DirEntry], base: Offset, report: &mut RecoveryReport) -> Result<(), OpenError> {
+        let (touched, live) = (names::touched(base), SegmentFile::live(base, FileKind::Log).name());
+        report.note(Found::LeftoverTouched, self.config.on_damage, touched.clone(), 0, Some(base));
+        // A log never has both names; should it, nothing is thrown away.
+        let is_taken = entries.iter().any(|entry| entry.name == live);
+        Ok(self.home.rename(&touched, &if is_taken { names::aside(entries, base) } else { live })?)
     }
 
     fn clear_orphans(&self, report: &mut RecoveryReport) -> Result<bool, OpenError> {
@@ -270,10 +310,11 @@ impl Unjudged {
             file.set_len(scan.file_bytes).map_err(failed(IoOperation::SetLen))?;
             let is_whole = scan::is_whole(Arc::clone(&file), from..scan.kept_bytes);
             is_same &= scan.holes.is_empty() && is_whole.map_err(failed(IoOperation::Read))?;
-            // Also below the durable end: a truncation may have put another file under an old name.
-            let live = SegmentFile::live(*base, FileKind::Log);
-            self.home.rename(&live.name(), &live.at(Stage::Swap).name())?;
-            self.home.rename(&live.at(Stage::Swap).name(), &live.name())?;
+            // Also where the name has long been durable: a cut may have put another file under it. Not with the suffix
+            // of a swap, which a leftover of an unfinished cut would turn into something to be removed.
+            let (live, touched) = (SegmentFile::live(*base, FileKind::Log).name(), names::touched(*base));
+            self.home.rename(&live, &touched)?;
+            self.home.rename(&touched, &live)?;
         }
         Ok(is_same)
     }
