@@ -248,10 +248,13 @@ impl Unjudged {
 
     /// Scans what the recovery point does not cover. Changes nothing.
     fn survey(&self) -> Result<Survey, OpenError> {
-        let bases = live_logs(&self.home.list()?);
+        let entries = self.home.list()?;
+        let bases = live_logs(&entries);
         let durable_end = self.durable_end.filter(|_| self.restart.is_none()).or(self.restart);
         let is_covered = |next: Option<&Offset>| next.is_some_and(|next| durable_end.is_some_and(|end| *next <= end));
-        let first = (0..bases.len()).find(|at| !is_covered(bases.get(at + 1))).unwrap_or(bases.len());
+        // A segment that was rolled when all of it was synced is covered before its index is saved.
+        let is_whole = |at: usize| is_covered(bases.get(at + 1)) && has_index(&entries, bases.get(at));
+        let first = (0..bases.len()).find(|at| !is_whole(*at)).unwrap_or(bases.len());
         let last_filled = self.last_filled(&bases)?;
         let (trusted, rest) = bases.split_at(first);
         let mut survey = Survey {
@@ -579,6 +582,15 @@ fn live_logs(entries: &[DirEntry]) -> Vec<Offset> {
         files.filter_map(|entry| SegmentFile::parse(&entry.name)).filter(is_log).map(|file| file.base).collect();
     bases.sort_unstable();
     bases
+}
+
+/// Whether the segment at `base` has its index files.
+fn has_index(entries: &[DirEntry], base: Option<&Offset>) -> bool {
+    let is_there = |kind, base| {
+        let name = SegmentFile::live(base, kind).name();
+        entries.binary_search_by(|entry| entry.name.as_str().cmp(&name)).is_ok()
+    };
+    base.is_some_and(|base| is_there(FileKind::Index, *base) && is_there(FileKind::TimeIndex, *base))
 }
 
 /// The index of a segment that was closed while active, without the entry that closing added.
