@@ -76,7 +76,7 @@ impl Unjudged {
         bases.pop();
         let path = self.home.path(marker.active_base, FileKind::Log);
         let file = self.home.open(&path, OpenMode::ReadWrite)?;
-        let segment = self.trusted_segment(marker.active_base);
+        let segment = self.trusted_segment(marker.active_base, &entries);
         segment.set_file(Arc::clone(&file));
         let Some(index) = load_active_index(&segment, marker.active_bytes)? else { return Ok(None) };
         let cursor = match segment.resume_cursor(&index, marker.active_bytes) {
@@ -94,16 +94,20 @@ impl Unjudged {
         report.note(Found::CleanShutdown, self.config.on_damage, "", 0, None);
         let position = marker.active_bytes;
         let first_timestamp = segment.header_at(0, position).ok().map(|header| header.max_timestamp);
-        let mut segments: Vec<Arc<Segment>> = bases.into_iter().map(|base| self.trusted_segment(base)).collect();
+        let mut segments: Vec<Arc<Segment>> =
+            bases.into_iter().map(|base| self.trusted_segment(base, &entries)).collect();
         segments.push(Arc::clone(&segment));
         let newest_epoch = marker.newest_epoch;
         let active = Active { segment, file, cursor, position, newest_epoch, first_timestamp };
         Ok(Some(Judged { segments, active, log_end: marker.log_end }))
     }
 
-    fn trusted_segment(&self, base: Offset) -> Arc<Segment> {
+    fn trusted_segment(&self, base: Offset, entries: &[DirEntry]) -> Arc<Segment> {
         let holes = self.known_damage.iter().filter(|(at, _)| *at == base).map(|(_, hole)| hole.clone()).collect();
-        Arc::new(Segment::sealed(self.home.clone(), base, self.options, holes))
+        let segment = Segment::sealed(self.home.clone(), base, self.options, holes);
+        // A crash may come between the sync of a segment and the writing of its index.
+        segment.mark_index_saved(has_index(entries, base));
+        Arc::new(segment)
     }
 
     /// Judges the directory. `survey` is what [`Unjudged::look`] saw.
@@ -344,7 +348,9 @@ impl Unjudged {
         let log_end = lost.as_ref().map_or(end, |lost| lost.end);
         let mut damage: DamageList =
             self.known_damage.iter().filter(|(base, _)| trusted.contains(base)).cloned().collect();
-        let mut segments: Vec<Arc<Segment>> = trusted.into_iter().map(|base| self.trusted_segment(base)).collect();
+        let entries = self.home.list()?;
+        let mut segments: Vec<Arc<Segment>> =
+            trusted.into_iter().map(|base| self.trusted_segment(base, &entries)).collect();
         let mut active = None;
         let count = scanned.len();
         for (at, mut scanned) in scanned.into_iter().enumerate() {
@@ -454,6 +460,14 @@ impl Unjudged {
         let cursor = IndexCursor::new(at, self.options.interval_bytes);
         Ok(Active { segment, file, cursor, position: 0, newest_epoch: None, first_timestamp: None })
     }
+}
+
+/// Whether the segment at `base` has its index files. Entries are sorted by name.
+fn has_index(entries: &[DirEntry], base: Offset) -> bool {
+    [FileKind::Index, FileKind::TimeIndex].into_iter().all(|kind| {
+        let name = SegmentFile::live(base, kind).name();
+        entries.binary_search_by(|entry| entry.name.as_str().cmp(&name)).is_ok()
+    })
 }
 
 /// The index of a segment that was closed while active, without the entry that closing added.
