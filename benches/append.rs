@@ -279,6 +279,14 @@ fn durable(dir: &Path) -> Vec<Contest> {
             }
             let dir = || dir.to_owned();
             let config = |zero_ahead_bytes| LogConfig { zero_ahead_bytes, ..LogConfig::default() };
+            let lc = |us, t: usize| LogConfig {
+                flush: alluvium::FlushPolicy {
+                    linger: Duration::from_micros(us),
+                    max_waiting: t as u32,
+                    ..Default::default()
+                },
+                ..LogConfig::default()
+            };
             let ahead = LogConfig::default().zero_ahead_bytes;
             let raw = |layout| raw_durable(dir(), threads, batch.clone(), layout);
             let our = |ahead, flusher| our_durable(dir(), threads, batch.clone(), config(ahead), flusher);
@@ -293,6 +301,8 @@ fn durable(dir: &Path) -> Vec<Contest> {
                     ours("zeros ahead 4MiB", our(4 << 20, false)),
                     ours("no zeros ahead", our(0, false)),
                     ours("flusher", our(ahead, true)),
+                    ours("linger 50us", our_durable(dir(), threads, batch.clone(), lc(50, threads), false)),
+                    ours("linger 150us", our_durable(dir(), threads, batch.clone(), lc(150, threads), false)),
                 ],
             });
         }

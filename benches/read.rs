@@ -14,21 +14,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use alluvium::{AppendAs, LeaderEpoch, LogConfig, Offset, PartitionLog, ReadOptions, TimestampMs};
+use alluvium::{AppendAs, FileSlice, LeaderEpoch, LogConfig, Offset, PartitionLog, ReadOptions, TimestampMs};
 
 use paired::{Contest, Settings, Unit, ours};
 
 /// Largest fetch, and the size of the buffer that is read into.
 const FETCH_BYTES: usize = 1 << 20;
 
-/// Where a fetch lies, as the log found it.
+/// What a fetch found: files by number, positions and lengths.
 #[derive(Clone)]
-struct Range {
-    file: usize,
-    position: u64,
-    len: usize,
+struct Found {
+    ranges: Vec<(usize, u64, usize)>,
     offset: Offset,
     timestamp: TimestampMs,
+}
+
+impl Found {
+    fn bytes(&self) -> usize {
+        self.ranges.iter().map(|(_, _, len)| len).sum()
+    }
 }
 
 /// A log, what lies where in it, and the same files opened by hand.
@@ -53,8 +57,8 @@ impl Library {
         Self { log, files, paths }
     }
 
-    /// The ranges of a walk through the log by fetches of at most `max_bytes`.
-    fn ranges(&self, max_bytes: u64) -> Vec<Range> {
+    /// A walk through the log by fetches of at most `max_bytes`.
+    fn fetches(&self, max_bytes: u64) -> Vec<Found> {
         let options = ReadOptions { max_bytes, ..ReadOptions::default() };
         let mut all = Vec::new();
         let mut next = self.log.log_start();
@@ -64,17 +68,22 @@ impl Library {
                 return all;
             }
             let timestamp = fetched.batches().unwrap().iter().next().unwrap().unwrap().header().max_timestamp;
-            for slice in fetched.slices() {
+            let range = |slice: &FileSlice| {
                 let file = self.paths.iter().position(|path| *path == slice.path()).unwrap();
-                let len = usize::try_from(slice.len()).unwrap();
-                all.push(Range { file, position: slice.position().value(), len, offset: next, timestamp });
-            }
+                (file, slice.position().value(), usize::try_from(slice.len()).unwrap())
+            };
+            let ranges = fetched.slices().iter().map(range).collect();
+            all.push(Found { ranges, offset: next, timestamp });
             next = fetched.next_offset().unwrap();
         }
     }
 
-    fn read_raw(&self, range: &Range, buffer: &mut [u8]) {
-        self.files[range.file].read_exact_at(&mut buffer[..range.len], range.position).unwrap();
+    fn read_raw(&self, found: &Found, buffer: &mut [u8]) {
+        let mut filled = 0;
+        for &(file, position, len) in &found.ranges {
+            self.files[file].read_exact_at(&mut buffer[filled..filled + len], position).unwrap();
+            filled += len;
+        }
         black_box(&buffer[0]);
     }
 
@@ -99,9 +108,9 @@ fn timed(operations: u64, mut operation: impl FnMut(usize)) -> Duration {
 }
 
 fn sequential(name: &str, library: &Arc<Library>) -> Contest {
-    let ranges = library.ranges(FETCH_BYTES as u64);
-    let bytes: usize = ranges.iter().map(|range| range.len).sum();
-    let (operations, unit) = (ranges.len() as u64, Unit::Bytes((bytes / ranges.len()) as u64));
+    let fetches = library.fetches(FETCH_BYTES as u64);
+    let bytes: usize = fetches.iter().map(Found::bytes).sum();
+    let (operations, unit) = (fetches.len() as u64, Unit::Bytes((bytes / fetches.len()) as u64));
     let (by_hand, ours_of) = (Arc::clone(library), Arc::clone(library));
     let mut raw_buffer = vec![0; FETCH_BYTES];
     let mut our_buffer = vec![0; FETCH_BYTES];
@@ -112,7 +121,7 @@ fn sequential(name: &str, library: &Arc<Library>) -> Contest {
         operations,
         contenders: vec![
             paired::raw("raw pread", move |operations| {
-                timed(operations, |at| by_hand.read_raw(&ranges[at % ranges.len()], &mut raw_buffer))
+                timed(operations, |at| by_hand.read_raw(&fetches[at % fetches.len()], &mut raw_buffer))
             }),
             ours("alluvium", move |operations| {
                 let options = ReadOptions::default();
@@ -128,15 +137,15 @@ fn sequential(name: &str, library: &Arc<Library>) -> Contest {
 }
 
 /// The ranges of single batches in a random order, the same for both sides.
-fn shuffled(library: &Library) -> Vec<Range> {
-    let mut ranges = library.ranges(1);
-    fastrand::Rng::with_seed(7).shuffle(&mut ranges);
-    ranges
+fn shuffled(library: &Library) -> Vec<Found> {
+    let mut fetches = library.fetches(1);
+    fastrand::Rng::with_seed(7).shuffle(&mut fetches);
+    fetches
 }
 
 fn random(library: &Arc<Library>) -> Contest {
-    let ranges = shuffled(library);
-    let (for_us, by_hand, ours_of) = (ranges.clone(), Arc::clone(library), Arc::clone(library));
+    let fetches = shuffled(library);
+    let (for_us, by_hand, ours_of) = (fetches.clone(), Arc::clone(library), Arc::clone(library));
     let mut raw_buffer = vec![0; FETCH_BYTES];
     let mut our_buffer = vec![0; FETCH_BYTES];
     Contest {
@@ -145,13 +154,13 @@ fn random(library: &Arc<Library>) -> Contest {
         operations: 40_000,
         contenders: vec![
             paired::raw("raw pread", move |operations| {
-                timed(operations, |at| by_hand.read_raw(&ranges[at % ranges.len()], &mut raw_buffer))
+                timed(operations, |at| by_hand.read_raw(&fetches[at % fetches.len()], &mut raw_buffer))
             }),
             ours("alluvium", move |operations| {
                 let options = ReadOptions { max_bytes: 1, ..ReadOptions::default() };
                 timed(operations, |at| {
-                    let range = &for_us[at % for_us.len()];
-                    ours_of.read_ours(range.offset, &options, &mut our_buffer);
+                    let found = &for_us[at % for_us.len()];
+                    ours_of.read_ours(found.offset, &options, &mut our_buffer);
                 })
             }),
         ],
@@ -160,8 +169,8 @@ fn random(library: &Arc<Library>) -> Contest {
 
 /// There is no way by hand to look up a time; one read and the checksum of the batch that holds it is the least.
 fn by_time(library: &Arc<Library>) -> Contest {
-    let ranges = shuffled(library);
-    let (for_us, by_hand, ours_of) = (ranges.clone(), Arc::clone(library), Arc::clone(library));
+    let fetches = shuffled(library);
+    let (for_us, by_hand, ours_of) = (fetches.clone(), Arc::clone(library), Arc::clone(library));
     let mut raw_buffer = vec![0; FETCH_BYTES];
     Contest {
         name: "offset for a timestamp at random".into(),
@@ -170,16 +179,16 @@ fn by_time(library: &Arc<Library>) -> Contest {
         contenders: vec![
             paired::raw("raw pread and checksum", move |operations| {
                 timed(operations, |at| {
-                    let range = &ranges[at % ranges.len()];
-                    by_hand.read_raw(range, &mut raw_buffer);
-                    raw::check(&raw_buffer[..range.len]);
+                    let found = &fetches[at % fetches.len()];
+                    by_hand.read_raw(found, &mut raw_buffer);
+                    raw::check(&raw_buffer[..found.bytes()]);
                 })
             }),
             ours("alluvium", move |operations| {
                 timed(operations, |at| {
-                    let range = &for_us[at % for_us.len()];
-                    let found = ours_of.log.offset_for_timestamp(range.timestamp).unwrap().unwrap();
-                    assert_eq!(found.offset, range.offset);
+                    let wanted = &for_us[at % for_us.len()];
+                    let found = ours_of.log.offset_for_timestamp(wanted.timestamp).unwrap().unwrap();
+                    assert_eq!(found.offset, wanted.offset);
                 })
             }),
         ],

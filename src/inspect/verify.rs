@@ -2,8 +2,8 @@
 //!
 //! The recovery point decides what is damage, as it does for opening: bad bytes below it are a problem, at or past it
 //! they are what a crash leaves, and a note. Without one (Kafka's directories) only the last segment that holds
-//! anything may be torn. An index that does not fit is a problem where it had been finished: in segments that the
-//! recovery point covers, and in a log that was closed cleanly.
+//! anything may be torn. An index that does not fit is a problem where it had been finished: in segments below the
+//! recovery point, and in a log that was closed cleanly.
 
 use std::io;
 use std::ops::Range;
@@ -85,7 +85,7 @@ impl Verifier<'_> {
                 Known::Segment(file) if file.stage != Stage::Live => FindingKind::Leftover,
                 Known::Segment(file) if file.kind != FileKind::Snapshot && !has_log(file.base) => FindingKind::Orphan,
                 Known::Segment(_) if entry.kind != EntryKind::File => FindingKind::Foreign,
-                Known::Temporary => FindingKind::Leftover,
+                Known::Temporary | Known::Touched(_) => FindingKind::Leftover,
                 Known::Aside => FindingKind::SetAside,
                 Known::Foreign => FindingKind::Foreign,
                 Known::Segment(_) | Known::State | Known::Ignorable => continue,
@@ -248,7 +248,8 @@ impl Verifier<'_> {
             return;
         }
         let is_settled = match (segment.next_base, self.state.recovery_point) {
-            (Some(next), Some(point)) => next <= point || self.state.was_clean,
+            // One that was rolled when all of it was synced is covered before its index is written.
+            (Some(next), Some(point)) => next < point || self.state.was_clean,
             (None, _) => self.state.was_clean,
             // Kafka finishes the index when it rolls.
             (Some(_), None) => true,

@@ -78,6 +78,9 @@ impl Environment {
     }
 }
 
+/// What stands in for a recovery point that is not there.
+const NO_POINT: RecoveryPoint = RecoveryPoint { generation: 0, offset: Offset::ZERO, restart: None };
+
 struct Opening {
     home: Home,
     clock: Arc<dyn Clock>,
@@ -110,7 +113,7 @@ impl Left {
 
     /// Everything below it is durable, as far as anything says so.
     pub(crate) fn durable_end(&self, point: RecoveryPoint) -> Offset {
-        let newer = self.sync().filter(|sync| sync.generation == point.generation);
+        let newer = self.sync_since(point);
         newer.map_or(point.offset, |sync| sync.durable_end.max(point.offset))
     }
 
@@ -118,8 +121,13 @@ impl Left {
         self.sync.as_ref().ok()?.as_ref()
     }
 
-    fn removed(&self) -> Vec<Offset> {
-        self.sync().map(|sync| sync.removed.clone()).unwrap_or_default()
+    /// The sync state, unless it is one from before `point` was written that came back with a power loss.
+    fn sync_since(&self, point: RecoveryPoint) -> Option<&SyncState> {
+        self.sync().filter(|sync| sync.generation == point.generation)
+    }
+
+    fn removed(&self, point: RecoveryPoint) -> Vec<Offset> {
+        self.sync_since(point).map(|sync| sync.removed.clone()).unwrap_or_default()
     }
 
     pub(crate) fn is_in_doubt(&self) -> bool {
@@ -157,7 +165,7 @@ impl Opening {
             // An earlier process may have made some of the directories and died before their names were synced.
             sync_ancestors(home)?;
         }
-        let standing = point.unwrap_or(RecoveryPoint { generation: 0, offset: Offset::ZERO, restart: None });
+        let standing = point.unwrap_or(NO_POINT);
         let durable_end = left.durable_end(standing);
         let unjudged = self.unjudged(&left, point, &mut report);
         report.recovery_point = unjudged.durable_end;
@@ -177,8 +185,13 @@ impl Opening {
             None
         };
         state::remove_durably(&*home.fs, &home.dir, names::CLEAN_SHUTDOWN)?;
-        let keeper =
-            SyncKeeper::start(Arc::clone(&home.fs), Arc::clone(&home.dir), standing, durable_end, left.removed())?;
+        let keeper = SyncKeeper::start(
+            Arc::clone(&home.fs),
+            Arc::clone(&home.dir),
+            standing,
+            durable_end,
+            left.removed(standing),
+        )?;
         let judged = if let Some(judged) = clean {
             // Behind from the first append on, and written again when the segment is sealed or closed.
             home.remove_index(judged.active.segment.base())?;
@@ -203,7 +216,7 @@ impl Opening {
             durable_end: point.map(|point| left.durable_end(point)),
             is_in_doubt: left.is_in_doubt(),
             restart: point.and_then(|point| point.restart),
-            removed: left.removed(),
+            removed: left.removed(point.unwrap_or(NO_POINT)),
             had_point: point.is_some(),
             known_damage: self.known_damage(left, report),
         }
@@ -373,7 +386,7 @@ fn refuse_locked_parent(home: &Home) -> Result<(), OpenError> {
 /// Refuses a directory with files in it that are not a log's and none that are.
 fn refuse_foreign(home: &Home, entries: &[DirEntry]) -> Result<(), OpenError> {
     let known: Vec<(&DirEntry, Known)> = entries.iter().map(|entry| (entry, names::classify(entry))).collect();
-    if known.iter().any(|(_, known)| matches!(known, Known::Segment(_) | Known::State)) {
+    if known.iter().any(|(_, known)| matches!(known, Known::Segment(_) | Known::State | Known::Touched(_))) {
         return Ok(());
     }
     match known.iter().find(|(_, known)| *known == Known::Foreign) {

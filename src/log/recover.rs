@@ -76,7 +76,7 @@ impl Unjudged {
         bases.pop();
         let path = self.home.path(marker.active_base, FileKind::Log);
         let file = self.home.open(&path, OpenMode::ReadWrite)?;
-        let segment = self.trusted_segment(marker.active_base);
+        let segment = self.trusted_segment(marker.active_base, &entries);
         segment.set_file(Arc::clone(&file));
         let Some(index) = load_active_index(&segment, marker.active_bytes)? else { return Ok(None) };
         let cursor = match segment.resume_cursor(&index, marker.active_bytes) {
@@ -94,16 +94,20 @@ impl Unjudged {
         report.note(Found::CleanShutdown, self.config.on_damage, "", 0, None);
         let position = marker.active_bytes;
         let first_timestamp = segment.header_at(0, position).ok().map(|header| header.max_timestamp);
-        let mut segments: Vec<Arc<Segment>> = bases.into_iter().map(|base| self.trusted_segment(base)).collect();
+        let mut segments: Vec<Arc<Segment>> =
+            bases.into_iter().map(|base| self.trusted_segment(base, &entries)).collect();
         segments.push(Arc::clone(&segment));
         let newest_epoch = marker.newest_epoch;
         let active = Active { segment, file, cursor, position, newest_epoch, first_timestamp };
         Ok(Some(Judged { segments, active, log_end: marker.log_end }))
     }
 
-    fn trusted_segment(&self, base: Offset) -> Arc<Segment> {
+    fn trusted_segment(&self, base: Offset, entries: &[DirEntry]) -> Arc<Segment> {
         let holes = self.known_damage.iter().filter(|(at, _)| *at == base).map(|(_, hole)| hole.clone()).collect();
-        Arc::new(Segment::sealed(self.home.clone(), base, self.options, holes))
+        let segment = Segment::sealed(self.home.clone(), base, self.options, holes);
+        // A crash may come between the sync of a segment and the writing of its index.
+        segment.mark_index_saved(has_index(entries, base));
+        Arc::new(segment)
     }
 
     /// Judges the directory. `survey` is what [`Unjudged::look`] saw.
@@ -117,7 +121,8 @@ impl Unjudged {
         let entries = self.home.list()?;
         Self::note_entries(&entries, report);
         self.finish_restart(keeper, report)?;
-        self.clear_leftovers(&entries, report)?;
+        self.clear_leftovers(report)?;
+        self.remove_empty(report)?;
         let mut survey = match survey {
             Some(survey) => survey,
             None => self.survey()?,
@@ -149,7 +154,7 @@ impl Unjudged {
             match names::classify(entry) {
                 Known::Aside => report.set_aside.push(entry.name.clone()),
                 Known::Foreign => report.unknown_entries.push(entry.name.clone()),
-                Known::Segment(_) | Known::State | Known::Temporary | Known::Ignorable => {}
+                Known::Segment(_) | Known::State | Known::Temporary | Known::Touched(_) | Known::Ignorable => {}
             }
         }
     }
@@ -164,7 +169,8 @@ impl Unjudged {
     }
 
     /// Brings unfinished swaps and removals to their end (Kafka's `LogLoader`, steps 1 to 3).
-    fn clear_leftovers(&self, entries: &[DirEntry], report: &mut RecoveryReport) -> Result<(), OpenError> {
+    fn clear_leftovers(&self, report: &mut RecoveryReport) -> Result<(), OpenError> {
+        let entries = self.home.list()?;
         let files: Vec<SegmentFile> = entries.iter().filter_map(|entry| SegmentFile::parse(&entry.name)).collect();
         let smallest_unfinished = files.iter().filter(|f| f.stage == Stage::Cleaned).map(|f| f.base).min();
         let mut did_anything = false;
@@ -185,15 +191,53 @@ impl Unjudged {
                 _ => self.home.remove(&name)?,
             }
         }
-        for entry in entries.iter().filter(|entry| names::classify(entry) == Known::Temporary) {
+        for entry in &entries {
+            match names::classify(entry) {
+                Known::Temporary => self.home.remove(&entry.name)?,
+                Known::Touched(base) => self.put_back(&entries, base, report)?,
+                _ => continue,
+            }
             did_anything = true;
-            self.home.remove(&entry.name)?;
         }
         did_anything |= self.clear_orphans(report)?;
         if did_anything {
             self.home.sync_names()?;
         }
         Ok(())
+    }
+
+    /// Removes empty logs below the recovery point. The active segment, which alone may be empty, lies at or past it; these
+    /// are what a crash in [`Unjudged::remove_again`] leaves, and would hide the records of the segment before them.
+    fn remove_empty(&self, report: &mut RecoveryReport) -> Result<(), OpenError> {
+        for base in self.empty_logs()? {
+            let name = SegmentFile::live(base, FileKind::Log).name();
+            report.note(Found::EmptyLog, self.config.on_damage, name, 0, Some(base));
+            self.home.remove_segment(base)?;
+        }
+        Ok(())
+    }
+
+    /// Empty logs below the recovery point.
+    pub(super) fn empty_logs(&self) -> Result<Vec<Offset>, IoFailure> {
+        let durable_end = self.restart.or(self.durable_end).unwrap_or_default();
+        let mut empty = Vec::new();
+        for base in live_logs(&self.home.list()?).into_iter().filter(|base| *base < durable_end) {
+            let path = self.home.path(base, FileKind::Log);
+            let found = self.home.fs.metadata(&path).map_err(|e| IoFailure::new(IoOperation::List, path, e))?;
+            if found.len == 0 {
+                empty.push(base);
+            }
+        }
+        Ok(empty)
+    }
+
+    /// Gives a log its name back that lost it while names were made to change.
+    fn put_back(&self, entries: &[DirEntry], base: Offset, report: &mut RecoveryReport) -> Result<(), OpenError> {
+        let (touched, live) = (names::touched(base), SegmentFile::live(base, FileKind::Log).name());
+        report.note(Found::LeftoverTouched, self.config.on_damage, touched.clone(), 0, Some(base));
+        // A log never has both names; should it, nothing is thrown away.
+        let is_taken = entries.iter().any(|entry| entry.name == live);
+        Ok(self.home.rename(&touched, &if is_taken { names::aside(entries, base) } else { live })?)
     }
 
     fn clear_orphans(&self, report: &mut RecoveryReport) -> Result<bool, OpenError> {
@@ -270,10 +314,11 @@ impl Unjudged {
             file.set_len(scan.file_bytes).map_err(failed(IoOperation::SetLen))?;
             let is_whole = scan::is_whole(Arc::clone(&file), from..scan.kept_bytes);
             is_same &= scan.holes.is_empty() && is_whole.map_err(failed(IoOperation::Read))?;
-            // Also below the durable end: a truncation may have put another file under an old name.
-            let live = SegmentFile::live(*base, FileKind::Log);
-            self.home.rename(&live.name(), &live.at(Stage::Swap).name())?;
-            self.home.rename(&live.at(Stage::Swap).name(), &live.name())?;
+            // Also where the name has long been durable: a cut may have put another file under it. Not with the suffix
+            // of a swap, which a leftover of an unfinished cut would turn into something to be removed.
+            let (live, touched) = (SegmentFile::live(*base, FileKind::Log).name(), names::touched(*base));
+            self.home.rename(&live, &touched)?;
+            self.home.rename(&touched, &live)?;
         }
         Ok(is_same)
     }
@@ -303,7 +348,9 @@ impl Unjudged {
         let log_end = lost.as_ref().map_or(end, |lost| lost.end);
         let mut damage: DamageList =
             self.known_damage.iter().filter(|(base, _)| trusted.contains(base)).cloned().collect();
-        let mut segments: Vec<Arc<Segment>> = trusted.into_iter().map(|base| self.trusted_segment(base)).collect();
+        let entries = self.home.list()?;
+        let mut segments: Vec<Arc<Segment>> =
+            trusted.into_iter().map(|base| self.trusted_segment(base, &entries)).collect();
         let mut active = None;
         let count = scanned.len();
         for (at, mut scanned) in scanned.into_iter().enumerate() {
@@ -413,6 +460,14 @@ impl Unjudged {
         let cursor = IndexCursor::new(at, self.options.interval_bytes);
         Ok(Active { segment, file, cursor, position: 0, newest_epoch: None, first_timestamp: None })
     }
+}
+
+/// Whether the segment at `base` has its index files. Entries are sorted by name.
+fn has_index(entries: &[DirEntry], base: Offset) -> bool {
+    [FileKind::Index, FileKind::TimeIndex].into_iter().all(|kind| {
+        let name = SegmentFile::live(base, kind).name();
+        entries.binary_search_by(|entry| entry.name.as_str().cmp(&name)).is_ok()
+    })
 }
 
 /// The index of a segment that was closed while active, without the entry that closing added.

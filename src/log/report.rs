@@ -36,6 +36,10 @@ pub enum Found {
     LeftoverSwap,
     /// A swap file of a set that is not complete.
     LeftoverPartialSwap,
+    /// A log whose name was being made to change.
+    LeftoverTouched,
+    /// An empty log below the recovery point, where only sealed segments can be.
+    EmptyLog,
     /// An index without its log.
     OrphanIndex,
     /// Zeros behind the last batch.
@@ -127,6 +131,10 @@ pub(crate) fn decide(found: &Found, on_damage: OnDamage) -> Action {
         Found::LeftoverSwap => Action::FinishSwap,
         // L4: an unfinished sibling shows that the set is not complete.
         Found::LeftoverPartialSwap => Action::Remove,
+        // L6: the log is whole; only its name is on the way.
+        Found::LeftoverTouched => Action::FinishSwap,
+        // L7: nothing is in it, and no segment is sealed empty.
+        Found::EmptyLog => Action::Remove,
         // L5: indexes are caches of a log that is not there.
         Found::OrphanIndex => Action::Remove,
         // S1: space that was reserved and not used.

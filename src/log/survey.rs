@@ -41,9 +41,11 @@ impl Unjudged {
     pub(super) fn look(&self, report: &mut RecoveryReport) -> Result<Option<Survey>, OpenError> {
         let started = self.clock.monotonic();
         let files = self.home.list()?;
-        let is_swapping =
-            files.iter().filter_map(|entry| SegmentFile::parse(&entry.name)).any(|file| file.stage == Stage::Swap);
-        if is_swapping || self.restart.is_some() {
+        let is_on_its_way = |entry: &DirEntry| match names::classify(entry) {
+            Known::Segment(file) => file.stage == Stage::Swap,
+            known => matches!(known, Known::Touched(_)),
+        };
+        if files.iter().any(is_on_its_way) || self.restart.is_some() || !self.empty_logs()?.is_empty() {
             return Ok(None);
         }
         let survey = self.survey()?;

@@ -326,6 +326,14 @@ impl Segment {
         Ok(())
     }
 
+    /// Has the index in memory, from its files or from the log. One that cannot be built is built when it is read.
+    pub(crate) fn build_index(&self) -> Result<(), IoFailure> {
+        match self.with_index(|_| ()) {
+            Err(ReadError::Io(failure)) => Err(failure),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the index files on disk are those of this segment.
     pub(crate) fn is_index_saved(&self) -> bool {
         self.index_saved.load(Ordering::Relaxed)

@@ -9,6 +9,7 @@
 //! alluvium.clean-shutdown           written last when closing, removed first when opening
 //! alluvium.damage                   ranges found unreadable below the recovery point
 //! alluvium.aside.<n>.<base:020>.log segments past a torn tail, kept for whoever wants to look
+//! alluvium.touched.<base:020>.log   a log for a moment, while its name is made to change after a sync in doubt
 //! ```
 
 use std::path::Path;
@@ -29,6 +30,7 @@ pub const DAMAGE: &str = "alluvium.damage";
 /// Kafka's lock on a data directory.
 pub const PARENT_LOCK: &str = ".lock";
 const ASIDE_PREFIX: &str = "alluvium.aside.";
+const TOUCHED_PREFIX: &str = "alluvium.touched.";
 const OURS_PREFIX: &str = "alluvium.";
 const TEMPORARY_SUFFIX: &str = ".tmp";
 /// Kafka pads base offsets to this many digits.
@@ -145,6 +147,8 @@ pub enum Known {
     Temporary,
     /// A file set aside by an earlier recovery.
     Aside,
+    /// A log that a crash caught while its name was made to change.
+    Touched(Offset),
     /// Something that file systems and desktops leave around.
     Ignorable,
     /// Somebody else's.
@@ -163,6 +167,9 @@ pub fn classify(entry: &DirEntry) -> Known {
     if name.starts_with(ASIDE_PREFIX) {
         return Known::Aside;
     }
+    if let Some(file) = name.strip_prefix(TOUCHED_PREFIX).and_then(SegmentFile::parse) {
+        return Known::Touched(file.base);
+    }
     if name.starts_with(OURS_PREFIX) {
         return if name.ends_with(TEMPORARY_SUFFIX) { Known::Temporary } else { Known::State };
     }
@@ -173,6 +180,11 @@ pub fn classify(entry: &DirEntry) -> Known {
         _ if name.starts_with('.') => Known::Ignorable,
         _ => Known::Foreign,
     }
+}
+
+/// The name that a log has for a moment, while its name is made to change.
+pub fn touched(base: Offset) -> String {
+    format!("{TOUCHED_PREFIX}{}", SegmentFile::live(base, FileKind::Log).name())
 }
 
 /// A free name under which a `.log` can be set aside.
@@ -230,6 +242,7 @@ mod tests {
         assert_eq!(file("alluvium.lock"), Known::State);
         assert_eq!(file("alluvium.recovery-point.tmp"), Known::Temporary);
         assert_eq!(file("alluvium.aside.0.00000000000000000000.log"), Known::Aside);
+        assert_eq!(file(&touched(Offset::ZERO)), Known::Touched(Offset::ZERO));
         assert_eq!(file("partition.metadata"), Known::State);
         assert_eq!(file(".DS_Store"), Known::Ignorable);
         assert_eq!(file("holiday.jpg"), Known::Foreign);

@@ -227,6 +227,7 @@ impl Segment {
         let mut end = first_end;
         let mut next_offset = first.next_offset();
         let jump = self.with_index(|index| index.offsets.starting_by(limit, self.base, limits.upper))?;
+        let mut landed = None;
         if let Some(entry) = jump.filter(|entry| u64::from(entry.position) > end) {
             let header = self.header_at(u64::from(entry.position), bound)?;
             // A stretch that ends inside a batch would be worse than a short one.
@@ -235,9 +236,10 @@ impl Segment {
             }
             end = u64::from(entry.position);
             next_offset = header.base_offset;
+            landed = Some(header);
         }
         while end + HEADER_BYTES as u64 <= limit {
-            let header = match self.header_at(end, bound) {
+            let header = match landed.take().map_or_else(|| self.header_at(end, bound), Ok) {
                 // What was found so far is good; the next read meets the error.
                 Err(ReadError::Corrupt(_)) => break,
                 header => header?,

@@ -1,72 +1,31 @@
-//! For fixed workloads every I/O step is a crash point, and each crash leaves many images.
+//! For fixed workloads every I/O step is a crash point, and each crash leaves many images. A second crash, at every step
+//! of the opening that follows the first, loses nothing more.
 
 use std::collections::BTreeSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
-use alluvium::fs::sim::{SimFs, Survival};
+use alluvium::fs::sim::{Effect, Fault, FaultOn, SimFs, Survival};
 
-use crate::support::checker::{Checker, Depth, files};
+use crate::common::{crashed_at, digest, images, run_whole, seeds};
+use crate::support::batches::StoredBatch;
+use crate::support::checker::{Checker, Depth};
 use crate::support::history::{Ending, History};
-use crate::support::runner::{Runner, Trouble};
+use crate::support::runner::{Runner, Trouble, new_clock, open};
 use crate::support::workload::Workload;
 
 /// Random images of a power loss at each step, besides the two extremes.
 const RANDOM_IMAGES: u64 = 7;
-
-/// Workloads to run: a number from the environment, or a few.
-fn seeds(few: u64) -> u64 {
-    std::env::var("ALLUVIUM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(few)
-}
-
-/// Runs the workload until the machine dies in `step`.
-fn crashed_at(workload: &Workload, step: u64) -> (SimFs, History) {
-    let fs = SimFs::new(workload.seed);
-    fs.crash_after(step);
-    let mut runner = Runner::new(fs, workload.config.clone());
-    match runner.run(workload) {
-        Ok(()) => panic!("seed {} step {step}: nothing crashed", workload.seed),
-        Err((index, Trouble::Wrong(what))) => {
-            panic!("seed {} step {step}, operation {index} {:?}: {what}", workload.seed, workload.ops[index]);
-        }
-        Err(_) => {}
-    }
-    assert!(runner.fs.is_crashed(), "seed {} step {step}: trouble without a crash", workload.seed);
-    (runner.fs.clone(), runner.history.clone())
-}
-
-fn steps_of(workload: &Workload) -> u64 {
-    let mut runner = Runner::new(SimFs::new(workload.seed), workload.config.clone());
-    if let Err((index, trouble)) = runner.run(workload) {
-        panic!("seed {}, operation {index} {:?}: {trouble:?}", workload.seed, workload.ops[index]);
-    }
-    runner.fs.steps()
-}
-
-fn images(fs: &SimFs, step: u64) -> Vec<(String, Ending, SimFs)> {
-    let mut images = vec![("kill".to_owned(), Ending::Kill, fs.kill())];
-    let extremes = [Survival::Nothing, Survival::Everything];
-    let random = (0..RANDOM_IMAGES).map(|n| Survival::Random(step * 1000 + n));
-    for survival in extremes.into_iter().chain(random) {
-        images.push((format!("{survival:?}"), Ending::PowerLoss, fs.power_loss_keeping(survival)));
-    }
-    images
-}
-
-fn digest(image: &SimFs, ending: Ending) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (files(image), ending as u8).hash(&mut hasher);
-    hasher.finish()
-}
+const OPERATIONS: usize = 90;
 
 fn check_step(workload: &Workload, step: u64) -> usize {
     let (fs, history) = crashed_at(workload, step);
     let checker = Checker::new(&workload.config);
     let mut seen = BTreeSet::new();
-    for (index, (name, ending, image)) in images(&fs, step).into_iter().enumerate() {
+    for (index, (name, ending, image)) in images(&fs, step, RANDOM_IMAGES).into_iter().enumerate() {
         if !seen.insert(digest(&image, ending)) {
             continue;
         }
-        let depth = if (step as usize + index) % 3 == 0 { Depth::Everything } else { Depth::Contents };
+        let is_deep = (step + index as u64).is_multiple_of(3);
+        let depth = if is_deep { Depth::Everything } else { Depth::Contents };
         if let Err(what) = checker.accepts(&image, &history, ending, depth) {
             panic!("seed {} step {step} {name}: {what}", workload.seed);
         }
@@ -74,19 +33,130 @@ fn check_step(workload: &Workload, step: u64) -> usize {
     seen.len()
 }
 
-fn check_workload(seed: u64) {
-    let workload = Workload::from_seed(seed, 90);
-    let steps = steps_of(&workload);
-    let mut images = 0;
-    for step in 1..=steps {
-        images += check_step(&workload, step);
+#[test]
+fn every_step_of_a_workload_is_a_crash_that_loses_nothing_promised() {
+    for seed in seeds(8) {
+        let workload = Workload::from_seed(seed, OPERATIONS);
+        let steps = run_whole(&workload).fs.steps();
+        let images: usize = (1..=steps).map(|step| check_step(&workload, step)).sum();
+        println!("seed {seed}: {steps} steps, {images} different images");
     }
-    println!("seed {seed}: {steps} steps, {images} different images, {:?}", workload.config.zero_ahead_bytes);
+}
+
+/// What the history allows once an opening that crashed later had answered.
+fn served(mut history: History, fs: &SimFs, workload: &Workload) -> History {
+    if let Ok(log) = open(fs, &new_clock(), &workload.config) {
+        let marks = log.marks();
+        if history.restart == Some(marks.log_start.value()) && marks.log_end == marks.log_start {
+            history.finish_restart(marks.log_start.value());
+        }
+        history.durable = marks.log_end.value();
+        history.cached = history.durable;
+    }
+    history
+}
+
+fn check_second_crashes(workload: &Workload, step: u64) -> usize {
+    let (fs, history) = crashed_at(workload, step);
+    let mut all = images(&fs, step, RANDOM_IMAGES);
+    let (first, ending, image) = all.swap_remove((step / 3) as usize % all.len());
+    let checker = Checker::new(&workload.config);
+    // A world after a kill is a copy of this one: nothing of it is lost.
+    let rehearsal = image.kill();
+    drop(open(&rehearsal, &new_clock(), &workload.config));
+    let mut checked = 0;
+    for second in 1..=rehearsal.steps() {
+        let fs = image.kill();
+        fs.crash_after(second);
+        let history = served(history.clone(), &fs, workload);
+        let mut seen = BTreeSet::new();
+        for (index, (name, later, image)) in images(&fs, step + second, 2).into_iter().enumerate() {
+            let ending = ending.min(later);
+            if !seen.insert(digest(&image, ending)) {
+                continue;
+            }
+            let is_deep = (second + index as u64).is_multiple_of(4);
+            let depth = if is_deep { Depth::Everything } else { Depth::Contents };
+            if let Err(what) = checker.accepts(&image, &history, ending, depth) {
+                panic!("seed {} step {step} {first}, then step {second} {name}: {what}", workload.seed);
+            }
+        }
+        checked += seen.len();
+    }
+    checked
 }
 
 #[test]
-fn every_step_of_a_workload_is_a_crash_that_loses_nothing_promised() {
-    for seed in 0..seeds(3) {
-        check_workload(seed);
+fn a_second_crash_while_recovering_loses_nothing_more() {
+    for seed in seeds(6) {
+        let workload = Workload::from_seed(1000 + seed, OPERATIONS);
+        let steps = run_whole(&workload).fs.steps();
+        let crashes = (1..=steps).filter(|step| step % 7 == seed % 7);
+        let images: usize = crashes.map(|step| check_second_crashes(&workload, step)).sum();
+        println!("seed {seed}: {steps} steps, {images} different images after a second crash");
     }
+}
+
+#[test]
+fn the_same_seed_twice_makes_the_same_calls() {
+    for seed in 0..5 {
+        let workload = Workload::from_seed(seed, OPERATIONS);
+        assert_eq!(workload, Workload::from_seed(seed, OPERATIONS));
+        let (once, twice) = (run_whole(&workload).fs, run_whole(&workload).fs);
+        assert_eq!((once.steps(), once.trace_hash()), (twice.steps(), twice.trace_hash()), "seed {seed}");
+        let step = once.steps() / 2;
+        let (once, twice) = (crashed_at(&workload, step).0, crashed_at(&workload, step).0);
+        assert_eq!(once.trace_hash(), twice.trace_hash(), "seed {seed} step {step}");
+    }
+}
+
+/// The checker can fail: a disk that only claims to sync loses what was acknowledged, and the checker says so.
+#[test]
+fn canary_a_disk_that_lies_about_syncs_is_found_out() {
+    let mut found_out = 0;
+    for seed in 0..5 {
+        let workload = Workload::from_seed(seed, OPERATIONS);
+        let fs = SimFs::new(seed);
+        fs.inject(Fault::new(FaultOn::SyncData, Effect::SyncLies).path_contains(".log").always());
+        let mut runner = Runner::new(fs, workload.config.clone());
+        if let Err((index, trouble)) = runner.run(&workload) {
+            panic!("seed {seed}, operation {index}: {trouble:?}");
+        }
+        let image = runner.fs.power_loss_keeping(Survival::Nothing);
+        let judged =
+            Checker::new(&workload.config).accepts(&image, &runner.history, Ending::PowerLoss, Depth::Contents);
+        found_out += usize::from(judged.is_err());
+    }
+    assert_eq!(found_out, 5);
+}
+
+/// The checker can fail: each way in which a log could be wrong is one that it sees.
+#[test]
+fn canary_a_wrong_history_is_refused() {
+    let workload = Workload::from_seed(1, OPERATIONS);
+    let runner = run_whole(&workload);
+    let found = &runner.history.model;
+    assert!(found.batches.len() > 3, "{}", found.batches.len());
+    let judge = |spoil: &dyn Fn(&mut History)| {
+        let mut history = runner.history.clone();
+        spoil(&mut history);
+        history.judge(found, Ending::Kill)
+    };
+    judge(&|_| ()).unwrap();
+    let swap = |history: &mut History| history.model.batches.swap(0, 1);
+    let forget = |history: &mut History| drop(history.model.batches.pop());
+    let promise_more = |history: &mut History| history.cached += 1;
+    let rename = |history: &mut History| history.model.start += 1;
+    let flip = |history: &mut History| {
+        let StoredBatch { bytes, .. } = &mut history.model.batches[2];
+        bytes[70] ^= 1;
+    };
+    for (name, spoil) in
+        [("swap", &swap as &dyn Fn(&mut History)), ("forget", &forget), ("more", &promise_more), ("start", &rename)]
+    {
+        judge(spoil).expect_err(name);
+    }
+    judge(&flip).expect_err("flip");
+    let torn = Trouble::Wrong(judge(&flip).unwrap_err());
+    println!("{torn:?}");
 }

@@ -3,7 +3,14 @@
 //! `ALLUVIUM_SEEDS` sets how many workloads each test runs. A failure prints the seed, the step and what survived.
 
 #[cfg(test)]
+mod common;
+#[cfg(test)]
 mod every_step;
+#[cfg(test)]
+mod syncs;
+#[cfg(test)]
+mod writes;
+
 #[cfg(test)]
 #[path = "../support/mod.rs"]
 mod support;

@@ -44,12 +44,17 @@ impl Checker {
         ending: Ending,
         depth: Depth,
     ) -> Result<ModelLog, String> {
-        let log = self.open(image)?;
-        let found = judged(&log, history, ending)?;
-        if depth == Depth::Everything {
-            self.examine(image, log, &found)?;
-        }
-        Ok(found)
+        let before = files(image).into_iter().map(|(name, bytes)| format!("{name} {}", bytes.len()));
+        let before = before.collect::<Vec<_>>().join(", ");
+        let judge = || {
+            let log = self.open(image)?;
+            let found = judged(&log, history, ending)?;
+            if depth == Depth::Everything {
+                self.examine(image, log, &found)?;
+            }
+            Ok(found)
+        };
+        judge().map_err(|what: String| format!("{what}\nfiles before opening: {before}"))
     }
 
     fn open(&self, image: &SimFs) -> Result<PartitionLog, String> {

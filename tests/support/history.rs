@@ -4,7 +4,7 @@ use super::batches::StoredBatch;
 use super::model::ModelLog;
 
 /// How a world ended, as far as promises go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Ending {
     /// The machine lost power: only what was acknowledged durable has to be there.
     PowerLoss,

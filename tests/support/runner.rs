@@ -48,6 +48,8 @@ pub(crate) struct Runner {
     pub(crate) config: LogConfig,
     pub(crate) log: Option<PartitionLog>,
     pub(crate) history: History,
+    /// What an opening in this world may find: less than everything cached, if a failed sync threw pages away.
+    pub(crate) ending: Ending,
     last: Option<Appended>,
     /// Whether a truncation cut off the newest append.
     is_last_cut: bool,
@@ -69,7 +71,7 @@ impl Runner {
     pub(crate) fn new(fs: SimFs, config: LogConfig) -> Self {
         let (clock, history) = (new_clock(), History::default());
         let (last, futures, held) = (None, Vec::new(), Vec::new());
-        Self { fs, clock, config, log: None, history, last, is_last_cut: false, futures, held }
+        Self { fs, clock, config, log: None, history, ending: Ending::Kill, last, is_last_cut: false, futures, held }
     }
 
     /// Opens the log and runs all operations; stops at the first trouble and says at which.
@@ -298,11 +300,14 @@ impl Runner {
     ///
     /// Slices are let go of first: they pin the bytes against the log that gave them, not against the next one.
     pub(crate) fn reopen(&mut self) -> Result<(), Trouble> {
-        self.release()?;
+        if self.ending == Ending::Kill {
+            self.release()?;
+        }
+        self.held.clear();
         self.let_go();
         let log = open(&self.fs, &self.clock, &self.config).map_err(|e| Trouble::Refused(format!("open: {e}")))?;
         let found = reading::contents(&log).map_err(|what| self.unless_crashed(format!("after opening: {what}")))?;
-        self.history.judge(&found, Ending::Kill).map_err(|what| Trouble::Wrong(format!("after opening: {what}")))?;
+        self.history.judge(&found, self.ending).map_err(|what| Trouble::Wrong(format!("after opening: {what}")))?;
         self.history.adopt(found);
         self.log = Some(log);
         Ok(())
