@@ -8,7 +8,8 @@
 //! ```text
 //! alluvium.recovery-point   generation u64, recovery point i64, pending u8 (0 none, 1 restart), restart offset i64
 //! alluvium.sync-state       generation u64, durable end i64, in doubt u8, count u32, for each a base offset i64:
-//!                           segments whose names went since the last directory sync that succeeded
+//!                           segments whose names went since the last directory sync that succeeded; bytes without
+//!                           meaning up to 512 or more
 //! alluvium.clean-shutdown   generation u64, log end i64, active base i64, active bytes u64, newest epoch i32 or -1
 //! alluvium.damage           count u32, then for each: base i64, bytes from u64, to u64, offsets from i64, to i64
 //! ```
@@ -284,8 +285,23 @@ impl SyncKeeper {
         let file = fs.open(&path, OpenMode::CreateOrOpen).map_err(|e| IoFailure::new(IoOperation::Open, &path, e))?;
         let kept = Kept { point, durable_end, in_flight: 0, failed: true, removed };
         let keeper = Self { fs, dir, file, kept: Mutex::new(kept) };
+        keeper.make_room(&path)?;
         keeper.write(&keeper.kept.lock())?;
         Ok(keeper)
+    }
+
+    /// Gives a new file its size, durably: written in place from then on, it needs no space on a full disk.
+    fn make_room(&self, path: &Path) -> Result<(), IoFailure> {
+        const ROOM: [u8; 512] = [0; 512];
+        let failed = |operation| move |e| IoFailure::new(operation, path, e);
+        if self.file.size().map_err(failed(IoOperation::Read))? >= ROOM.len() as u64 {
+            return Ok(());
+        }
+        self.write(&self.kept.lock())?;
+        let used = self.file.size().map_err(failed(IoOperation::Read))?;
+        let rest = ROOM.get(usize::try_from(used).unwrap_or(ROOM.len())..).unwrap_or_default();
+        fs::write_all_at(&*self.file, rest, used).map_err(failed(IoOperation::Write))?;
+        self.file.sync_data().map_err(failed(IoOperation::Sync))
     }
 
     /// To be called before every sync of a file or directory of the log: if the process dies before it is known to
@@ -293,7 +309,15 @@ impl SyncKeeper {
     pub(crate) fn begin(&self) -> Result<(), IoFailure> {
         let mut kept = self.kept.lock();
         kept.in_flight += 1;
-        if kept.in_flight == 1 { self.write(&kept) } else { Ok(()) }
+        if kept.in_flight > 1 {
+            return Ok(());
+        }
+        let written = self.write(&kept);
+        if written.is_err() {
+            // Nothing begins. Counted all the same, it would keep the next one from leaving its warning.
+            kept.in_flight = 0;
+        }
+        written
     }
 
     /// The sync succeeded; with `durable_end`, everything below it is durable.

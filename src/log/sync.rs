@@ -156,7 +156,7 @@ impl LogCore {
         if let Err(cause) = self.make_durable(&target) {
             return Err(Refusal::Failed(self.latch(&mut self.writer.lock(), cause)));
         }
-        self.publish_durable(&target);
+        self.publish_durable(&target)?;
         self.metrics.sync_rounds.add(1);
         self.keep_side_files(round, &target)?;
         Ok(target.end)
@@ -178,8 +178,11 @@ impl LogCore {
         Ok(())
     }
 
-    fn publish_durable(&self, target: &Target) {
+    fn publish_durable(&self, target: &Target) -> Result<(), Refusal> {
         let mut writer = self.writer.lock();
+        // A write was undone meanwhile, and its sync failed. The system tells of a failed write-back once, through
+        // whichever sync asks first: this round's success says nothing then.
+        writer.check_open()?;
         let is_done =
             |unsealed: &Unsealed| target.unsealed.iter().any(|done| Arc::ptr_eq(&done.segment, &unsealed.segment));
         writer.unsealed.retain(|unsealed| !is_done(unsealed));
@@ -189,6 +192,7 @@ impl LogCore {
             view.marks = view.marks.checked();
         }
         self.queue.raise(target.end);
+        Ok(())
     }
 
     /// Saves the indexes of what was sealed and, after a roll or a minute, the recovery point. These are conveniences:
@@ -202,18 +206,17 @@ impl LogCore {
             kept = self.keeper.raise_recovery_point(target.end);
             round.point_written = now;
         }
-        match kept.and_then(|()| self.keeper.finish(Some(target.end))) {
-            Ok(()) => Ok(()),
+        match kept {
             Err(failure) if failure.operation == IoOperation::Sync && *failure.path == *self.home.dir => {
-                Err(Refusal::Failed(self.latch(&mut self.writer.lock(), failure)))
+                return Err(Refusal::Failed(self.latch(&mut self.writer.lock(), failure)));
             }
-            Err(_) => {
-                self.metrics.side_file_failures.add(1);
-                // Not in doubt: everything that had to be synced was.
-                let _ = self.keeper.finish(Some(target.end));
-                Ok(())
-            }
+            kept => self.metrics.side_file_failures.add(u64::from(kept.is_err())),
         }
+        // Not in doubt: everything that had to be synced was. If that cannot be written, the next opening writes more
+        // than it need.
+        let finished = self.keeper.finish(Some(target.end));
+        self.metrics.side_file_failures.add(u64::from(finished.is_err()));
+        Ok(())
     }
 }
 
