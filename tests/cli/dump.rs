@@ -23,7 +23,7 @@ fn batches_are_those_of_the_manifest() {
             .as_array()
             .unwrap()
             .iter()
-            .flat_map(|segment| segment["batches"].as_array().unwrap())
+            .flat_map(|segment| segment["entries"].as_array().unwrap())
             .map(|batch| (batch["baseOffset"].as_i64().unwrap(), batch["lastOffset"].as_i64().unwrap()))
             .collect();
         let dumped = lines(&["dump", "--json", path(copy.path())]);
