@@ -81,7 +81,7 @@ impl Follow {
                     self.stalls = 0;
                     self.next = header.next_offset();
                     let file = place.segment.path.clone();
-                    return match place.walk.read(position, &header, &self.limits) {
+                    return match place.walk.read(position, &header, self.limits) {
                         Ok(bytes) => Ok(Some(Followed::Batch { file, position, header, bytes })),
                         Err(InspectError::Corrupt(corruption)) => Ok(Some(Followed::Unread(corruption))),
                         Err(error) => Err(error),

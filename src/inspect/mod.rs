@@ -36,7 +36,7 @@ use std::sync::Arc;
 pub use follow::{Follow, Followed};
 pub use indexes::{IndexEntry, IndexReader};
 pub use report::{Finding, FindingKind, IndexProblem, Report};
-pub use state::StateFiles;
+pub use state::{LastClose, StateFiles};
 pub use verify::VerifyOptions;
 pub use walk::{Item, Limits, SegmentWalk};
 

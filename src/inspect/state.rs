@@ -5,6 +5,19 @@ use crate::log::Left;
 use crate::segment::{FileKind, Home, names};
 use crate::units::Offset;
 
+/// What the clean-shutdown marker says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LastClose {
+    /// There is none: the log is open, its process died, or Kafka alone was here.
+    #[default]
+    Unknown,
+    /// It fits the files: the last close was clean, and nothing changed since.
+    Clean,
+    /// It does not fit the files: somebody else wrote here since.
+    Stale,
+}
+
 /// The state files, as far as they are there. A directory that only Kafka used has none.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -17,10 +30,8 @@ pub struct StateFiles {
     pub durable_end: Option<Offset>,
     /// A sync began and is not known to have succeeded.
     pub in_doubt: bool,
-    /// There is a clean-shutdown marker.
-    pub has_clean_marker: bool,
-    /// The marker fits the files: the last close was clean.
-    pub was_clean: bool,
+    /// How the log was left.
+    pub last_close: LastClose,
     /// Ranges that an opening found unreadable.
     pub damage: Vec<Damage>,
     /// State files that fail their own check.
@@ -30,11 +41,16 @@ pub struct StateFiles {
 }
 
 impl StateFiles {
+    /// Whether the last close was clean, and nothing changed since.
+    pub fn was_clean(&self) -> bool {
+        self.last_close == LastClose::Clean
+    }
+
     pub(super) fn read(home: &Home) -> Result<Self, IoFailure> {
         let left = Left::read(home)?;
         let mut state = Self {
             in_doubt: left.is_in_doubt(),
-            has_clean_marker: left.clean.is_some(),
+            last_close: if left.clean.is_some() { LastClose::Stale } else { LastClose::Unknown },
             // Whoever may not be asked is taken for nobody: this is a hint only.
             in_use: home.fs.is_locked(&home.dir.join(names::LOCK)).unwrap_or(false),
             ..Self::default()
@@ -45,7 +61,9 @@ impl StateFiles {
                 state.restart = point.restart;
                 state.durable_end = Some(left.durable_end(*point));
                 let may_be_clean = !state.in_doubt && point.restart.is_none();
-                state.was_clean = may_be_clean && left.fitting(home, *point)?.is_some();
+                if may_be_clean && left.fitting(home, *point)?.is_some() {
+                    state.last_close = LastClose::Clean;
+                }
             }
             Ok(None) => {}
             Err(corruption) => state.unreadable.push(corruption.clone()),

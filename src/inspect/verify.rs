@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::index_check::{IndexCheck, Verdict, Writer};
 use super::report::{Finding, FindingKind, Report};
-use super::state::StateFiles;
+use super::state::{LastClose, StateFiles};
 use super::walk::{self, Limits};
 use super::{InspectError, PartitionFiles, SegmentInfo};
 use crate::error::{CorruptionKind, InvalidBatch, IoFailure, IoOperation};
@@ -36,7 +36,7 @@ pub struct VerifyOptions {
 
 pub(super) fn verify(home: &Home, files: &PartitionFiles, options: &VerifyOptions) -> Result<Report, InspectError> {
     let state = StateFiles::read(home)?;
-    let report = Report { durable_end: state.durable_end, was_clean: state.was_clean, ..Report::default() };
+    let report = Report { durable_end: state.durable_end, was_clean: state.was_clean(), ..Report::default() };
     let mut verifier = Verifier { home, options, state, report, is_compacted: false, gaps: Vec::new() };
     verifier.look_at_entries()?;
     verifier.look_at_state();
@@ -105,7 +105,7 @@ impl Verifier<'_> {
         if self.state.in_use {
             self.note(dir.clone(), FindingKind::InUse);
         }
-        if self.state.has_clean_marker && !self.state.was_clean {
+        if self.state.last_close == LastClose::Stale {
             self.note(dir.join(names::CLEAN_SHUTDOWN), FindingKind::StaleCleanMarker);
         }
         if self.state.in_doubt {
@@ -168,7 +168,7 @@ impl Verifier<'_> {
         self.report.bytes += scan.file_bytes;
         self.report.batches += scan.batches;
         self.report.log_end = scan.end;
-        let is_closed = segment.next_base.is_some() || self.state.was_clean;
+        let is_closed = segment.next_base.is_some() || self.state.was_clean();
         Ok(Some(Walked { scan, verdict: check.finish(is_closed)? }))
     }
 
@@ -179,7 +179,7 @@ impl Verifier<'_> {
         header: &BatchHeader,
         window: &mut Window,
     ) -> io::Result<()> {
-        let limits = &self.options.limits;
+        let limits = self.options.limits;
         let outcome = match walk::check_size(header, limits) {
             Err(over) => Err(over),
             Ok(()) if header.size as usize <= Window::need_max() => {
@@ -243,14 +243,18 @@ impl Verifier<'_> {
 
     fn judge_index(&mut self, segment: &SegmentInfo, walked: Walked) {
         let Walked { scan, verdict } = walked;
-        if !scan.holes.is_empty() {
+        let is_cut_short = match segment.next_base {
+            Some(next) => scan.stop.is_some() && scan.end < next,
+            None => self.state.durable_end.is_some_and(|durable_end| scan.end < durable_end),
+        };
+        if is_cut_short || !scan.holes.is_empty() {
             // The entries are those of the whole log, and cannot be held against what is left of it.
             return;
         }
         let is_settled = match (segment.next_base, self.state.recovery_point) {
             // One that was rolled when all of it was synced is covered before its index is written.
-            (Some(next), Some(point)) => next < point || self.state.was_clean,
-            (None, _) => self.state.was_clean,
+            (Some(next), Some(point)) => next < point || self.state.was_clean(),
+            (None, _) => self.state.was_clean(),
             // Kafka finishes the index when it rolls.
             (Some(_), None) => true,
         };
@@ -298,7 +302,7 @@ impl Verifier<'_> {
 }
 
 /// The records of a batch whose checksum is right, decompressed.
-fn check_records(bytes: &[u8], limits: &Limits) -> Result<(), InvalidBatch> {
+fn check_records(bytes: &[u8], limits: Limits) -> Result<(), InvalidBatch> {
     let view = BatchView::parse(bytes, u32::MAX)?;
     let body = view.body(limits.decompressed_bytes_max)?;
     body.records().try_for_each(|record| record.map(drop))

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::{InspectError, SegmentInfo};
 use crate::error::{Corruption, CorruptionKind, InvalidBatch, IoFailure, IoOperation};
 use crate::fs::File;
+use crate::record::layout::LENGTH_OVERHEAD;
 use crate::record::{BatchHeader, HEADER_BYTES};
 use crate::segment::scan::{ScanTask, Scanner, Stop};
 use crate::segment::window::Window;
@@ -121,7 +122,7 @@ impl SegmentWalk {
         &mut self,
         position: FilePosition,
         header: &BatchHeader,
-        limits: &Limits,
+        limits: Limits,
     ) -> Result<Vec<u8>, InspectError> {
         let corrupt = |kind: InvalidBatch| Corruption { file: self.path.clone(), at: position, kind: kind.into() };
         check_size(header, limits).map_err(corrupt)?;
@@ -179,15 +180,15 @@ impl Iterator for SegmentWalk {
 
 impl FusedIterator for SegmentWalk {}
 
-pub(super) fn check_size(header: &BatchHeader, limits: &Limits) -> Result<(), InvalidBatch> {
+pub(super) fn check_size(header: &BatchHeader, limits: Limits) -> Result<(), InvalidBatch> {
     if header.size <= limits.batch_bytes_max {
         return Ok(());
     }
-    let length = |size: u32| i32::try_from(size.saturating_sub(12)).unwrap_or(i32::MAX);
+    let length = |size: usize| i32::try_from(size.saturating_sub(LENGTH_OVERHEAD)).unwrap_or(i32::MAX);
     Err(InvalidBatch::Length {
-        batch_length: length(header.size),
-        min: length(HEADER_BYTES as u32),
-        max: length(limits.batch_bytes_max),
+        batch_length: length(header.size as usize),
+        min: length(HEADER_BYTES),
+        max: length(limits.batch_bytes_max as usize),
     })
 }
 

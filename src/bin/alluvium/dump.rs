@@ -16,6 +16,7 @@ use crate::cat::record_object;
 use crate::output::{bytes, readable};
 
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line, and they combine")]
 pub(crate) struct Args {
     /// Directory of the partition.
     dir: PathBuf,
@@ -68,7 +69,7 @@ impl<W: Write> Dump<'_, W> {
             return Ok(self.line(&object)?);
         }
         let offset = |offset: Option<Offset>| offset.map_or_else(|| "unknown".to_owned(), |offset| offset.to_string());
-        let close = if state.was_clean { "clean" } else { "not known to be clean" };
+        let close = if state.was_clean() { "clean" } else { "not known to be clean" };
         let (point, durable) = (offset(state.recovery_point), offset(state.durable_end));
         writeln!(self.out, "state    recovery point {point}, durable end {durable}, last close {close}")?;
         if state.in_use {
@@ -203,7 +204,7 @@ impl<W: Write> Dump<'_, W> {
 
     fn records(&mut self, walk: &mut SegmentWalk, position: FilePosition, header: &BatchHeader) -> Done {
         let limits = Limits::default();
-        let bytes = match walk.read(position, header, &limits) {
+        let bytes = match walk.read(position, header, limits) {
             Err(InspectError::Corrupt(corruption)) => return self.bad_records(position, header, &corruption),
             bytes => bytes?,
         };
@@ -318,7 +319,7 @@ fn state_object(state: &StateFiles) -> Value {
     json!({
         "type": "state", "recovery_point": state.recovery_point.map(Offset::value),
         "durable_end": state.durable_end.map(Offset::value), "restart": state.restart.map(Offset::value),
-        "in_doubt": state.in_doubt, "was_clean": state.was_clean, "in_use": state.in_use,
+        "in_doubt": state.in_doubt, "was_clean": state.was_clean(), "in_use": state.in_use,
         "damage": damage.collect::<Vec<_>>(), "unreadable": unreadable.collect::<Vec<_>>(),
     })
 }

@@ -27,9 +27,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let report = PartitionFiles::open(&args.dir)?.verify(&options)?;
     let out = BufWriter::new(io::stdout().lock());
     if args.json {
-        print_json(out, &report)?
+        print_json(out, &report)?;
     } else {
-        print_text(out, &report)?
+        print_text(out, &report)?;
     }
     Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

@@ -217,12 +217,13 @@ impl Partition {
         drop(flusher);
         let end = log.log_end();
         let closed = log.close();
-        let durable = closed.is_ok().then(|| format!("durable {} {end}\n", self.name)).unwrap_or_default();
-        bench.journal.say(&format!("# close-end\n{durable}"))?;
-        if let Err(error) = closed {
-            bench.journal.say(&format!("# close failed: {error}\n"))?;
-        }
-        Ok(())
+        bench.journal.say("# close-end\n")?;
+        let said = match closed {
+            Ok(()) => format!("durable {} {end}\n", self.name),
+            // Opening it again judges what is left.
+            Err(error) => format!("# close failed on {}: {error}\n", self.name),
+        };
+        Ok(bench.journal.say(&said)?)
     }
 
     fn meet_append(&mut self, bench: &mut Bench, error: &AppendError) -> Step {
