@@ -152,7 +152,8 @@ impl Verifier<'_> {
             None => Writer::Kafka,
         };
         let mut check = IndexCheck::open(self.home, segment.base, segment.log_bytes, writer)?;
-        let task = ScanTask { base: segment.base, next_base: segment.next_base, durable_below, interval_bytes: 0 };
+        let (base, next_base) = (segment.base, segment.next_base);
+        let task = ScanTask { base, next_base, durable_below, interval_bytes: 0, may_have_gaps: true };
         let mut expected = segment.base;
         let scan = scan::scan_each(Arc::clone(&file), task, |position, header, window| {
             check.observe(header, position);

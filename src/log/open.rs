@@ -207,8 +207,7 @@ impl Opening {
     }
 
     fn unjudged(&self, left: &Left, point: Option<RecoveryPoint>, report: &mut RecoveryReport) -> Unjudged {
-        let options =
-            SegmentOptions { interval_bytes: self.config.index_interval_bytes, read_mode: self.config.read_mode };
+        let options = SegmentOptions::of(&self.config);
         Unjudged {
             home: self.home.clone(),
             options,

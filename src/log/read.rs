@@ -7,8 +7,8 @@ use super::PartitionLog;
 use super::view::LogView;
 use crate::error::{Corruption, CorruptionKind, Damage, IoFailure, IoOperation, ReadError};
 use crate::fs::{self, File};
-use crate::record::BatchView;
-use crate::segment::{Located, Segment, StretchLimits};
+use crate::record::{BatchHeader, BatchView};
+use crate::segment::{Extent, Located, Segment, StretchLimits};
 use crate::units::{FilePosition, Offset, TimestampMs};
 
 /// Up to which mark a read sees.
@@ -220,21 +220,36 @@ impl FetchedBatches {
     /// The batches in order. Checksums are checked on demand: [`BatchView::verify_crc`]. An error names file and
     /// position and ends the iteration.
     pub fn iter(&self) -> impl Iterator<Item = Result<BatchView<'_>, Corruption>> {
-        let mut at = 0;
+        let (mut at, mut expected) = (0, None);
         std::iter::from_fn(move || {
             let rest = self.bytes.get(at..).filter(|rest| !rest.is_empty())?;
-            match BatchView::parse(rest, i32::MAX as u32) {
+            match self.placed_batch(rest, expected) {
                 Ok(batch) => {
                     at += batch.bytes().len();
+                    expected = Some(batch.header().next_offset());
                     Some(Ok(batch))
                 }
-                Err(cause) => {
-                    let corruption = self.corruption(at, cause.into());
+                Err(kind) => {
+                    let corruption = self.corruption(at, kind);
                     at = self.bytes.len();
                     Some(Err(corruption))
                 }
             }
         })
+    }
+
+    /// The first batch of `rest`, if its offset fits what is before and behind it: no checksum covers the offset.
+    fn placed_batch<'a>(&self, rest: &'a [u8], expected: Option<Offset>) -> Result<BatchView<'a>, CorruptionKind> {
+        let batch = BatchView::parse(rest, i32::MAX as u32)?;
+        let header = batch.header();
+        let Some(expected) = expected.filter(|expected| *expected != header.base_offset) else { return Ok(batch) };
+        let behind = rest.get(batch.bytes().len()..).unwrap_or_default();
+        let behind = BatchHeader::parse(behind, i32::MAX as u32);
+        let is_contradicted = behind.is_ok_and(|behind| behind.base_offset < header.next_offset());
+        if header.base_offset < expected || is_contradicted {
+            return Err(CorruptionKind::OffsetOrder { expected, found: header.base_offset.value() });
+        }
+        Ok(batch)
     }
 
     fn corruption(&self, at: usize, kind: CorruptionKind) -> Corruption {
@@ -330,9 +345,9 @@ impl PartitionLog {
         min_one_batch: bool,
     ) -> Result<(Option<FileSlice>, Option<Offset>, bool), ReadError> {
         let Some(segment) = view.segments.get(at) else { return Ok((None, None, false)) };
-        let bound = view.bound_of(at)?;
-        let next_base = view.segments.get(at + 1).map(|next| next.base());
-        match segment.locate(offset, bound)? {
+        let extent = view.extent_of(at)?;
+        let Extent { bytes: bound, next_base } = extent;
+        match segment.locate(offset, extent)? {
             Located::Hole(hole) => Err(ReadError::Damaged(Box::new(segment.damage(hole)))),
             Located::End => {
                 let next_base = next_base.filter(|base| *base > offset);
@@ -346,7 +361,7 @@ impl PartitionLog {
                 Ok((None, Some(next_base.unwrap_or(offset)), true))
             }
             Located::At { position, header } => {
-                let limits = StretchLimits { bound, bytes_max, upper, min_one_batch };
+                let limits = StretchLimits { extent, bytes_max, upper, min_one_batch };
                 let stretch = segment.stretch(position, &header, limits)?;
                 if stretch.end == stretch.start {
                     return Ok((None, None, false));
@@ -381,8 +396,8 @@ impl PartitionLog {
                 if is_indexed && segment.largest_timestamp()?.is_none_or(|largest| largest < timestamp) {
                     continue;
                 }
-                let bound = view.bound_of(at)?;
-                let found = segment.search_timestamp(timestamp, view.marks.log_start, bound, decompressed_max)?;
+                let extent = view.extent_of(at)?;
+                let found = segment.search_timestamp(timestamp, view.marks.log_start, extent, decompressed_max)?;
                 if let Some((timestamp, offset)) = found {
                     return Ok(Some(TimestampOffset { offset, timestamp }));
                 }

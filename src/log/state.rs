@@ -215,9 +215,8 @@ fn decode_damage(payload: &[u8]) -> Result<DamageList, SmallFileFault> {
         let base = fields.offset()?;
         let (from, to) = (fields.u64()?, fields.u64()?);
         let (first, end) = (fields.offset()?, fields.offset()?);
-        // Garbage between two batches takes no offsets, and a missing file no bytes; a hole of neither is nothing.
-        let is_nothing = from == to && first == end;
-        if from > to || first > end || first < base || is_nothing {
+        // Bytes can be bad without a record being lost with them, and records be missing without bytes.
+        if from > to || first > end || (from == to && first == end) || first < base {
             return Err(SmallFileFault::Field);
         }
         let cause = (from < to).then_some(CorruptionKind::FoundEarlier);

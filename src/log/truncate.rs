@@ -90,8 +90,8 @@ impl Cut {
     fn plan(view: &super::view::LogView, offset: Offset) -> Result<Self, ChangeError> {
         let at = view.segment_of(offset);
         let old = view.segments.get(at).cloned().ok_or(ChangeError::Closed)?;
-        let bound = view.bound_of(at)?;
-        let (kept, end) = old.cut_point(offset, bound)?;
+        let extent = view.extent_of(at)?;
+        let (kept, end) = old.cut_point(offset, extent)?;
         let mut index = old.index_copy()?;
         index.offsets.truncate_at(kept);
         index.times.truncate_to(old.base(), end);
