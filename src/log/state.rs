@@ -186,6 +186,10 @@ pub(crate) fn write_damage(fs: &dyn FileSystem, dir: &Path, list: &DamageList) -
     if list.is_empty() {
         return remove_durably(fs, dir, names::DAMAGE).map(drop);
     }
+    replace_small_file(fs, dir, names::DAMAGE, &DAMAGE.encode(&encode_damage(list)))
+}
+
+fn encode_damage(list: &DamageList) -> Vec<u8> {
     let mut payload = Vec::with_capacity(4 + 40 * list.len());
     payload.extend_from_slice(&u32::try_from(list.len()).unwrap_or(u32::MAX).to_be_bytes());
     for (base, hole) in list {
@@ -195,7 +199,7 @@ pub(crate) fn write_damage(fs: &dyn FileSystem, dir: &Path, list: &DamageList) -
         payload.extend_from_slice(&hole.offsets.start.value().to_be_bytes());
         payload.extend_from_slice(&hole.offsets.end.value().to_be_bytes());
     }
-    replace_small_file(fs, dir, names::DAMAGE, &DAMAGE.encode(&payload))
+    payload
 }
 
 /// Reads the list; empty without a file. The inner error is for bytes that are wrong.
@@ -471,5 +475,13 @@ mod tests {
         }
         assert_eq!(decode_damage(&payload), Err(SmallFileFault::Field));
         assert_eq!(decode_damage(&u32::MAX.to_be_bytes()), Err(SmallFileFault::Length));
+    }
+
+    /// Found by fuzzing directories: such a hole was written and then refused, and with it all that was known.
+    #[test]
+    fn a_hole_may_lie_between_two_offsets() {
+        let hole = Hole { bytes: 10..50, offsets: at(5)..at(5), cause: Some(CorruptionKind::FoundEarlier) };
+        let list = vec![(at(0), hole)];
+        assert_eq!(decode_damage(&encode_damage(&list)), Ok(list));
     }
 }
