@@ -65,6 +65,7 @@ impl LogCore {
             active_base: writer.active.base(),
             active_bytes: writer.position,
             newest_epoch: writer.newest_epoch,
+            index_checksum: writer.active.index_checksum(),
         };
         marker.write(&*self.home.fs, &self.home.dir)
     }

@@ -180,7 +180,7 @@ impl Fetched {
             origins.push((at, slice.clone()));
             at += usize::try_from(slice.len).unwrap_or_default();
         }
-        Ok(FetchedBatches { bytes: self.read()?, origins })
+        Ok(FetchedBatches { bytes: self.read()?, origins, next: self.next })
     }
 
     /// Where to read next: the offset after the last batch, or the offset asked for when there is none.
@@ -209,6 +209,8 @@ pub struct FetchedBatches {
     bytes: Vec<u8>,
     /// For each slice: where its bytes start here, and the slice.
     origins: Vec<(usize, FileSlice)>,
+    /// Where to read next, as far as it was known when the slices were made: no batch reaches past it.
+    next: Option<Offset>,
 }
 
 impl FetchedBatches {
@@ -242,11 +244,12 @@ impl FetchedBatches {
     fn placed_batch<'a>(&self, rest: &'a [u8], expected: Option<Offset>) -> Result<BatchView<'a>, CorruptionKind> {
         let batch = BatchView::parse(rest, i32::MAX as u32)?;
         let header = batch.header();
-        let Some(expected) = expected.filter(|expected| *expected != header.base_offset) else { return Ok(batch) };
-        let behind = rest.get(batch.bytes().len()..).unwrap_or_default();
-        let behind = BatchHeader::parse(behind, i32::MAX as u32);
-        let is_contradicted = behind.is_ok_and(|behind| behind.base_offset < header.next_offset());
-        if header.base_offset < expected || is_contradicted {
+        let expected = expected.unwrap_or(header.base_offset);
+        // Parsed once more when its turn comes, but only where offsets leave a gap.
+        let parse_behind = |rest: &[u8]| BatchHeader::parse(rest, i32::MAX as u32).ok();
+        let behind = rest.get(batch.bytes().len()..).filter(|_| header.base_offset > expected).and_then(parse_behind);
+        let behind = behind.map(|behind| behind.base_offset).or(self.next);
+        if header.base_offset < expected || behind.is_some_and(|behind| header.next_offset() > behind) {
             return Err(CorruptionKind::OffsetOrder { expected, found: header.base_offset.value() });
         }
         Ok(batch)
@@ -346,19 +349,16 @@ impl PartitionLog {
     ) -> Result<(Option<FileSlice>, Option<Offset>, bool), ReadError> {
         let Some(segment) = view.segments.get(at) else { return Ok((None, None, false)) };
         let extent = view.extent_of(at)?;
-        let Extent { bytes: bound, next_base } = extent;
+        let Extent { bytes: bound, end } = extent;
         match segment.locate(offset, extent)? {
             Located::Hole(hole) => Err(ReadError::Damaged(Box::new(segment.damage(hole)))),
             Located::End => {
-                let next_base = next_base.filter(|base| *base > offset);
-                if let Some(base) = next_base
-                    && !self.core.config.read().cleanup_policy.compacts()
-                {
+                if end > offset && !self.core.config.read().cleanup_policy.compacts() {
                     // A hole between segments is never joined silently, unless cleaning makes holes.
-                    let damage = missing(segment, bound, offset, base);
+                    let damage = missing(segment, bound, offset, end);
                     return Err(ReadError::Damaged(Box::new(damage)));
                 }
-                Ok((None, Some(next_base.unwrap_or(offset)), true))
+                Ok((None, Some(end.max(offset)), true))
             }
             Located::At { position, header } => {
                 let limits = StretchLimits { extent, bytes_max, upper, min_one_batch };
@@ -369,12 +369,10 @@ impl PartitionLog {
                 let (position, len) = (stretch.start, stretch.end - stretch.start);
                 let file = segment.file()?;
                 let slice = FileSlice { segment: Arc::clone(segment), file, position, len };
-                let next = stretch.next_offset.or(next_base.filter(|_| stretch.end == bound));
                 // What the segment lacks at its end is met by a read of its own, and never skipped.
-                let lacks = |base: Offset| next.is_none_or(|next| next < base);
                 let is_hole = !self.core.config.read().cleanup_policy.compacts() || segment.ends_in_hole();
-                let goes_on = stretch.end == bound && !(is_hole && next_base.is_some_and(lacks));
-                Ok((Some(slice), next, goes_on))
+                let is_complete = stretch.next_offset.is_some_and(|next| next >= end);
+                Ok((Some(slice), stretch.next_offset, stretch.end == bound && (is_complete || !is_hole)))
             }
         }
     }

@@ -78,7 +78,7 @@ impl Unjudged {
         let file = self.home.open(&path, OpenMode::ReadWrite)?;
         let segment = self.trusted_segment(marker.active_base, &entries);
         segment.set_file(Arc::clone(&file));
-        let Some(index) = load_active_index(&segment, marker.active_bytes)? else { return Ok(None) };
+        let Some(index) = load_active_index(&segment, marker)? else { return Ok(None) };
         let cursor = match segment.resume_cursor(&index, marker.active_bytes) {
             Ok(cursor) => cursor,
             Err(ReadError::Io(failure)) => return Err(failure.into()),
@@ -221,7 +221,10 @@ impl Unjudged {
     pub(super) fn empty_logs(&self) -> Result<Vec<Offset>, IoFailure> {
         let durable_end = self.restart.or(self.durable_end).unwrap_or_default();
         let mut empty = Vec::new();
-        for base in live_logs(&self.home.list()?).into_iter().filter(|base| *base < durable_end) {
+        // One that is known to have lost its records is what remembers them.
+        let is_known = |base: &Offset| self.known_damage.iter().any(|(at, _)| at == base);
+        let below = |base: &Offset| *base < durable_end && !is_known(base);
+        for base in live_logs(&self.home.list()?).into_iter().filter(below) {
             let path = self.home.path(base, FileKind::Log);
             let found = self.home.fs.metadata(&path).map_err(|e| IoFailure::new(IoOperation::List, path, e))?;
             if found.len == 0 {
@@ -470,18 +473,22 @@ fn has_index(entries: &[DirEntry], base: Offset) -> bool {
     })
 }
 
-/// The index of a segment that was closed while active, without the entry that closing added.
-fn load_active_index(segment: &Segment, log_bytes: u64) -> Result<Option<SegmentIndex>, OpenError> {
+/// The index of a segment that was closed while active, without the entry that closing added. `None` when it is not what
+/// the marker vouches for.
+fn load_active_index(segment: &Segment, marker: &CleanShutdown) -> Result<Option<SegmentIndex>, OpenError> {
     let (Some(offsets), Some(times)) =
         (segment.read_sidecar(FileKind::Index)?, segment.read_sidecar(FileKind::TimeIndex)?)
     else {
         return Ok(None);
     };
-    let (Ok(offsets), Ok(mut times)) = (OffsetIndex::decode(&offsets, log_bytes), TimeIndex::decode(&times)) else {
+    let offsets = OffsetIndex::decode(&offsets, marker.active_bytes);
+    let (Ok(offsets), Ok(times)) = (offsets, TimeIndex::decode(&times)) else { return Ok(None) };
+    let mut index = SegmentIndex { offsets, times };
+    if index.checksum() != marker.index_checksum {
         return Ok(None);
-    };
-    times.pop_closing_entry(offsets.last().map(|entry| entry.last));
-    Ok(Some(SegmentIndex { offsets, times }))
+    }
+    index.times.pop_closing_entry(index.offsets.last().map(|entry| entry.last));
+    Ok(Some(index))
 }
 
 /// Reads and writes back `from..to`.

@@ -44,10 +44,9 @@ impl LogView {
 
     /// What readers may see of the segment at `at`.
     pub(crate) fn extent_of(&self, at: usize) -> Result<Extent, crate::error::IoFailure> {
-        let next_base = self.segments.get(at + 1).map(|next| next.base());
-        match self.segments.get(at) {
-            Some(segment) if next_base.is_some() => Ok(Extent { bytes: segment.bytes()?, next_base }),
-            _ => Ok(Extent { bytes: self.active_bytes, next_base: None }),
+        match (self.segments.get(at), self.segments.get(at + 1)) {
+            (Some(segment), Some(next)) => Ok(Extent { bytes: segment.bytes()?, end: next.base() }),
+            _ => Ok(Extent { bytes: self.active_bytes, end: self.marks.log_end }),
         }
     }
 }

@@ -197,6 +197,11 @@ impl Segment {
         index.as_ref().map_or((0, 0), |index| (index.offsets.entries().len(), index.times.entries().len()))
     }
 
+    /// CRC-32 over the index, as far as it is in memory.
+    pub(crate) fn index_checksum(&self) -> u32 {
+        self.index.read().as_ref().map_or(0, SegmentIndex::checksum)
+    }
+
     /// A copy of the index, loaded or rebuilt if need be.
     pub(crate) fn index_copy(&self) -> Result<SegmentIndex, ReadError> {
         self.with_index(Clone::clone)
@@ -253,8 +258,8 @@ impl Segment {
 
     /// The segment's files contradict one another: drops the index and looks at every byte of the log, which tells a
     /// lying index from damage.
-    pub(crate) fn judge_again(&self, next_base: Option<Offset>) -> Result<(), IoFailure> {
-        let index = self.rebuild_index(next_base)?;
+    pub(crate) fn judge_again(&self, end: Offset) -> Result<(), IoFailure> {
+        let index = self.rebuild_index(Some(end))?;
         self.put_index(index);
         Ok(())
     }

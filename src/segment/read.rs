@@ -42,8 +42,8 @@ pub(crate) struct Stretch {
 pub(crate) struct Extent {
     /// Bytes that are published.
     pub(crate) bytes: u64,
-    /// Where the next segment begins.
-    pub(crate) next_base: Option<Offset>,
+    /// Where the next segment begins or, after the active one, the log ends: no batch reaches past it.
+    pub(crate) end: Offset,
 }
 
 /// Limits of a stretch.
@@ -65,7 +65,7 @@ impl Segment {
         match self.locate_in(offset, extent) {
             // An index is no evidence: only what the log itself says counts as damage. The active one is ours alone.
             Err(ReadError::Corrupt(_)) if self.is_sealed() => {
-                self.judge_again(extent.next_base)?;
+                self.judge_again(extent.end)?;
                 self.locate_in(offset, extent)
             }
             located => located,
@@ -75,7 +75,7 @@ impl Segment {
     fn locate_in(&self, offset: Offset, extent: Extent) -> Result<Located<'_>, ReadError> {
         let located = self.locate_by_index(offset, extent.bytes)?;
         match &located {
-            Located::At { position, header } if extent.next_base.is_some_and(|next| header.next_offset() > next) => {
+            Located::At { position, header } if header.next_offset() > extent.end => {
                 Err(self.offset_order(*position, offset, header).into())
             }
             _ => Ok(located),
@@ -93,24 +93,26 @@ impl Segment {
             && self.holes().is_empty()
         {
             let header = self.header_at(u64::from(entry.position), bound)?;
-            if header.base_offset <= offset && offset <= header.last_offset() {
+            let is_entrys = entry.last.absolute(self.base) == Some(header.last_offset());
+            if is_entrys && header.base_offset <= offset && offset <= header.last_offset() {
                 return Ok(Located::At { position: u64::from(entry.position), header });
             }
         }
-        let Some(entry) = before else { return self.walk_to(offset, 0, bound) };
-        let start = u64::from(entry.position);
-        if start < bound && self.hole_at(start).is_none() {
-            // An entry that points too far would skip records without a word.
-            let header = self.header_at(start, bound)?;
-            if !self.is_entry_of(entry, &header) {
-                return Err(self.offset_order(start, offset, &header).into());
-            }
-        }
-        self.walk_to(offset, start, bound)
+        let Some(entry) = before else { return self.walk_to(offset, 0, None, bound) };
+        // An entry that points too far would skip records without a word.
+        let named = entry.last.absolute(self.base).unwrap_or(self.base);
+        self.walk_to(offset, u64::from(entry.position), Some(named), bound)
     }
 
-    /// Goes from batch to batch, from `position` on, to the one with `offset`.
-    fn walk_to(&self, offset: Offset, mut position: u64, bound: u64) -> Result<Located<'_>, ReadError> {
+    /// Goes from batch to batch, from `position` on, to the one with `offset`. The index `named` the last offset of the
+    /// first batch (or, as Kafka writes it, of several that were appended together).
+    fn walk_to(
+        &self,
+        offset: Offset,
+        mut position: u64,
+        mut named: Option<Offset>,
+        bound: u64,
+    ) -> Result<Located<'_>, ReadError> {
         // Where the index led to is what the index says; from then on each batch follows from the one before.
         let mut expected = (position == 0).then_some(self.base);
         loop {
@@ -119,7 +121,7 @@ impl Segment {
                     return Ok(if offset < hole.offsets.end { Located::Hole(hole) } else { Located::End });
                 }
                 position = hole.bytes.end;
-                expected = Some(hole.offsets.end);
+                (expected, named) = (Some(hole.offsets.end), None);
                 continue;
             }
             if position >= bound {
@@ -127,11 +129,13 @@ impl Segment {
             }
             let header = self.header_at(position, bound)?;
             self.check_order(&header, expected, position)?;
-            if expected.is_some_and(|expected| header.base_offset > expected)
-                && self.is_misplaced(&header, position, bound)
+            let leaves_gap = expected.is_some_and(|expected| header.base_offset > expected);
+            if named.is_some_and(|named| header.last_offset() > named)
+                || leaves_gap && self.is_misplaced(&header, position, bound)
             {
                 return Err(self.offset_order(position, expected.unwrap_or(self.base), &header).into());
             }
+            named = named.filter(|named| header.last_offset() < *named);
             if header.last_offset() >= offset {
                 // Gaps between batches are legal in compacted logs: the first batch past the offset is the answer.
                 return Ok(Located::At { position, header });
@@ -204,16 +208,27 @@ impl Segment {
 
     /// The whole batches from the one at `start` on that fit the limits.
     pub(crate) fn stretch(&self, start: u64, first: &BatchHeader, limits: StretchLimits) -> Result<Stretch, ReadError> {
-        match self.stretch_by_index(start, first, limits) {
-            Err(ReadError::Corrupt(_)) if self.is_sealed() => {
-                self.judge_again(limits.extent.next_base)?;
-                self.stretch_by_index(start, first, limits)
+        let jump = |limit| self.with_index(|index| index.offsets.starting_by(limit, self.base, limits.upper));
+        match self.stretch_by(start, first, limits, jump) {
+            Err(ReadError::Corrupt(_)) => {
+                if self.is_sealed() {
+                    self.judge_again(limits.extent.end)?;
+                }
+                // Where the index led is damaged, or not what it said. What lies before that is good.
+                self.stretch_by(start, first, limits, |_| Ok(None))
             }
             stretch => stretch,
         }
     }
 
-    fn stretch_by_index(&self, start: u64, first: &BatchHeader, limits: StretchLimits) -> Result<Stretch, ReadError> {
+    /// `jump` names the last batch that starts at most at a position, so that those before it need no look.
+    fn stretch_by(
+        &self,
+        start: u64,
+        first: &BatchHeader,
+        limits: StretchLimits,
+        jump: impl FnOnce(u64) -> Result<Option<OffsetEntry>, ReadError>,
+    ) -> Result<Stretch, ReadError> {
         let empty = Stretch { start, end: start, next_offset: None };
         let first_end = start + u64::from(first.size);
         let first_fits = u64::from(first.size) <= limits.bytes_max || limits.min_one_batch;
@@ -226,12 +241,11 @@ impl Segment {
         let limit = start.saturating_add(limits.bytes_max).min(bound);
         let mut end = first_end;
         let mut next_offset = first.next_offset();
-        let jump = self.with_index(|index| index.offsets.starting_by(limit, self.base, limits.upper))?;
         let mut landed = None;
-        if let Some(entry) = jump.filter(|entry| u64::from(entry.position) > end) {
+        if let Some(entry) = jump(limit)?.filter(|entry| u64::from(entry.position) > end) {
             let header = self.header_at(u64::from(entry.position), bound)?;
             // A stretch that ends inside a batch would be worse than a short one.
-            if !self.is_entry_of(entry, &header) {
+            if !self.is_entry_of(entry, &header) || header.base_offset < first.next_offset() {
                 return Err(self.offset_order(u64::from(entry.position), first.next_offset(), &header).into());
             }
             end = u64::from(entry.position);
@@ -248,7 +262,7 @@ impl Segment {
             if batch_end > limit || header.last_offset() >= limits.upper {
                 break;
             }
-            let is_past = limits.extent.next_base.is_some_and(|next| header.next_offset() > next);
+            let is_past = header.next_offset() > limits.extent.end;
             let leaves_gap = header.base_offset > next_offset;
             if is_past || header.base_offset < next_offset || leaves_gap && self.is_misplaced(&header, end, bound) {
                 break;
@@ -263,7 +277,7 @@ impl Segment {
     pub(crate) fn cut_point(&self, offset: Offset, extent: Extent) -> Result<(u64, Offset), ReadError> {
         match self.cut_point_by_index(offset, extent.bytes) {
             Err(ReadError::Corrupt(_)) if self.is_sealed() => {
-                self.judge_again(extent.next_base)?;
+                self.judge_again(extent.end)?;
                 self.cut_point_by_index(offset, extent.bytes)
             }
             found => found,
@@ -365,7 +379,7 @@ impl Segment {
     ) -> Result<Option<(TimestampMs, Offset)>, ReadError> {
         match self.search_timestamp_from(target, from, extent, decompressed_max) {
             Err(ReadError::Corrupt(_)) if self.is_sealed() => {
-                self.judge_again(extent.next_base)?;
+                self.judge_again(extent.end)?;
                 self.search_timestamp_from(target, from, extent, decompressed_max)
             }
             found => found,

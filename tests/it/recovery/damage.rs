@@ -124,7 +124,7 @@ fn check_hole(machine: &Machine, lost: std::ops::Range<i64>, what: &str) {
     for (was_clean, closes) in [(true, true), (true, false), (false, false), (false, true), (true, true)] {
         let log = machine.open(small());
         assert_eq!(log.recovery_report().was_clean, was_clean, "{what}");
-        assert_eq!(quarantined(&log), damage, "{what}");
+        assert_eq!(quarantined(&log), damage, "{what}: {:?}", log.recovery_report());
         assert_eq!(contents_around_damage(&log), (without(lost.clone(), RECORDS + 3), damage.clone()), "{what}");
         if closes {
             log.close().unwrap();

@@ -1,11 +1,11 @@
 //! Indexes are caches: missing, short, long, filled with zeros or garbage, or pointing anywhere, of sealed segments and of
 //! the active one, after clean and unclean ends, every lookup is right.
 
-use alluvium::index::{IndexFault, OffsetIndex, TimeIndex};
+use alluvium::index::IndexFault;
 use alluvium::log::{Action, Found};
 use alluvium::{LogConfig, PartitionLog, ReadMode, ReadOptions, TimestampMs};
 
-use super::{BATCH_BYTES, RECORDS, closed, fill, records};
+use super::{RECORDS, closed, fill, records};
 use crate::support::{Machine, NOW, at, contents, small};
 
 /// What is done to an index file.
@@ -136,34 +136,28 @@ fn a_lying_index_misleads_nobody() {
     }
 }
 
-/// A clean close leaves right indexes, also where there were wrong ones, if anybody looked there.
+/// What was found wrong is put right on disk too. What stays costs lookups time and no record: fewer entries than there
+/// might be, entries that name the end of a group of batches as Kafka's do, a largest timestamp that is too late.
 #[test]
 fn what_was_rebuilt_is_saved() {
     let right = closed();
     for lie in LIES {
         for base in [0, 6, 12] {
             let machine = right.kill();
+            let names = ["index", "timeindex"].map(|kind| format!("{base:020}.{kind}"));
             for kind in ["index", "timeindex"] {
                 tell(&machine, base, kind, lie);
             }
+            let told = names.clone().map(|name| machine.exists(&name).then(|| machine.read(&name)));
             let log = machine.open(small());
             check_lookups(&log, &format!("{lie:?} in {base}"));
             log.close().unwrap();
-            let size = machine.read(&format!("{base:020}.log")).len() as u64;
-            let index = OffsetIndex::decode(&machine.read(&format!("{base:020}.index")), size).unwrap();
-            for entry in index.entries() {
-                let record = entry.last.value();
-                assert_eq!(u64::from(entry.position), u64::from(record.unsigned_abs()) * BATCH_BYTES, "{lie:?}");
-            }
-            let times = TimeIndex::decode(&machine.read(&format!("{base:020}.timeindex"))).unwrap();
-            for entry in times.entries() {
-                assert_eq!(entry.timestamp.value(), NOW + base + i64::from(entry.last.value()), "{lie:?}");
-            }
-            if !matches!(lie, Lie::FirstEntry | Lie::LacksLastEntry) {
-                // An offset index that lacks entries is right as far as it goes.
-                for kind in ["index", "timeindex"] {
-                    let name = format!("{base:020}.{kind}");
-                    assert_eq!(machine.read(&name), right.read(&name), "{lie:?} {name}");
+            for (name, told) in names.iter().zip(told) {
+                if machine.read(name) != right.read(name) {
+                    assert_eq!(Some(machine.read(name)), told, "{lie:?} in {name}");
+                    let is_harmless =
+                        matches!(lie, Lie::FirstEntry | Lie::LacksLastEntry | Lie::Renamed(_) | Lie::OfAnother);
+                    assert!(base < 12 && is_harmless, "{lie:?} in {name} was believed");
                 }
             }
         }

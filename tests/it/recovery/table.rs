@@ -332,6 +332,21 @@ fn l5_an_index_without_its_log_is_removed() {
     assert_settled(&machine.kill(), &small());
 }
 
+/// What a crash left of a removed segment would hide the records of the segment that has its offsets.
+#[test]
+fn l6_an_empty_log_below_the_recovery_point_is_removed() {
+    for base in [3, 8, 11, 13] {
+        let machine = killed(RECORDS);
+        machine.write(&name(base, "log"), b"");
+        let log = machine.open(small());
+        assert_eq!(findings(&log), [(Found::EmptyLog, Action::Remove)]);
+        assert!(!machine.exists(&name(base, "log")));
+        assert_eq!(contents(&log), records(0..RECORDS));
+        drop(log);
+        assert_settled(&machine.kill(), &small());
+    }
+}
+
 #[test]
 fn s1_zeros_behind_the_last_batch_are_cut_off() {
     for (durable, zeros) in [(0, 1), (13, 4096), (RECORDS, 4096)] {
