@@ -80,13 +80,7 @@ pub(crate) fn check_view(view: &BatchView<'_>) {
 }
 
 fn rules(origin: Origin) -> Rules {
-    Rules {
-        origin,
-        batch_bytes_max: None,
-        decompressed_bytes_max: LIMIT,
-        keys_required: false,
-        timestamps: None,
-    }
+    Rules { origin, batch_bytes_max: None, decompressed_bytes_max: LIMIT, keys_required: false, timestamps: None }
 }
 
 /// What is valid reads back without an error, and for whoever is stricter it is valid for whoever is less so.

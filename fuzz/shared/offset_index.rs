@@ -1,8 +1,8 @@
 //! Any bytes, taken for an offset index: what decodes rises, encodes to the same bytes, and its lookups find what a
 //! linear search finds.
 
-use alluvium::index::{OffsetEntry, OffsetIndex};
 use alluvium::Offset;
+use alluvium::index::{OffsetEntry, OffsetIndex};
 
 use super::input::Input;
 

@@ -44,9 +44,7 @@ pub(crate) fn run(data: &[u8]) {
         1 => Survival::Everything,
         seed => Survival::Random(seed),
     };
-    for (ending, image) in
-        [(Ending::Kill, fs.kill()), (Ending::PowerLoss, fs.power_loss_keeping(power_loss))]
-    {
+    for (ending, image) in [(Ending::Kill, fs.kill()), (Ending::PowerLoss, fs.power_loss_keeping(power_loss))] {
         let depth = if survival % 4 == 0 { Depth::Everything } else { Depth::Contents };
         if let Err(what) = checker.accepts(&image, &history, ending, depth) {
             panic!("after {ending:?} in step {step}: {what}");

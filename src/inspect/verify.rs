@@ -78,7 +78,7 @@ impl Verifier<'_> {
 
     fn look_at_entries(&mut self) -> Result<(), IoFailure> {
         let entries = self.home.list()?;
-        let files: Vec<SegmentFile> = entries.iter().filter_map(|entry| SegmentFile::parse(&entry.name)).collect();
+        let files: Vec<SegmentFile> = entries.iter().filter_map(SegmentFile::of).collect();
         let has_log = |base| files.contains(&SegmentFile::live(base, FileKind::Log));
         for entry in &entries {
             let kind = match names::classify(entry) {

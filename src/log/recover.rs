@@ -171,7 +171,7 @@ impl Unjudged {
     /// Brings unfinished swaps and removals to their end (Kafka's `LogLoader`, steps 1 to 3).
     fn clear_leftovers(&self, report: &mut RecoveryReport) -> Result<(), OpenError> {
         let entries = self.home.list()?;
-        let files: Vec<SegmentFile> = entries.iter().filter_map(|entry| SegmentFile::parse(&entry.name)).collect();
+        let files: Vec<SegmentFile> = entries.iter().filter_map(SegmentFile::of).collect();
         let smallest_unfinished = files.iter().filter(|f| f.stage == Stage::Cleaned).map(|f| f.base).min();
         let mut did_anything = false;
         for file in &files {
@@ -247,7 +247,7 @@ impl Unjudged {
         let entries = self.home.list()?;
         let logs = live_logs(&entries);
         let mut did_anything = false;
-        for file in entries.iter().filter_map(|entry| SegmentFile::parse(&entry.name)) {
+        for file in entries.iter().filter_map(SegmentFile::of) {
             let is_sidecar = !matches!(file.kind, FileKind::Log | FileKind::Snapshot);
             if file.stage == Stage::Live && is_sidecar && logs.binary_search(&file.base).is_err() {
                 report.note(Found::OrphanIndex, self.config.on_damage, file.name(), 0, Some(file.base));

@@ -241,9 +241,8 @@ impl Unjudged {
 /// Base offsets of the logs in service, rising.
 pub(super) fn live_logs(entries: &[DirEntry]) -> Vec<Offset> {
     let is_log = |file: &SegmentFile| file.kind == FileKind::Log && file.stage == Stage::Live;
-    let files = entries.iter().filter(|entry| matches!(names::classify(entry), Known::Segment(_)));
-    let mut bases: Vec<Offset> =
-        files.filter_map(|entry| SegmentFile::parse(&entry.name)).filter(is_log).map(|file| file.base).collect();
+    let files = entries.iter().filter_map(SegmentFile::of);
+    let mut bases: Vec<Offset> = files.filter(is_log).map(|file| file.base).collect();
     bases.sort_unstable();
     bases
 }
