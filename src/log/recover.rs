@@ -159,6 +159,9 @@ impl Unjudged {
         self.finish_restart(keeper, report)?;
         self.clear_leftovers(report)?;
         self.remove_empty(report)?;
+        if self.is_in_doubt {
+            self.remove_indexes()?;
+        }
         let mut survey = self.survey()?;
         if self.is_in_doubt {
             report.note(Found::SyncInDoubt, self.config.on_damage, names::SYNC_STATE, 0, self.durable_end);
@@ -255,6 +258,26 @@ impl Unjudged {
         Ok(())
     }
 
+    /// After a directory sync that may have failed: removes the indexes of what will be scanned, also those that are not
+    /// there any more. One of a shorter log could come back with a power loss, when its segment is no longer looked at.
+    fn remove_indexes(&self) -> Result<(), OpenError> {
+        let bases = live_logs(&self.home.list()?);
+        for base in bases.iter().skip(self.first_uncovered(&bases)) {
+            for kind in [FileKind::Index, FileKind::TimeIndex] {
+                drop(self.home.open(&self.home.path(*base, kind), OpenMode::CreateOrOpen)?);
+            }
+            self.home.remove_index(*base)?;
+        }
+        Ok(())
+    }
+
+    /// Which of the segments is the first that the recovery point does not cover whole.
+    fn first_uncovered(&self, bases: &[Offset]) -> usize {
+        let durable_end = self.restart.or(self.durable_end);
+        let is_covered = |next: Option<&Offset>| next.is_some_and(|next| durable_end.is_some_and(|end| *next <= end));
+        (0..bases.len()).find(|at| !is_covered(bases.get(at + 1))).unwrap_or(bases.len())
+    }
+
     /// Gives a log its name back that lost it while names were made to change.
     fn put_back(&self, entries: &[DirEntry], base: Offset, report: &mut RecoveryReport) -> Result<(), OpenError> {
         let (touched, live) = (names::touched(base), SegmentFile::live(base, FileKind::Log).name());
@@ -282,9 +305,8 @@ impl Unjudged {
     /// Scans what the recovery point does not cover. Changes nothing.
     fn survey(&self) -> Result<Survey, OpenError> {
         let bases = live_logs(&self.home.list()?);
-        let durable_end = self.durable_end.filter(|_| self.restart.is_none()).or(self.restart);
-        let is_covered = |next: Option<&Offset>| next.is_some_and(|next| durable_end.is_some_and(|end| *next <= end));
-        let mut first = (0..bases.len()).find(|at| !is_covered(bases.get(at + 1))).unwrap_or(bases.len());
+        let durable_end = self.restart.or(self.durable_end);
+        let mut first = self.first_uncovered(&bases);
         // The last segment that is covered, if nothing past it is known to be durable.
         let mut sealed_last = bases.get(first).filter(|next| Some(**next) == durable_end);
         sealed_last = sealed_last.and_then(|_| bases.get(first.checked_sub(1)?));
