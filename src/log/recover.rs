@@ -123,6 +123,9 @@ impl Unjudged {
         self.finish_restart(keeper, report)?;
         self.clear_leftovers(report)?;
         self.remove_empty(report)?;
+        if self.is_in_doubt {
+            self.remove_indexes()?;
+        }
         let mut survey = match survey {
             Some(survey) => survey,
             None => self.survey()?,
@@ -232,6 +235,26 @@ impl Unjudged {
             }
         }
         Ok(empty)
+    }
+
+    /// After a directory sync that may have failed: removes the indexes of what will be scanned, also those that are not
+    /// there any more. One of a shorter log could come back with a power loss, when its segment is no longer looked at.
+    fn remove_indexes(&self) -> Result<(), OpenError> {
+        let bases = live_logs(&self.home.list()?);
+        for base in bases.iter().skip(self.first_uncovered(&bases)) {
+            for kind in [FileKind::Index, FileKind::TimeIndex] {
+                drop(self.home.open(&self.home.path(*base, kind), OpenMode::CreateOrOpen)?);
+            }
+            self.home.remove_index(*base)?;
+        }
+        Ok(())
+    }
+
+    /// Which of the segments is the first that the recovery point does not cover whole.
+    pub(super) fn first_uncovered(&self, bases: &[Offset]) -> usize {
+        let durable_end = self.restart.or(self.durable_end);
+        let is_covered = |next: Option<&Offset>| next.is_some_and(|next| durable_end.is_some_and(|end| *next <= end));
+        (0..bases.len()).find(|at| !is_covered(bases.get(at + 1))).unwrap_or(bases.len())
     }
 
     /// Gives a log its name back that lost it while names were made to change.

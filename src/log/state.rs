@@ -373,7 +373,9 @@ impl SyncKeeper {
             return Ok(());
         }
         kept.removed.clear();
-        self.write(&kept)
+        self.write(&kept)?;
+        // The one case in which an older state must not come back with a power loss: the log goes on past these offsets.
+        self.file.sync_data().map_err(|e| IoFailure::new(IoOperation::Sync, self.dir.join(names::SYNC_STATE), e))
     }
 
     /// The recovery point as it is on disk.

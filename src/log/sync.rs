@@ -166,7 +166,8 @@ impl LogCore {
     fn make_durable(&self, target: &Target) -> Result<(), IoFailure> {
         self.keeper.begin()?;
         for unsealed in &target.unsealed {
-            unsealed.trim_and_sync()?;
+            unsealed.trim()?;
+            unsealed.sync()?;
         }
         if let Some((file, segment)) = &target.active {
             file.sync_data().map_err(|e| IoFailure::new(IoOperation::Sync, segment.log_path(), e))?;
@@ -221,16 +222,23 @@ impl LogCore {
 }
 
 impl Unsealed {
-    /// Cuts off zeros kept ahead, and syncs bytes and size.
-    pub(super) fn trim_and_sync(&self) -> Result<(), IoFailure> {
-        let failed = |operation| {
-            let path = self.segment.log_path();
-            move |e| IoFailure::new(operation, path, e)
-        };
-        if self.file.size().map_err(failed(IoOperation::Read))? > self.bytes {
-            self.file.set_len(self.bytes).map_err(failed(IoOperation::SetLen))?;
+    /// Cuts off zeros kept ahead; returns whether there were any. The file is asked: zeros whose writing failed half-way
+    /// are counted nowhere.
+    pub(super) fn trim(&self) -> Result<bool, IoFailure> {
+        let is_longer = self.file.size().map_err(|e| self.failure(IoOperation::Read, e))? > self.bytes;
+        if is_longer {
+            self.file.set_len(self.bytes).map_err(|e| self.failure(IoOperation::SetLen, e))?;
         }
-        self.file.sync_data().map_err(failed(IoOperation::Sync))
+        Ok(is_longer)
+    }
+
+    /// Syncs bytes and size.
+    pub(super) fn sync(&self) -> Result<(), IoFailure> {
+        self.file.sync_data().map_err(|e| self.failure(IoOperation::Sync, e))
+    }
+
+    fn failure(&self, operation: IoOperation, error: std::io::Error) -> IoFailure {
+        IoFailure::new(operation, self.segment.log_path(), error)
     }
 }
 

@@ -48,7 +48,12 @@ impl PartitionLog {
             if is_pinned {
                 cut.copy = Some(core.copy_aside(cut.old.base(), cut.kept)?);
             }
-            core.keeper.prepare_cut(cut.end, None)
+            let prepared = core.keeper.prepare_cut(cut.end, None);
+            if prepared.is_err() && is_pinned {
+                // A copy that is left would have to be cleared away by the next opening, even after a clean close.
+                core.drop_copy(cut.old.base());
+            }
+            prepared
         })?;
         let end = cut.end;
         match core.cut(&mut writer, cut) {
@@ -232,10 +237,15 @@ impl LogCore {
         let copied = copy_bytes(&*source, &*copy, kept, &aside)
             .and_then(|()| copy.sync_data().map_err(|e| IoFailure::new(IoOperation::Sync, &aside, e)));
         if copied.is_err() {
-            // It would take the space that is missing. What cannot be removed now is when the log is opened again.
-            let _ = self.home.remove(&name);
+            self.drop_copy(base);
         }
         copied.map(|()| copy)
+    }
+
+    /// Removes a copy that is not going to be used: it takes space that may be missing. One that cannot be removed now
+    /// is when the log is opened again.
+    fn drop_copy(&self, base: Offset) {
+        let _ = self.home.remove(&SegmentFile::live(base, FileKind::Log).at(Stage::Cleaned).name());
     }
 
     /// Puts the copy in the place of the old file.

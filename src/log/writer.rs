@@ -83,6 +83,11 @@ impl Writer {
         }
     }
 
+    /// The active segment as one that is to be synced and not to grow.
+    pub(crate) fn sealed(&self) -> Unsealed {
+        Unsealed { segment: Arc::clone(&self.active), file: Arc::clone(&self.file), bytes: self.position }
+    }
+
     /// How many references of its own it holds to `segment`.
     pub(crate) fn holds(&self, segment: &Arc<Segment>) -> usize {
         let unsealed = self.unsealed.iter().map(|unsealed| &unsealed.segment);
