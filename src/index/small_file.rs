@@ -130,10 +130,16 @@ pub(crate) fn replace_file(fs: &dyn FileSystem, dir: &Path, name: &str, bytes: &
         _ => {}
     }
     let file = fs.open(&aside, OpenMode::CreateNew).map_err(failed(IoOperation::Open))?;
-    fs::write_all_at(&*file, bytes, 0).map_err(failed(IoOperation::Write))?;
+    let written = fs::write_all_at(&*file, bytes, 0).map_err(failed(IoOperation::Write));
     // Content before name: a rename that outlives its bytes would leave an empty file under the final name.
-    file.sync_data().map_err(failed(IoOperation::Sync))?;
-    fs.rename(&aside, &path).map_err(|e| IoFailure::new(IoOperation::Rename, &path, e))
+    let synced = written.and_then(|()| file.sync_data().map_err(failed(IoOperation::Sync)));
+    let renamed =
+        synced.and_then(|()| fs.rename(&aside, &path).map_err(|e| IoFailure::new(IoOperation::Rename, &path, e)));
+    if renamed.is_err() {
+        // Half a file would take the space that is missing. One that stays is removed by the next opening.
+        let _ = fs.remove_file(&aside);
+    }
+    renamed
 }
 
 /// What is appended to the name of a file that is being written and not yet renamed.

@@ -139,8 +139,8 @@ impl PartitionFiles {
     /// # Errors
     /// [`IoFailure`] when the directory cannot be listed.
     pub fn segments(&self) -> Result<Vec<SegmentInfo>, IoFailure> {
-        let names = self.entries()?.into_iter().filter(|entry| entry.kind != EntryKind::Directory);
-        let files = names.filter_map(|entry| SegmentFile::parse(&entry.name));
+        let entries = self.entries()?;
+        let files = entries.iter().filter_map(SegmentFile::of);
         let is_live_log = |file: &SegmentFile| file.kind == FileKind::Log && file.stage == Stage::Live;
         let mut bases: Vec<Offset> = files.filter(is_live_log).map(|file| file.base).collect();
         bases.sort_unstable();

@@ -78,7 +78,7 @@ impl Verifier<'_> {
 
     fn look_at_entries(&mut self) -> Result<(), IoFailure> {
         let entries = self.home.list()?;
-        let files: Vec<SegmentFile> = entries.iter().filter_map(|entry| SegmentFile::parse(&entry.name)).collect();
+        let files: Vec<SegmentFile> = entries.iter().filter_map(SegmentFile::of).collect();
         let has_log = |base| files.contains(&SegmentFile::live(base, FileKind::Log));
         for entry in &entries {
             let kind = match names::classify(entry) {
@@ -152,7 +152,8 @@ impl Verifier<'_> {
             None => Writer::Kafka,
         };
         let mut check = IndexCheck::open(self.home, segment.base, segment.log_bytes, writer)?;
-        let task = ScanTask { base: segment.base, next_base: segment.next_base, durable_below, interval_bytes: 0 };
+        let (base, next_base) = (segment.base, segment.next_base);
+        let task = ScanTask { base, next_base, durable_below, interval_bytes: 0, may_have_gaps: true };
         let mut expected = segment.base;
         let scan = scan::scan_each(Arc::clone(&file), task, |position, header, window| {
             check.observe(header, position);

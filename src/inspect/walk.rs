@@ -93,6 +93,7 @@ impl SegmentWalk {
             next_base: segment.next_base,
             durable_below: Offset::ZERO,
             interval_bytes: 0,
+            may_have_gaps: true,
         };
         let scanner = Scanner::new(file, file_bytes, task);
         Ok(Self { scanner, path, position, file_bytes, expected, ended: false })

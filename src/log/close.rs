@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::state::CleanShutdown;
 use super::writer::{Writer, WriterState};
 use super::{LogCore, PartitionLog, RoundState};
-use crate::error::{ChangeError, IoFailure, IoOperation};
+use crate::error::{ChangeError, IoFailure};
 
 impl PartitionLog {
     /// Syncs everything, writes the indexes and closes the log. Appends and reads are refused from then on, waiters are
@@ -44,11 +44,10 @@ impl LogCore {
 
     fn put_down(&self, writer: &mut Writer) -> Result<(), IoFailure> {
         self.keeper.begin()?;
-        let path = writer.active.log_path();
-        if writer.file_bytes > writer.position {
-            // Zeros kept ahead are no part of the log.
-            writer.file.set_len(writer.position).map_err(|e| IoFailure::new(IoOperation::SetLen, &path, e))?;
-            writer.file.sync_data().map_err(|e| IoFailure::new(IoOperation::Sync, &path, e))?;
+        // Zeros kept ahead are no part of the log.
+        let active = writer.sealed();
+        if active.trim()? {
+            active.sync()?;
         }
         writer.active.close_time_index(&writer.cursor);
         let segments = Arc::clone(&self.view.read().segments);
@@ -65,6 +64,7 @@ impl LogCore {
             active_base: writer.active.base(),
             active_bytes: writer.position,
             newest_epoch: writer.newest_epoch,
+            index_checksum: writer.active.index_checksum(),
         };
         marker.write(&*self.home.fs, &self.home.dir)
     }

@@ -207,7 +207,6 @@ impl PartitionLog {
 
 impl LogCore {
     fn segment_options(&self) -> SegmentOptions {
-        let config = self.config.read();
-        SegmentOptions { interval_bytes: config.index_interval_bytes, read_mode: config.read_mode }
+        SegmentOptions::of(&self.config.read())
     }
 }

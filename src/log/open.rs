@@ -140,7 +140,7 @@ impl Left {
         let Some(marker) = self.clean else { return Ok(None) };
         let fits = marker.generation == point.generation && marker.log_end == point.offset;
         let entries = home.list()?;
-        let files: Vec<SegmentFile> = entries.iter().filter_map(|entry| SegmentFile::parse(&entry.name)).collect();
+        let files: Vec<SegmentFile> = entries.iter().filter_map(SegmentFile::of).collect();
         let is_settled = files.iter().all(|file| file.stage == Stage::Live);
         let last = files.iter().filter(|file| file.kind == FileKind::Log).map(|file| file.base).max();
         if !fits || !is_settled || last != Some(marker.active_base) {
@@ -207,8 +207,7 @@ impl Opening {
     }
 
     fn unjudged(&self, left: &Left, point: Option<RecoveryPoint>, report: &mut RecoveryReport) -> Unjudged {
-        let options =
-            SegmentOptions { interval_bytes: self.config.index_interval_bytes, read_mode: self.config.read_mode };
+        let options = SegmentOptions::of(&self.config);
         Unjudged {
             home: self.home.clone(),
             options,

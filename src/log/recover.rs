@@ -78,7 +78,7 @@ impl Unjudged {
         let file = self.home.open(&path, OpenMode::ReadWrite)?;
         let segment = self.trusted_segment(marker.active_base, &entries);
         segment.set_file(Arc::clone(&file));
-        let Some(index) = load_active_index(&segment, marker.active_bytes)? else { return Ok(None) };
+        let Some(index) = load_active_index(&segment, marker)? else { return Ok(None) };
         let cursor = match segment.resume_cursor(&index, marker.active_bytes) {
             Ok(cursor) => cursor,
             Err(ReadError::Io(failure)) => return Err(failure.into()),
@@ -123,6 +123,9 @@ impl Unjudged {
         self.finish_restart(keeper, report)?;
         self.clear_leftovers(report)?;
         self.remove_empty(report)?;
+        if self.is_in_doubt {
+            self.remove_indexes()?;
+        }
         let mut survey = match survey {
             Some(survey) => survey,
             None => self.survey()?,
@@ -171,7 +174,7 @@ impl Unjudged {
     /// Brings unfinished swaps and removals to their end (Kafka's `LogLoader`, steps 1 to 3).
     fn clear_leftovers(&self, report: &mut RecoveryReport) -> Result<(), OpenError> {
         let entries = self.home.list()?;
-        let files: Vec<SegmentFile> = entries.iter().filter_map(|entry| SegmentFile::parse(&entry.name)).collect();
+        let files: Vec<SegmentFile> = entries.iter().filter_map(SegmentFile::of).collect();
         let smallest_unfinished = files.iter().filter(|f| f.stage == Stage::Cleaned).map(|f| f.base).min();
         let mut did_anything = false;
         for file in &files {
@@ -221,7 +224,10 @@ impl Unjudged {
     pub(super) fn empty_logs(&self) -> Result<Vec<Offset>, IoFailure> {
         let durable_end = self.restart.or(self.durable_end).unwrap_or_default();
         let mut empty = Vec::new();
-        for base in live_logs(&self.home.list()?).into_iter().filter(|base| *base < durable_end) {
+        // One that is known to have lost its records is what remembers them.
+        let is_known = |base: &Offset| self.known_damage.iter().any(|(at, _)| at == base);
+        let below = |base: &Offset| *base < durable_end && !is_known(base);
+        for base in live_logs(&self.home.list()?).into_iter().filter(below) {
             let path = self.home.path(base, FileKind::Log);
             let found = self.home.fs.metadata(&path).map_err(|e| IoFailure::new(IoOperation::List, path, e))?;
             if found.len == 0 {
@@ -229,6 +235,26 @@ impl Unjudged {
             }
         }
         Ok(empty)
+    }
+
+    /// After a directory sync that may have failed: removes the indexes of what will be scanned, also those that are not
+    /// there any more. One of a shorter log could come back with a power loss, when its segment is no longer looked at.
+    fn remove_indexes(&self) -> Result<(), OpenError> {
+        let bases = live_logs(&self.home.list()?);
+        for base in bases.iter().skip(self.first_uncovered(&bases)) {
+            for kind in [FileKind::Index, FileKind::TimeIndex] {
+                drop(self.home.open(&self.home.path(*base, kind), OpenMode::CreateOrOpen)?);
+            }
+            self.home.remove_index(*base)?;
+        }
+        Ok(())
+    }
+
+    /// Which of the segments is the first that the recovery point does not cover whole.
+    pub(super) fn first_uncovered(&self, bases: &[Offset]) -> usize {
+        let durable_end = self.restart.or(self.durable_end);
+        let is_covered = |next: Option<&Offset>| next.is_some_and(|next| durable_end.is_some_and(|end| *next <= end));
+        (0..bases.len()).find(|at| !is_covered(bases.get(at + 1))).unwrap_or(bases.len())
     }
 
     /// Gives a log its name back that lost it while names were made to change.
@@ -244,7 +270,7 @@ impl Unjudged {
         let entries = self.home.list()?;
         let logs = live_logs(&entries);
         let mut did_anything = false;
-        for file in entries.iter().filter_map(|entry| SegmentFile::parse(&entry.name)) {
+        for file in entries.iter().filter_map(SegmentFile::of) {
             let is_sidecar = !matches!(file.kind, FileKind::Log | FileKind::Snapshot);
             if file.stage == Stage::Live && is_sidecar && logs.binary_search(&file.base).is_err() {
                 report.note(Found::OrphanIndex, self.config.on_damage, file.name(), 0, Some(file.base));
@@ -470,18 +496,22 @@ fn has_index(entries: &[DirEntry], base: Offset) -> bool {
     })
 }
 
-/// The index of a segment that was closed while active, without the entry that closing added.
-fn load_active_index(segment: &Segment, log_bytes: u64) -> Result<Option<SegmentIndex>, OpenError> {
+/// The index of a segment that was closed while active, without the entry that closing added. `None` when it is not what
+/// the marker vouches for.
+fn load_active_index(segment: &Segment, marker: &CleanShutdown) -> Result<Option<SegmentIndex>, OpenError> {
     let (Some(offsets), Some(times)) =
         (segment.read_sidecar(FileKind::Index)?, segment.read_sidecar(FileKind::TimeIndex)?)
     else {
         return Ok(None);
     };
-    let (Ok(offsets), Ok(mut times)) = (OffsetIndex::decode(&offsets, log_bytes), TimeIndex::decode(&times)) else {
+    let offsets = OffsetIndex::decode(&offsets, marker.active_bytes);
+    let (Ok(offsets), Ok(times)) = (offsets, TimeIndex::decode(&times)) else { return Ok(None) };
+    let mut index = SegmentIndex { offsets, times };
+    if index.checksum() != marker.index_checksum {
         return Ok(None);
-    };
-    times.pop_closing_entry(offsets.last().map(|entry| entry.last));
-    Ok(Some(SegmentIndex { offsets, times }))
+    }
+    index.times.pop_closing_entry(index.offsets.last().map(|entry| entry.last));
+    Ok(Some(index))
 }
 
 /// Reads and writes back `from..to`.

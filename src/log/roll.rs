@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::LogCore;
 use super::append::AppendShape;
-use super::writer::{Refusal, Unsealed, Writer};
+use super::writer::{Refusal, Writer};
 use crate::config::LogConfig;
 use crate::error::{AppendError, ChangeError, IoFailure, LogFailed};
 use crate::fs::{File, OpenMode};
@@ -110,11 +110,7 @@ impl LogCore {
         writer.active.seal(writer.position);
         writer.active.close_time_index(&writer.cursor);
         // Its descriptor is kept: only a sync through it is sure to tell of a failed write-back.
-        writer.unsealed.push(Unsealed {
-            segment: Arc::clone(&writer.active),
-            file: Arc::clone(&writer.file),
-            bytes: writer.position,
-        });
+        writer.unsealed.push(writer.sealed());
         writer.unsynced.sealed = true;
         self.metrics.rolls.add(1);
     }
@@ -169,8 +165,9 @@ impl LogCore {
     /// first, or a crash would leave a log that ends below its recovery point and look like a loss.
     fn cross_gap(&self, writer: &mut Writer, base: Offset) -> Result<(), IoFailure> {
         self.keeper.begin()?;
-        Unsealed { segment: Arc::clone(&writer.active), file: Arc::clone(&writer.file), bytes: writer.position }
-            .trim_and_sync()?;
+        let active = writer.sealed();
+        active.trim()?;
+        active.sync()?;
         self.home.sync_names()?;
         self.keeper.raise_recovery_point(base)?;
         self.keeper.finish(None)

@@ -57,9 +57,8 @@ impl Unjudged {
     /// Scans what the recovery point does not cover. Changes nothing.
     pub(super) fn survey(&self) -> Result<Survey, OpenError> {
         let bases = live_logs(&self.home.list()?);
-        let durable_end = self.durable_end.filter(|_| self.restart.is_none()).or(self.restart);
-        let is_covered = |next: Option<&Offset>| next.is_some_and(|next| durable_end.is_some_and(|end| *next <= end));
-        let mut first = (0..bases.len()).find(|at| !is_covered(bases.get(at + 1))).unwrap_or(bases.len());
+        let durable_end = self.restart.or(self.durable_end);
+        let mut first = self.first_uncovered(&bases);
         // The last segment that is covered, if nothing past it is known to be durable.
         let mut sealed_last = bases.get(first).filter(|next| Some(**next) == durable_end);
         sealed_last = sealed_last.and_then(|_| bases.get(first.checked_sub(1)?));
@@ -142,7 +141,11 @@ impl Unjudged {
         };
         let mut closed = scan.index.clone();
         scan.cursor.push_largest(&mut closed.times);
-        let index_fault = compare_index(&segment, &closed, scan.kept_bytes)?;
+        // In doubt, the files are going to be removed, whatever they say.
+        let index_fault = match self.is_in_doubt {
+            true => Some(IndexFault::Missing),
+            false => compare_index(&segment, &closed, scan.kept_bytes)?,
+        };
         if index_fault.is_none() && next_base.is_some() && !is_torn {
             // It can be read from its files; a thousand segments' indexes need not wait in memory.
             scan.index = SegmentIndex::default();
@@ -241,9 +244,8 @@ impl Unjudged {
 /// Base offsets of the logs in service, rising.
 pub(super) fn live_logs(entries: &[DirEntry]) -> Vec<Offset> {
     let is_log = |file: &SegmentFile| file.kind == FileKind::Log && file.stage == Stage::Live;
-    let files = entries.iter().filter(|entry| matches!(names::classify(entry), Known::Segment(_)));
-    let mut bases: Vec<Offset> =
-        files.filter_map(|entry| SegmentFile::parse(&entry.name)).filter(is_log).map(|file| file.base).collect();
+    let files = entries.iter().filter_map(SegmentFile::of);
+    let mut bases: Vec<Offset> = files.filter(is_log).map(|file| file.base).collect();
     bases.sort_unstable();
     bases
 }

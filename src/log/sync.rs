@@ -156,7 +156,7 @@ impl LogCore {
         if let Err(cause) = self.make_durable(&target) {
             return Err(Refusal::Failed(self.latch(&mut self.writer.lock(), cause)));
         }
-        self.publish_durable(&target);
+        self.publish_durable(&target)?;
         self.metrics.sync_rounds.add(1);
         self.keep_side_files(round, &target)?;
         Ok(target.end)
@@ -166,7 +166,8 @@ impl LogCore {
     fn make_durable(&self, target: &Target) -> Result<(), IoFailure> {
         self.keeper.begin()?;
         for unsealed in &target.unsealed {
-            unsealed.trim_and_sync()?;
+            unsealed.trim()?;
+            unsealed.sync()?;
         }
         if let Some((file, segment)) = &target.active {
             file.sync_data().map_err(|e| IoFailure::new(IoOperation::Sync, segment.log_path(), e))?;
@@ -178,8 +179,11 @@ impl LogCore {
         Ok(())
     }
 
-    fn publish_durable(&self, target: &Target) {
+    fn publish_durable(&self, target: &Target) -> Result<(), Refusal> {
         let mut writer = self.writer.lock();
+        // A write was undone meanwhile, and its sync failed. The system tells of a failed write-back once, through
+        // whichever sync asks first: this round's success says nothing then.
+        writer.check_open()?;
         let is_done =
             |unsealed: &Unsealed| target.unsealed.iter().any(|done| Arc::ptr_eq(&done.segment, &unsealed.segment));
         writer.unsealed.retain(|unsealed| !is_done(unsealed));
@@ -189,6 +193,7 @@ impl LogCore {
             view.marks = view.marks.checked();
         }
         self.queue.raise(target.end);
+        Ok(())
     }
 
     /// Saves the indexes of what was sealed and, after a roll or a minute, the recovery point. These are conveniences:
@@ -202,32 +207,38 @@ impl LogCore {
             kept = self.keeper.raise_recovery_point(target.end);
             round.point_written = now;
         }
-        match kept.and_then(|()| self.keeper.finish(Some(target.end))) {
-            Ok(()) => Ok(()),
+        match kept {
             Err(failure) if failure.operation == IoOperation::Sync && *failure.path == *self.home.dir => {
-                Err(Refusal::Failed(self.latch(&mut self.writer.lock(), failure)))
+                return Err(Refusal::Failed(self.latch(&mut self.writer.lock(), failure)));
             }
-            Err(_) => {
-                self.metrics.side_file_failures.add(1);
-                // Not in doubt: everything that had to be synced was.
-                let _ = self.keeper.finish(Some(target.end));
-                Ok(())
-            }
+            kept => self.metrics.side_file_failures.add(u64::from(kept.is_err())),
         }
+        // Not in doubt: everything that had to be synced was. If that cannot be written, the next opening writes more
+        // than it need.
+        let finished = self.keeper.finish(Some(target.end));
+        self.metrics.side_file_failures.add(u64::from(finished.is_err()));
+        Ok(())
     }
 }
 
 impl Unsealed {
-    /// Cuts off zeros kept ahead, and syncs bytes and size.
-    pub(super) fn trim_and_sync(&self) -> Result<(), IoFailure> {
-        let failed = |operation| {
-            let path = self.segment.log_path();
-            move |e| IoFailure::new(operation, path, e)
-        };
-        if self.file.size().map_err(failed(IoOperation::Read))? > self.bytes {
-            self.file.set_len(self.bytes).map_err(failed(IoOperation::SetLen))?;
+    /// Cuts off zeros kept ahead; returns whether there were any. The file is asked: zeros whose writing failed half-way
+    /// are counted nowhere.
+    pub(super) fn trim(&self) -> Result<bool, IoFailure> {
+        let is_longer = self.file.size().map_err(|e| self.failure(IoOperation::Read, e))? > self.bytes;
+        if is_longer {
+            self.file.set_len(self.bytes).map_err(|e| self.failure(IoOperation::SetLen, e))?;
         }
-        self.file.sync_data().map_err(failed(IoOperation::Sync))
+        Ok(is_longer)
+    }
+
+    /// Syncs bytes and size.
+    pub(super) fn sync(&self) -> Result<(), IoFailure> {
+        self.file.sync_data().map_err(|e| self.failure(IoOperation::Sync, e))
+    }
+
+    fn failure(&self, operation: IoOperation, error: std::io::Error) -> IoFailure {
+        IoFailure::new(operation, self.segment.log_path(), error)
     }
 }
 

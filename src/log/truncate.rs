@@ -40,14 +40,22 @@ impl PartitionLog {
         if offset == log_end {
             return Ok(log_end);
         }
-        let cut = Cut::plan(&view, offset)?;
+        let mut cut = Cut::plan(&view, offset)?;
         // A view pins what it shows, and this one is not to be read from any more.
         drop(view);
+        let is_pinned = Arc::strong_count(&cut.old) > 2 + writer.holds(&cut.old);
+        core.prepare(&mut writer, || {
+            if is_pinned {
+                cut.copy = Some(core.copy_aside(cut.old.base(), cut.kept)?);
+            }
+            let prepared = core.keeper.prepare_cut(cut.end, None);
+            if prepared.is_err() && is_pinned {
+                // A copy that is left would have to be cleared away by the next opening, even after a clean close.
+                core.drop_copy(cut.old.base());
+            }
+            prepared
+        })?;
         let end = cut.end;
-        core.keeper.begin()?;
-        if let Err(failure) = core.keeper.prepare_cut(end, None) {
-            return Err(core.latch(&mut writer, failure).into());
-        }
         match core.cut(&mut writer, cut) {
             Ok(()) => Ok(end),
             Err(failure) => Err(core.latch(&mut writer, failure).into()),
@@ -64,11 +72,10 @@ impl PartitionLog {
         let _round = core.round.lock();
         let mut writer = core.writer.lock();
         writer.check_open()?;
-        core.keeper.begin()?;
-        let restarted = core.keeper.prepare_cut(Offset::ZERO, Some(offset)).and_then(|()| {
-            let restarted = core.restart(&mut writer, offset);
-            restarted.and_then(|()| core.keeper.finish_restart(offset)).and_then(|()| core.keeper.finish(None))
-        });
+        core.prepare(&mut writer, || core.keeper.prepare_cut(Offset::ZERO, Some(offset)))?;
+        let restarted = core.restart(&mut writer, offset);
+        let restarted =
+            restarted.and_then(|()| core.keeper.finish_restart(offset)).and_then(|()| core.keeper.finish(None));
         restarted.map_err(|failure| core.latch(&mut writer, failure).into())
     }
 }
@@ -80,6 +87,8 @@ struct Cut {
     old: Arc<Segment>,
     /// Bytes of it to keep.
     kept: u64,
+    /// These bytes in a file of their own, synced, where the old one is pinned.
+    copy: Option<Arc<dyn File>>,
     end: Offset,
     index: SegmentIndex,
     cursor: IndexCursor,
@@ -90,20 +99,43 @@ impl Cut {
     fn plan(view: &super::view::LogView, offset: Offset) -> Result<Self, ChangeError> {
         let at = view.segment_of(offset);
         let old = view.segments.get(at).cloned().ok_or(ChangeError::Closed)?;
-        let bound = view.bound_of(at)?;
-        let (kept, end) = old.cut_point(offset, bound)?;
+        let extent = view.extent_of(at)?;
+        let (kept, end) = old.cut_point(offset, extent)?;
         let mut index = old.index_copy()?;
         index.offsets.truncate_at(kept);
         index.times.truncate_to(old.base(), end);
         index.times.pop_closing_entry(index.offsets.last().map(|entry| entry.last));
         let cursor = old.resume_cursor(&index, kept)?;
-        Ok(Self { at, old, kept, end, index, cursor })
+        Ok(Self { at, old, kept, copy: None, end, index, cursor })
     }
 }
 
 impl LogCore {
+    /// Takes the steps before a cut that change nothing yet. A full disk there is no reason to latch.
+    fn prepare(
+        &self,
+        writer: &mut MutexGuard<'_, Writer>,
+        steps: impl FnOnce() -> Result<(), IoFailure>,
+    ) -> Result<(), ChangeError> {
+        let generation = self.keeper.generation();
+        self.keeper.begin()?;
+        match steps() {
+            Ok(()) => Ok(()),
+            // But for the sync of the directory, after which nobody knows which names are durable.
+            Err(failure)
+                if failure.is_storage_full()
+                    && *failure.path != *self.home.dir
+                    && self.keeper.generation() == generation =>
+            {
+                self.keeper.finish(None).map_err(|failure| self.latch(writer, failure))?;
+                Err(failure.into())
+            }
+            Err(failure) => Err(self.latch(writer, failure).into()),
+        }
+    }
+
     fn cut(&self, writer: &mut MutexGuard<'_, Writer>, cut: Cut) -> Result<(), IoFailure> {
-        let Cut { at, old, kept, end, index, cursor } = cut;
+        let Cut { at, old, kept, copy, end, index, cursor } = cut;
         let base = old.base();
         let holes = old.holes().iter().filter(|hole| hole.bytes.start < kept).cloned().collect();
         let twin = Arc::new(old.twin(index)?.with_holes(holes));
@@ -119,7 +151,12 @@ impl LogCore {
         // What was published is the twin. If nobody else holds the old one, nobody can read past the cut any more.
         let is_pinned = Arc::strong_count(&old) > 1;
         drop(old);
-        let file = if is_pinned { self.copy_prefix(base, kept)? } else { self.shorten(base, kept)? };
+        let file = match copy {
+            Some(copy) => self.swap_in(base, copy)?,
+            // Somebody who read the old view just now.
+            None if is_pinned => self.swap_in(base, self.copy_aside(base, kept)?)?,
+            None => self.shorten(base, kept)?,
+        };
         twin.set_file(Arc::clone(&file));
         self.home.sync_names()?;
         if forgets {
@@ -189,16 +226,32 @@ impl LogCore {
         Ok(file)
     }
 
-    /// Writes the kept prefix to a new file and swaps it in: slices that are out go on reading the old one.
-    fn copy_prefix(&self, base: Offset, kept: u64) -> Result<Arc<dyn File>, IoFailure> {
+    /// Writes the kept prefix to a new file, synced: slices that are out go on reading the old one.
+    fn copy_aside(&self, base: Offset, kept: u64) -> Result<Arc<dyn File>, IoFailure> {
         let live = SegmentFile::live(base, FileKind::Log);
-        let (path, aside) = (self.home.dir.join(live.name()), self.home.dir.join(live.at(Stage::Cleaned).name()));
+        let name = live.at(Stage::Cleaned).name();
+        let (path, aside) = (self.home.dir.join(live.name()), self.home.dir.join(&name));
         let source = self.home.open(&path, OpenMode::Read)?;
-        self.home.remove(&live.at(Stage::Cleaned).name())?;
+        self.home.remove(&name)?;
         let copy = self.home.open(&aside, OpenMode::CreateNew)?;
-        copy_bytes(&*source, &*copy, kept, &aside)?;
-        copy.sync_data().map_err(|e| IoFailure::new(IoOperation::Sync, &aside, e))?;
-        self.home.fs.rename(&aside, &path).map_err(|e| IoFailure::new(IoOperation::Rename, &path, e))?;
+        let copied = copy_bytes(&*source, &*copy, kept, &aside)
+            .and_then(|()| copy.sync_data().map_err(|e| IoFailure::new(IoOperation::Sync, &aside, e)));
+        if copied.is_err() {
+            self.drop_copy(base);
+        }
+        copied.map(|()| copy)
+    }
+
+    /// Removes a copy that is not going to be used: it takes space that may be missing. One that cannot be removed now
+    /// is when the log is opened again.
+    fn drop_copy(&self, base: Offset) {
+        let _ = self.home.remove(&SegmentFile::live(base, FileKind::Log).at(Stage::Cleaned).name());
+    }
+
+    /// Puts the copy in the place of the old file.
+    fn swap_in(&self, base: Offset, copy: Arc<dyn File>) -> Result<Arc<dyn File>, IoFailure> {
+        let live = SegmentFile::live(base, FileKind::Log);
+        self.home.rename(&live.at(Stage::Cleaned).name(), &live.name())?;
         Ok(copy)
     }
 

@@ -83,6 +83,17 @@ impl Writer {
         }
     }
 
+    /// The active segment as one that is to be synced and not to grow.
+    pub(crate) fn sealed(&self) -> Unsealed {
+        Unsealed { segment: Arc::clone(&self.active), file: Arc::clone(&self.file), bytes: self.position }
+    }
+
+    /// How many references of its own it holds to `segment`.
+    pub(crate) fn holds(&self, segment: &Arc<Segment>) -> usize {
+        let unsealed = self.unsealed.iter().map(|unsealed| &unsealed.segment);
+        unsealed.chain([&self.active]).filter(|held| Arc::ptr_eq(held, segment)).count()
+    }
+
     /// Whether anything waits for a sync.
     pub(crate) fn needs_sync(&self) -> bool {
         self.is_dirty || self.names_changed || !self.unsealed.is_empty()

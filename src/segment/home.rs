@@ -78,7 +78,7 @@ impl Home {
     /// once the directory is synced.
     pub(crate) fn remove_snapshots_past(&self, end: Offset) -> Result<(), IoFailure> {
         for entry in self.list()? {
-            let Some(file) = SegmentFile::parse(&entry.name) else { continue };
+            let Some(file) = SegmentFile::of(&entry) else { continue };
             if file.kind == FileKind::Snapshot && file.base > end {
                 self.remove(&entry.name)?;
             }
@@ -89,7 +89,7 @@ impl Home {
     /// Removes every segment and begins an empty one at `at`. Durable when it returns; may be repeated after a crash.
     pub(crate) fn restart(&self, at: Offset) -> Result<Arc<dyn File>, IoFailure> {
         for entry in self.list()? {
-            if SegmentFile::parse(&entry.name).is_some() {
+            if SegmentFile::of(&entry).is_some() {
                 self.remove(&entry.name)?;
             }
         }

@@ -30,6 +30,9 @@ pub(crate) struct ScanTask {
     pub(crate) durable_below: Offset,
     /// `index.interval.bytes`.
     pub(crate) interval_bytes: u32,
+    /// Whether offsets may be missing anywhere, as cleaning leaves them, or nothing is known about that. Otherwise no
+    /// batch reaches past the durable limit while offsets below it are missing.
+    pub(crate) may_have_gaps: bool,
 }
 
 /// Unreadable bytes with valid ones behind them, or at the end of what was durable.
@@ -105,7 +108,7 @@ pub(crate) fn scan_each(
         batches: 0,
     };
     while found.kept_bytes < file_bytes {
-        match scanner.batch_at(found.kept_bytes, found.end)? {
+        match scanner.placed_batch_at(found.kept_bytes, found.end)? {
             Ok(header) => {
                 visit(found.kept_bytes, &header, &mut scanner.window)?;
                 found.take(&header);
@@ -122,7 +125,13 @@ pub(crate) fn scan_each(
 
 /// Whether `range` consists of whole valid batches.
 pub(crate) fn is_whole(file: Arc<dyn File>, range: Range<u64>) -> io::Result<bool> {
-    let task = ScanTask { base: Offset::ZERO, next_base: None, durable_below: Offset::ZERO, interval_bytes: 0 };
+    let task = ScanTask {
+        base: Offset::ZERO,
+        next_base: None,
+        durable_below: Offset::ZERO,
+        interval_bytes: 0,
+        may_have_gaps: true,
+    };
     let mut scanner = Scanner { window: Window::new(file, range.end), task, file_bytes: range.end, work: 0 };
     let mut at = range.start;
     while at < range.end {
@@ -189,6 +198,27 @@ impl Scanner {
         } else {
             bad(InvalidBatch::Crc { stored: header.crc, computed }.into())
         }
+    }
+
+    /// As [`Scanner::batch_at`], and where its offset leaves a gap, whether that can be true: the offset lies outside the
+    /// checksum, and a flipped bit in it would have the good batches behind it taken for bad ones.
+    fn placed_batch_at(&mut self, position: u64, expected: Offset) -> io::Result<Result<BatchHeader, Stop>> {
+        let header = match self.batch_at(position, expected)? {
+            Ok(header) if header.base_offset > expected => header,
+            found => return Ok(found),
+        };
+        let durable_end = self.task.durable_below;
+        // What was durable ended between two batches.
+        let skips_the_limit = !self.task.may_have_gaps && expected < durable_end && header.base_offset >= durable_end;
+        let is_contradicted = match self.batch_at(position + u64::from(header.size), expected)? {
+            Ok(behind) => behind.base_offset < header.next_offset(),
+            Err(_) => false,
+        };
+        if skips_the_limit || is_contradicted {
+            let found = header.base_offset.value();
+            return Ok(Err(Stop::Bad(CorruptionKind::OffsetOrder { expected, found })));
+        }
+        Ok(Ok(header))
     }
 
     fn fits_segment(&self, header: &BatchHeader) -> bool {

@@ -1,5 +1,10 @@
 //! Random operations compared with a naive model, and threads on a real file system.
 
 #[cfg(test)]
+mod random;
+#[cfg(test)]
+mod threads;
+
+#[cfg(test)]
 #[path = "../support/mod.rs"]
 mod support;

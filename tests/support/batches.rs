@@ -76,6 +76,17 @@ impl BatchPlan {
     }
 }
 
+impl StoredBatch {
+    /// The same with the time of its append as the timestamp of every record.
+    pub(crate) fn stamped(mut self, now: i64) -> Self {
+        alluvium::record::stamp_append_time(&mut self.bytes, TimestampMs::new(now));
+        for (_, timestamp) in &mut self.records {
+            *timestamp = now;
+        }
+        self
+    }
+}
+
 impl RecordPlan {
     fn timestamp(&self, now: i64) -> i64 {
         self.shift_ms.map_or(-1, |shift| now + shift)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use alluvium::clock::ManualClock;
 use alluvium::fs::FileSystem;
 use alluvium::fs::sim::{SimFs, Survival};
-use alluvium::{AppendAs, Deadline, LogConfig, PartitionLog};
+use alluvium::{AppendAs, Deadline, LogConfig, PartitionLog, TimestampType};
 
 use super::batches::{BatchPlan, RecordPlan, epoch};
 use super::history::{Ending, History};
@@ -110,7 +110,9 @@ impl Checker {
             let now = self.clock.wall().value();
             let appended = log.append(plan.build(now), AppendAs::Client { epoch: epoch(9) });
             let appended = appended.map_err(|e| format!("append after recovery: {e}"))?;
-            grown.append(plan.stored(now, grown.end, 9));
+            let stored = plan.stored(now, grown.end, 9);
+            let is_stamped = self.config.message_timestamp_type == TimestampType::LogAppendTime;
+            grown.append(if is_stamped { stored.stamped(now) } else { stored });
             appended.wait_durable(Deadline::NEVER).map_err(|e| format!("wait after recovery: {e}"))?;
         }
         same(log, &grown).map_err(|what| format!("after appending: {what}"))?;

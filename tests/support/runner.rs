@@ -9,7 +9,7 @@ use alluvium::clock::ManualClock;
 use alluvium::fs::sim::SimFs;
 use alluvium::{
     AppendAs, AppendError, Appended, ChangeError, Deadline, DurabilityError, Durable, Environment, Fetched, LogConfig,
-    OpenError, PartitionLog, ReadOptions,
+    OpenError, PartitionLog, ReadOptions, TimestampType,
 };
 
 use super::batches::{BatchPlan, StoredBatch, epoch, offset};
@@ -142,9 +142,11 @@ impl Runner {
         let (mut stored, mut bytes) = (Vec::new(), Vec::new());
         for plan in batches {
             let batch = plan.stored(now, next, EPOCH);
-            bytes.extend(if let Who::Follower { .. } = who { batch.bytes.clone() } else { plan.build(now) });
+            let is_given = matches!(who, Who::Follower { .. });
+            bytes.extend(if is_given { batch.bytes.clone() } else { plan.build(now) });
             next = batch.next;
-            stored.push(batch);
+            let is_stamped = !is_given && self.config.message_timestamp_type == TimestampType::LogAppendTime;
+            stored.push(if is_stamped { batch.stamped(now) } else { batch });
         }
         (stored, bytes)
     }

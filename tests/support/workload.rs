@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use alluvium::TimestampType::{CreateTime, LogAppendTime};
 use alluvium::{FlushPolicy, LogConfig, OnDamage, ReadMode};
 use fastrand::Rng;
 
@@ -80,6 +81,7 @@ fn config(rng: &mut Rng) -> LogConfig {
         // Whatever a crash leaves is no damage; that it is taken for none is part of the test.
         on_damage: OnDamage::Refuse,
         zero_ahead_bytes: *pick(rng, &[0, 0, 4096, 16_384]),
+        message_timestamp_type: *pick(rng, &[CreateTime, CreateTime, CreateTime, CreateTime, LogAppendTime]),
         flush: flush_policy(rng),
         ..LogConfig::default()
     }

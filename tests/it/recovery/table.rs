@@ -332,6 +332,21 @@ fn l5_an_index_without_its_log_is_removed() {
     assert_settled(&machine.kill(), &small());
 }
 
+/// What a crash left of a removed segment would hide the records of the segment that has its offsets.
+#[test]
+fn l6_an_empty_log_below_the_recovery_point_is_removed() {
+    for base in [3, 8, 11, 13] {
+        let machine = killed(RECORDS);
+        machine.write(&name(base, "log"), b"");
+        let log = machine.open(small());
+        assert_eq!(findings(&log), [(Found::EmptyLog, Action::Remove)]);
+        assert!(!machine.exists(&name(base, "log")));
+        assert_eq!(contents(&log), records(0..RECORDS));
+        drop(log);
+        assert_settled(&machine.kill(), &small());
+    }
+}
+
 #[test]
 fn s1_zeros_behind_the_last_batch_are_cut_off() {
     for (durable, zeros) in [(0, 1), (13, 4096), (RECORDS, 4096)] {
@@ -501,7 +516,11 @@ fn d4_a_log_that_ends_below_its_recovery_point_does_not_hand_out_offsets_again()
         let end = keep.last().map_or(0, |base| base + 6);
         let (held, damage) = contents_around_damage(&log);
         assert_eq!(held, records(0..end), "{keep:?}");
-        assert_eq!(damage.last().map(|(_, end)| *end), Some(15), "{keep:?}: {damage:?}");
+        let lost = Found::EndsBelowRecoveryPoint { lost: at(end)..at(15) };
+        assert_eq!(findings(&log).last(), Some(&(lost, Action::SkipLost)), "{keep:?}");
+        // Without any segment the log starts behind what was lost.
+        let right = if keep.is_empty() { vec![] } else { vec![(end, 15)] };
+        assert_eq!((damage, log.log_start()), (right, at(if keep.is_empty() { 15 } else { 0 })), "{keep:?}");
         fill(&log, 15, 16);
         drop(log);
         assert_settled(&machine.kill(), &small());
