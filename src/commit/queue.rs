@@ -221,7 +221,10 @@ impl CommitQueue {
     /// The log is closed.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
-        state.verdict = Verdict::Closed;
+        // Why they were not made durable is what who waits has to know, not that it was given up after that.
+        if matches!(state.verdict, Verdict::Open) {
+            state.verdict = Verdict::Closed;
+        }
         state.worker = None;
         self.settle(state);
     }

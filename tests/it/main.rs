@@ -3,7 +3,11 @@
 #![expect(clippy::indexing_slicing, reason = "a failed test is meant to panic, its helpers too")]
 #![expect(clippy::disallowed_methods, reason = "tests look at directories behind the log's back")]
 
+mod appends;
 mod basics;
+mod durability;
+mod reads;
 mod recovery;
 mod refusals;
+mod rolls;
 mod support;
