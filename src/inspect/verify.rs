@@ -3,7 +3,7 @@
 //! The recovery point decides what is damage, as it does for opening: bad bytes below it are a problem, at or past it
 //! they are what a crash leaves, and a note. Without one (Kafka's directories) only the last segment that holds
 //! anything may be torn. An index that does not fit is a problem where it had been finished: in segments below the
-//! recovery point, and in a log that was closed cleanly.
+//! recovery point, and in a log that was closed cleanly; one that is missing, only there and in Kafka's directories.
 
 use std::io;
 use std::ops::Range;
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::index_check::{IndexCheck, Verdict, Writer};
-use super::report::{Finding, FindingKind, Report};
+use super::report::{Finding, FindingKind, IndexProblem, Report};
 use super::state::{LastClose, StateFiles};
 use super::walk::{self, Limits};
 use super::{InspectError, PartitionFiles, SegmentInfo};
@@ -252,19 +252,21 @@ impl Verifier<'_> {
             return;
         }
         let is_settled = match (segment.next_base, self.state.recovery_point) {
-            // One that was rolled when all of it was synced is covered before its index is written.
-            (Some(next), Some(point)) => next < point || self.state.was_clean(),
+            (Some(next), Some(point)) => next <= point || self.state.was_clean(),
             (None, _) => self.state.was_clean(),
             // Kafka finishes the index when it rolls.
             (Some(_), None) => true,
         };
+        // A crash may come between the sync of a segment and the writing of its index; closing makes up for it.
+        let may_lack = self.state.recovery_point.is_some() && !self.state.was_clean();
+        let is_problem = |found| is_settled && !(may_lack && found == IndexProblem::Missing);
         if let Some(problem) = verdict.offsets {
             let path = self.home.path(segment.base, FileKind::Index);
-            self.add(is_settled, path, 0, Some(segment.base), FindingKind::OffsetIndex(problem));
+            self.add(is_problem(problem), path, 0, Some(segment.base), FindingKind::OffsetIndex(problem));
         }
         if let Some(problem) = verdict.times {
             let path = self.home.path(segment.base, FileKind::TimeIndex);
-            self.add(is_settled, path, 0, Some(segment.base), FindingKind::TimeIndex(problem));
+            self.add(is_problem(problem), path, 0, Some(segment.base), FindingKind::TimeIndex(problem));
         }
     }
 

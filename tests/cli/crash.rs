@@ -118,6 +118,12 @@ fn kills_at_random_moments_lose_and_invent_nothing() {
         let life = Duration::from_millis(rng.u64(5..200));
         let what = format!("round {round}, killed after {life:?}");
         model.take(&work(&dir, round / 2, Some(life)));
+        for partition in model.partitions.keys() {
+            // What a kill leaves is no damage; and looking does not disturb it.
+            let output = run(["verify", path(&dir.join(partition))]);
+            let has_none = output.status.code() == Some(2) && super::text(&output.stderr).contains("no segment");
+            assert!(output.status.success() || has_none, "{what}: {partition}: {output:?}");
+        }
         let first = stdout(&run(["dump-all", path(&dir)]));
         model.check(&first, &what);
         assert_eq!(stdout(&run(["dump-all", path(&dir)])), first, "{what}: the second dump differs");
