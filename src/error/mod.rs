@@ -123,7 +123,7 @@ pub enum SmallFileFault {
     Field,
 }
 
-/// Why a log could not be opened. Nothing was changed on disk unless the variant says so.
+/// Why a log could not be opened. But for a lock file, nothing was changed on disk, unless the variant says so.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use alluvium::inspect::{PartitionFiles, VerifyOptions};
 use alluvium::{CleanupPolicy, LogConfig, Offset, PartitionLog, ReadOptions};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -142,6 +143,14 @@ pub(crate) fn read_batches(log: &PartitionLog, max_bytes: u64) -> Vec<(String, u
         assert!(after > next);
         next = after;
     }
+}
+
+/// Our own verification finds nothing wrong; gives the number of batches and records.
+pub(crate) fn assert_sound(dir: &Path, index_interval_bytes: Option<u32>) -> (u64, u64) {
+    let options = VerifyOptions { index_interval_bytes, ..VerifyOptions::default() };
+    let report = PartitionFiles::open(dir).unwrap().verify(&options).unwrap();
+    assert!(report.is_sound(), "{}: {:?}", dir.display(), report.problems);
+    (report.batches, report.records)
 }
 
 pub(crate) fn offset(value: &Value) -> Offset {

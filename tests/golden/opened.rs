@@ -6,7 +6,9 @@ use alluvium::{LeaderEpoch, Offset, PartitionLog, ProducerEpoch, ProducerId, Seq
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::fixtures::{Fixture, all, assert_same_files, base64, contents_for_kafka, offset, read_batches};
+use crate::fixtures::{
+    Fixture, all, assert_same_files, assert_sound, base64, contents_for_kafka, offset, read_batches,
+};
 
 /// -1 is Kafka's "none".
 fn or_none<T: Into<i64>>(value: Option<T>) -> i64 {
@@ -164,6 +166,12 @@ fn every_field_of_every_batch_and_record_is_what_kafka_read() {
         let log = PartitionLog::open(&dir, fixture.config()).unwrap();
         assert!(log.recovery_report().was_clean, "{} {:?}", fixture.name, log.recovery_report());
         assert_eq!(check_all(&fixture, &log), (some_batches, some_records));
+        log.close().unwrap();
+        let verified = assert_sound(&dir, Some(512));
+        assert_eq!(verified, (some_batches as u64, some_records as u64), "{}", fixture.name);
+        if !fixture.name.starts_with("torn") {
+            assert_eq!(assert_sound(&fixture.dir, None), verified, "as Kafka left it: {}", fixture.name);
+        }
     }
     // Nothing was skipped: these are the numbers in the fixtures.
     let all_of = |count: fn(&Fixture) -> usize| all().map(|fixture| count(&fixture)).sum::<usize>();

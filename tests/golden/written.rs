@@ -12,7 +12,7 @@ use alluvium::{
     TimestampMs, TimestampType,
 };
 
-use crate::fixtures::{assert_same_files, contents_for_kafka, is_kind, read_batches};
+use crate::fixtures::{assert_same_files, assert_sound, contents_for_kafka, is_kind, read_batches};
 use crate::naive::{NaiveBatch, NaiveLog, NaiveRecord, stamped};
 
 const NOW: i64 = 1_700_000_000_000;
@@ -76,6 +76,7 @@ fn check(dir: &Path, right: NaiveLog, what: &str) {
     assert!(right.len() > 9, "several segments: {:?}", right.keys());
     assert!(right.iter().any(|(name, bytes)| is_kind(name, "index") && bytes.len() > 16));
     assert_same_files(&contents_for_kafka(dir), &right, what);
+    assert_sound(dir, Some(INTERVAL_BYTES));
 }
 
 #[test]
