@@ -142,9 +142,10 @@ impl Unjudged {
         let mut closed = scan.index.clone();
         scan.cursor.push_largest(&mut closed.times);
         // In doubt, the files are going to be removed, whatever they say.
-        let index_fault = match self.is_in_doubt {
-            true => Some(IndexFault::Missing),
-            false => compare_index(&segment, &closed, scan.kept_bytes)?,
+        let index_fault = if self.is_in_doubt {
+            Some(IndexFault::Missing)
+        } else {
+            compare_index(&segment, &closed, scan.kept_bytes)?
         };
         if index_fault.is_none() && next_base.is_some() && !is_torn {
             // It can be read from its files; a thousand segments' indexes need not wait in memory.
