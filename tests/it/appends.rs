@@ -175,8 +175,8 @@ fn several_batches_a_call_however_they_come() {
     let joined = with(&|log| log.append(bytes().concat(), client()).unwrap());
     assert_eq!(with(&|log| log.append(batches(), client()).unwrap()), joined);
     assert_eq!(with(&|log| log.append(bytes(), client()).unwrap()), joined);
-    assert_eq!(with(&|log| log.append(&bytes().concat(), client()).unwrap()), joined);
-    assert_eq!(with(&|log| log.append(&mut bytes().concat(), client()).unwrap()), joined);
+    assert_eq!(with(&|log| log.append(Batches::Borrowed(&bytes().concat()), client()).unwrap()), joined);
+    assert_eq!(with(&|log| log.append(Batches::InPlace(&mut bytes().concat()), client()).unwrap()), joined);
     // Buffers of one, of several, and of none.
     let mixed = || {
         let all = bytes();

@@ -7,8 +7,8 @@ use alluvium::{AppendAs, Isolation, LeaderEpoch, LogConfig, Offset, PartitionLog
 
 fn batch(values: &[&str]) -> Vec<u8> {
     let mut builder = BatchBuilder::new();
-    for (at, value) in values.iter().enumerate() {
-        builder.record(TimestampMs::new(1_700_000_000_000 + at as i64), Some(b"k"), Some(value.as_bytes()));
+    for (timestamp, value) in (1_700_000_000_000..).zip(values) {
+        builder.record(TimestampMs::new(timestamp), Some(b"k"), Some(value.as_bytes()));
     }
     builder.build().unwrap().into_bytes()
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use alluvium::fs::sim::Operation;
 use alluvium::index::{OffsetIndex, TimeIndex};
 use alluvium::{AppendAs, LogConfig, PartitionLog};
 
@@ -92,7 +93,7 @@ fn by_the_clock_where_records_have_no_time() {
     let log = machine.open(by_time(1000));
     let append = || log.append(batch_at(-1, &["x"]), client()).unwrap();
     append();
-    machine.clock.advance(Duration::from_millis(1000));
+    machine.clock.advance(Duration::from_secs(1));
     append();
     assert_eq!(bases(&log), [0]);
     machine.clock.set_wall(NOW - 1_000_000);
@@ -203,7 +204,6 @@ fn a_roll_leaves_durability_a_prefix() {
     machine.fs.record_trace(true);
     log.roll().unwrap();
     log.append(batch(&["y"]), client()).unwrap();
-    use alluvium::fs::sim::Operation;
     let syncs = |machine: &Machine| {
         let trace = machine.fs.trace();
         trace

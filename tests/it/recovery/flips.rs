@@ -50,9 +50,9 @@ fn check(machine: &Machine, name: &str, byte: u64, bit: u8, tally: &mut Tally) {
     tally.flips += 1;
     let what = format!("byte {byte} bit {bit} of {name}");
     machine.fs.flip_bit(&Machine::path(name), byte, bit);
-    let log = match machine.try_open(small()) {
-        Ok(log) => log,
-        Err(_) => return tally.refused += 1,
+    let Ok(log) = machine.try_open(small()) else {
+        tally.refused += 1;
+        return;
     };
     let (found, errors) = read_all(&log, &what);
     let is_log = name.strip_suffix(".log").is_some();
@@ -104,7 +104,6 @@ fn flip_everything(base: &Machine, bits: impl Fn(&str, u64) -> Vec<u8>) -> Tally
             }
         }
     }
-    assert_eq!(base.fs.steps(), base.fs.steps());
     tally
 }
 

@@ -323,7 +323,9 @@ fn l4_a_swap_with_an_unfinished_sibling_is_removed() {
 fn l5_an_index_without_its_log_is_removed() {
     let machine = killed(RECORDS);
     let orphans = [name(3, "index"), name(3, "timeindex"), name(3, "txnindex")];
-    orphans.iter().for_each(|name| machine.write(name, b"12345678"));
+    for name in &orphans {
+        machine.write(name, b"12345678");
+    }
     let log = machine.open(small());
     assert_eq!(findings(&log), vec![(Found::OrphanIndex, Action::Remove); 3]);
     assert!(orphans.iter().all(|name| !machine.exists(name)));
@@ -447,7 +449,7 @@ fn d1_damage_is_quarantined() {
     assert_eq!(machine.read(&name(12, "log")), before, "kept as it is");
     let held = [records(0..13), records(14..16)].concat();
     assert_eq!(contents_around_damage(&log), (held, vec![(13, 14)]));
-    assert_eq!(log.health().damage, [damage.clone()]);
+    assert_eq!(log.health().damage, std::slice::from_ref(damage));
     // Appends go on behind it.
     fill(&log, RECORDS, 20);
     let held = [records(0..13), records(14..20)].concat();

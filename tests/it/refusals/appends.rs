@@ -60,13 +60,13 @@ fn snappy(plain: &[u8]) -> Vec<u8> {
     [&[len, (len - 1) << 2], plain].concat()
 }
 
-struct Case {
+struct Trial {
     config: LogConfig,
     machine: Machine,
     log: PartitionLog,
 }
 
-impl Case {
+impl Trial {
     fn new(config: LogConfig) -> Self {
         let machine = Machine::new();
         let log = machine.open(config.clone());
@@ -115,7 +115,7 @@ impl Case {
     }
 }
 
-impl Drop for Case {
+impl Drop for Trial {
     /// After all that was refused, the log goes on as if nothing had been.
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -133,28 +133,28 @@ impl Drop for Case {
 
 #[test]
 fn too_large_for_a_client() {
-    let case = Case::new(LogConfig { max_message_bytes: 120, ..small() });
+    let trial = Trial::new(LogConfig { max_message_bytes: 120, ..small() });
     let large = batch(&["value"; 20]).into_bytes();
     let size = large.len() as u64;
-    let rule = case.breaks(large, client(), "split it or raise the limit");
+    let rule = trial.breaks(large, client(), "split it or raise the limit");
     assert_eq!(rule, BrokenRule::TooLarge { size, max: 120 });
     // Others are not limited: what the leader took the follower takes.
-    case.log.append(batch(&["value"; 20]), coordinator()).unwrap();
-    case.log.append(given(23, &["value"; 20]), AppendAs::Follower).unwrap();
+    trial.log.append(batch(&["value"; 20]), coordinator()).unwrap();
+    trial.log.append(given(23, &["value"; 20]), AppendAs::Follower).unwrap();
 }
 
 #[test]
 fn larger_than_a_segment() {
     for origin in [client(), coordinator(), AppendAs::Follower] {
-        let case = Case::new(small());
+        let trial = Trial::new(small());
         let large = given(0, &["value"; 60]).into_bytes();
         let size = large.len() as u64;
-        let rule = case.breaks(large, origin, "raise segment.bytes");
+        let rule = trial.breaks(large, origin, "raise segment.bytes");
         assert_eq!(rule, BrokenRule::LargerThanSegment { size, max: 600 });
         // Several that together do not fit: an append is never split between segments.
         let some: Vec<Vec<u8>> =
             (0..10).map(|n| given(if origin == AppendAs::Follower { 3 + n } else { 0 }, &["v"]).into_bytes()).collect();
-        match case.refuses(&some, origin, "raise segment.bytes") {
+        match trial.refuses(&some, origin, "raise segment.bytes") {
             AppendError::Invalid { cause: InvalidBatch::Rule(BrokenRule::LargerThanSegment { size, .. }), .. } => {
                 assert_eq!(size, some.concat().len() as u64);
             }
@@ -166,19 +166,19 @@ fn larger_than_a_segment() {
 #[test]
 fn mis_sized() {
     for origin in [client(), coordinator(), AppendAs::Follower] {
-        let case = Case::new(small());
+        let trial = Trial::new(small());
         let whole = given(3, &["one", "two"]).into_bytes();
         let cut = whole[..whole.len() - 1].to_vec();
         let (need, have) = (whole.len() as u64, cut.len() as u64);
-        let cause = case.refuses_one(cut, origin, "send whole batches");
+        let cause = trial.refuses_one(cut, origin, "send whole batches");
         assert_eq!(cause, InvalidBatch::Short { need, have });
-        let cause = case.refuses_one(whole[..20].to_vec(), origin, "send whole batches");
+        let cause = trial.refuses_one(whole[..20].to_vec(), origin, "send whole batches");
         assert_eq!(cause, InvalidBatch::Short { need: 61, have: 20 });
         for length in [-1, 0, 48, i32::MIN] {
-            let cause = case.refuses_one(with(LENGTH_AT, &length.to_be_bytes()), origin, "the header is damaged");
+            let cause = trial.refuses_one(with(LENGTH_AT, &length.to_be_bytes()), origin, "the header is damaged");
             assert!(matches!(cause, InvalidBatch::Length { batch_length, .. } if batch_length == length), "{cause:?}");
         }
-        let cause = case.refuses_one(with(LENGTH_AT, &i32::MAX.to_be_bytes()), origin, "send whole batches");
+        let cause = trial.refuses_one(with(LENGTH_AT, &i32::MAX.to_be_bytes()), origin, "send whole batches");
         assert!(matches!(cause, InvalidBatch::Short { .. }), "{cause:?}");
     }
 }
@@ -186,10 +186,10 @@ fn mis_sized() {
 #[test]
 fn more_bytes_than_records() {
     for origin in [client(), coordinator(), AppendAs::Follower] {
-        let case = Case::new(small());
+        let trial = Trial::new(small());
         let longer = assembled(0, 2, &[two_records(0, 1), vec![0; 3]].concat());
         let longer = if origin == AppendAs::Follower { at_offset(3, longer) } else { longer };
-        let cause = case.refuses_one(longer, origin, "the count or the length is wrong");
+        let cause = trial.refuses_one(longer, origin, "the count or the length is wrong");
         assert_eq!(cause, InvalidBatch::Trailing { bytes: 3 });
     }
 }
@@ -202,9 +202,9 @@ fn at_offset(base: i64, mut bytes: Vec<u8>) -> Vec<u8> {
 #[test]
 fn wrong_magic() {
     for origin in [client(), coordinator(), AppendAs::Follower] {
-        let case = Case::new(small());
+        let trial = Trial::new(small());
         for magic in [0_i8, 1, 3, -1] {
-            let cause = case.refuses_one(with(MAGIC_AT, &magic.to_be_bytes()), origin, "convert v0 and v1");
+            let cause = trial.refuses_one(with(MAGIC_AT, &magic.to_be_bytes()), origin, "convert v0 and v1");
             assert_eq!(cause, InvalidBatch::Magic { found: magic });
         }
     }
@@ -213,10 +213,10 @@ fn wrong_magic() {
 #[test]
 fn wrong_checksum() {
     for origin in [client(), coordinator(), AppendAs::Follower] {
-        let case = Case::new(small());
+        let trial = Trial::new(small());
         let mut bytes = given(if origin == AppendAs::Follower { 3 } else { 0 }, &["one", "two"]).into_bytes();
         *bytes.last_mut().unwrap() ^= 1;
-        let cause = case.refuses_one(bytes, origin, "changed after the batch was built");
+        let cause = trial.refuses_one(bytes, origin, "changed after the batch was built");
         assert!(matches!(cause, InvalidBatch::Crc { .. }), "{cause:?}");
     }
 }
@@ -225,173 +225,173 @@ fn wrong_checksum() {
 #[test]
 fn count_and_last_offset_delta_that_disagree() {
     for origin in [client(), coordinator(), AppendAs::Follower] {
-        let case = Case::new(small());
-        let cause = case.refuses_one(with(LAST_DELTA_AT, &0_i32.to_be_bytes()), origin, "they must agree");
+        let trial = Trial::new(small());
+        let cause = trial.refuses_one(with(LAST_DELTA_AT, &0_i32.to_be_bytes()), origin, "they must agree");
         assert_eq!(cause, InvalidBatch::Count { count: 2, last_offset_delta: 0 });
-        let cause = case.refuses_one(with(COUNT_AT, &5_i32.to_be_bytes()), origin, "they must agree");
+        let cause = trial.refuses_one(with(COUNT_AT, &5_i32.to_be_bytes()), origin, "they must agree");
         assert_eq!(cause, InvalidBatch::Count { count: 5, last_offset_delta: 1 });
-        let cause = case.refuses_one(with(COUNT_AT, &(-1_i32).to_be_bytes()), origin, "recordsCount");
+        let cause = trial.refuses_one(with(COUNT_AT, &(-1_i32).to_be_bytes()), origin, "recordsCount");
         assert!(matches!(cause, InvalidBatch::Field { field: "recordsCount", value: -1 }), "{cause:?}");
     }
-    let case = Case::new(small());
-    let cause = case.refuses_one(with(LAST_DELTA_AT, &4_i32.to_be_bytes()), client(), "they must agree");
+    let trial = Trial::new(small());
+    let cause = trial.refuses_one(with(LAST_DELTA_AT, &4_i32.to_be_bytes()), client(), "they must agree");
     assert_eq!(cause, InvalidBatch::Count { count: 2, last_offset_delta: 4 });
     // Fewer records than declared.
-    let cause = case.refuses_one(assembled(0, 3, &two_records(0, 1)), client(), "record 2");
+    let cause = trial.refuses_one(assembled(0, 3, &two_records(0, 1)), client(), "record 2");
     assert!(matches!(cause, InvalidBatch::Record { index: 2, .. }), "{cause:?}");
     let follower = at_offset(3, assembled(0, 3, &two_records(0, 1)));
-    let cause = case.refuses_one(follower, AppendAs::Follower, "record 2");
+    let cause = trial.refuses_one(follower, AppendAs::Follower, "record 2");
     assert!(matches!(cause, InvalidBatch::Record { index: 2, .. }), "{cause:?}");
 }
 
 #[test]
 fn offsets_that_are_not_dense() {
-    let case = Case::new(small());
+    let trial = Trial::new(small());
     for origin in [client(), coordinator()] {
         for (attributes, records) in [(0, two_records(0, 2)), (2, snappy(&two_records(0, 2)))] {
-            let rule = case.breaks(assembled(attributes, 2, &records), origin, "deltas must be 0, 1, 2");
+            let rule = trial.breaks(assembled(attributes, 2, &records), origin, "deltas must be 0, 1, 2");
             assert_eq!(rule, BrokenRule::NotDense { index: 1, found: 2 });
         }
-        let rule = case.breaks(assembled(0, 2, &two_records(1, 0)), origin, "deltas must be 0, 1, 2");
+        let rule = trial.breaks(assembled(0, 2, &two_records(1, 0)), origin, "deltas must be 0, 1, 2");
         assert_eq!(rule, BrokenRule::NotDense { index: 0, found: 1 });
     }
     // A follower's may have holes, but must rise and end with the batch.
-    let cause = case.refuses_one(at_offset(3, assembled(0, 2, &two_records(1, 0))), AppendAs::Follower, "is due");
+    let cause = trial.refuses_one(at_offset(3, assembled(0, 2, &two_records(1, 0))), AppendAs::Follower, "is due");
     let fault = InvalidRecord::OffsetDelta { found: 0, expected: 2 };
     assert!(matches!(cause, InvalidBatch::Record { index: 1, fault: found, .. } if found == fault), "{cause:?}");
-    let cause = case.refuses_one(at_offset(3, assembled(0, 2, &two_records(0, 2))), AppendAs::Follower, "past the");
+    let cause = trial.refuses_one(at_offset(3, assembled(0, 2, &two_records(0, 2))), AppendAs::Follower, "past the");
     let fault = InvalidRecord::OffsetDeltaPastLast { found: 2, last: 1 };
     assert!(matches!(cause, InvalidBatch::Record { index: 1, fault: found, .. } if found == fault), "{cause:?}");
 }
 
 #[test]
 fn records_of_a_bomb_and_of_a_broken_codec() {
-    let case = Case::new(LogConfig { max_decompressed_bytes: 1024, segment_bytes: 6000, ..small() });
+    let trial = Trial::new(LogConfig { max_decompressed_bytes: 1024, segment_bytes: 6000, ..small() });
     let zeros = "0".repeat(100_000);
     for codec in [Compression::Gzip, Compression::Zstd, Compression::Lz4] {
         let mut builder = BatchBuilder::new();
         builder.compression(codec).record(ms(NOW), None, Some(zeros.as_bytes()));
-        let cause = case.refuses_one(builder.build().unwrap().into_bytes(), client(), "send smaller batches");
+        let cause = trial.refuses_one(builder.build().unwrap().into_bytes(), client(), "send smaller batches");
         assert_eq!(cause, InvalidBatch::Bomb { limit: 1024 }, "{codec:?}");
     }
     for codec in 1..=4 {
-        let cause = case.refuses_one(assembled(codec, 2, &two_records(0, 1)), client(), "have the producer send it");
+        let cause = trial.refuses_one(assembled(codec, 2, &two_records(0, 1)), client(), "have the producer send it");
         assert!(matches!(cause, InvalidBatch::Decompress { .. }), "{cause:?}");
     }
-    let cause = case.refuses_one(assembled(5, 2, &two_records(0, 1)), client(), "codes 0 to 4 exist");
+    let cause = trial.refuses_one(assembled(5, 2, &two_records(0, 1)), client(), "codes 0 to 4 exist");
     assert_eq!(cause, InvalidBatch::UnknownCodec { code: 5 });
 }
 
 #[test]
 fn control_from_a_client() {
-    let case = Case::new(small());
-    let rule = case.breaks(with(ATTRIBUTES_AT + 1, &[0b10_0000]), client(), "append as Coordinator");
+    let trial = Trial::new(small());
+    let rule = trial.breaks(with(ATTRIBUTES_AT + 1, &[0b10_0000]), client(), "append as Coordinator");
     assert_eq!(rule, BrokenRule::ControlFromClient);
     // A coordinator's must at least say what it is.
-    let rule = case.breaks(with(ATTRIBUTES_AT + 1, &[0b10_0000]), coordinator(), "no valid version and type");
+    let rule = trial.breaks(with(ATTRIBUTES_AT + 1, &[0b10_0000]), coordinator(), "no valid version and type");
     assert_eq!(rule, BrokenRule::ControlKey { index: 0 });
 }
 
 #[test]
 fn no_records() {
-    let case = Case::new(small());
+    let trial = Trial::new(small());
     for origin in [client(), coordinator()] {
         let mut empty = batch(&["x"]).into_bytes();
         empty.truncate(RECORDS_AT);
         empty[LENGTH_AT..LENGTH_AT + 4].copy_from_slice(&49_i32.to_be_bytes());
         empty[COUNT_AT..COUNT_AT + 4].copy_from_slice(&0_i32.to_be_bytes());
-        assert_eq!(case.breaks(sealed(empty), origin, "send at least one"), BrokenRule::Empty);
+        assert_eq!(trial.breaks(sealed(empty), origin, "send at least one"), BrokenRule::Empty);
         for nothing in [Vec::new(), vec![Vec::new()], vec![Vec::new(), Vec::new()]] {
-            let error = case.refuses(&nothing, origin, "pass at least one");
+            let error = trial.refuses(&nothing, origin, "pass at least one");
             assert!(matches!(error, AppendError::Nothing), "{error:?}");
         }
     }
-    let error = case.refuses(&[], AppendAs::Follower, "pass at least one");
+    let error = trial.refuses(&[], AppendAs::Follower, "pass at least one");
     assert!(matches!(error, AppendError::Nothing), "{error:?}");
 }
 
 #[test]
 fn offsets_that_a_client_may_not_choose() {
-    let case = Case::new(small());
-    let rule = case.breaks(given(3, &["x"]).into_bytes(), client(), "the log assigns the offset");
+    let trial = Trial::new(small());
+    let rule = trial.breaks(given(3, &["x"]).into_bytes(), client(), "the log assigns the offset");
     assert_eq!(rule, BrokenRule::BaseOffset { found: 3 });
-    let cause = case.refuses_one(with(0, &(-1_i64).to_be_bytes()), client(), "baseOffset");
+    let cause = trial.refuses_one(with(0, &(-1_i64).to_be_bytes()), client(), "baseOffset");
     assert_eq!(cause, InvalidBatch::Field { field: "baseOffset", value: -1 });
 }
 
 #[test]
 fn offsets_of_a_follower_that_do_not_rise() {
-    let case = Case::new(small());
+    let trial = Trial::new(small());
     for base in 0..3 {
-        let error = case.refuses(&[given(base, &["x"]).into_bytes()], AppendAs::Follower, "fetch from the log end");
+        let error = trial.refuses(&[given(base, &["x"]).into_bytes()], AppendAs::Follower, "fetch from the log end");
         let AppendError::NotMonotone { batch: 0, base_offset, log_end } = error else { panic!("{error:?}") };
         assert_eq!((base_offset, log_end), (base, at(3)));
     }
     let overlapping = [given(3, &["x", "y"]), given(4, &["z"])].map(alluvium::record::RecordBatch::into_bytes);
-    let error = case.refuses(&overlapping, AppendAs::Follower, "fetch from the log end");
+    let error = trial.refuses(&overlapping, AppendAs::Follower, "fetch from the log end");
     assert!(matches!(error, AppendError::NotMonotone { batch: 1, base_offset: 4, .. }), "{error:?}");
     let cause =
-        case.refuses_one(at_offset(i64::MAX - 1, batch(&["x", "y"]).into_bytes()), AppendAs::Follower, "overflows");
+        trial.refuses_one(at_offset(i64::MAX - 1, batch(&["x", "y"]).into_bytes()), AppendAs::Follower, "overflows");
     assert!(matches!(cause, InvalidBatch::OffsetOverflow { .. }), "{cause:?}");
 }
 
 #[test]
 fn no_offset_left() {
-    let case = Case::new(small());
+    let trial = Trial::new(small());
     let last = at(i64::MAX - 2);
-    case.log.truncate_fully_and_start_at(last).unwrap();
-    let error = case.refuses(&[batch(&["a", "b", "c"]).into_bytes()], client(), "leaves no room");
+    trial.log.truncate_fully_and_start_at(last).unwrap();
+    let error = trial.refuses(&[batch(&["a", "b", "c"]).into_bytes()], client(), "leaves no room");
     assert!(matches!(error, AppendError::OffsetsExhausted { records: 3, log_end } if log_end == last), "{error:?}");
-    case.log.append(batch(&["a", "b"]), client()).unwrap();
-    assert_eq!(case.log.log_end(), Offset::MAX);
-    let error = case.refuses(&[batch(&["c"]).into_bytes()], client(), "leaves no room");
+    trial.log.append(batch(&["a", "b"]), client()).unwrap();
+    assert_eq!(trial.log.log_end(), Offset::MAX);
+    let error = trial.refuses(&[batch(&["c"]).into_bytes()], client(), "leaves no room");
     assert!(matches!(error, AppendError::OffsetsExhausted { records: 1, .. }), "{error:?}");
 }
 
 #[test]
 fn an_epoch_that_is_over() {
-    let case = Case::new(small());
+    let trial = Trial::new(small());
     let as_leader = |epoch: i32| AppendAs::Client { epoch: LeaderEpoch::new(epoch).unwrap() };
-    case.log.append(batch(&["x"]), as_leader(5)).unwrap();
+    trial.log.append(batch(&["x"]), as_leader(5)).unwrap();
     for origin in [as_leader(4), AppendAs::Coordinator { epoch: LeaderEpoch::new(0).unwrap() }] {
-        let error = case.refuses(&[batch(&["y"]).into_bytes()], origin, "another leader took over");
+        let error = trial.refuses(&[batch(&["y"]).into_bytes()], origin, "another leader took over");
         let AppendError::FencedEpoch { newest, .. } = error else { panic!("{error:?}") };
         assert_eq!(newest, LeaderEpoch::new(5).unwrap());
     }
     // The fence stands after a clean and after an unclean restart.
-    case.log.close().unwrap();
-    let log = case.machine.open(small());
+    trial.log.close().unwrap();
+    let log = trial.machine.open(small());
     assert!(matches!(log.append(batch(&["y"]), as_leader(4)), Err(AppendError::FencedEpoch { .. })));
     drop(log);
-    let log = case.machine.open(small());
+    let log = trial.machine.open(small());
     assert!(matches!(log.append(batch(&["y"]), as_leader(4)), Err(AppendError::FencedEpoch { .. })));
     log.append(batch(&["y"]), as_leader(5)).unwrap();
     drop(log);
     // Keeps `Drop` from using the closed log.
-    std::mem::forget(case);
+    std::mem::forget(trial);
 }
 
 #[test]
 fn producers_that_are_half_given() {
-    let case = Case::new(small());
-    let rule = case.breaks(with(PRODUCER_ID_AT, &7_i64.to_be_bytes()), client(), "both must be 0 or more");
+    let trial = Trial::new(small());
+    let rule = trial.breaks(with(PRODUCER_ID_AT, &7_i64.to_be_bytes()), client(), "both must be 0 or more");
     assert_eq!(rule, BrokenRule::Producer { producer_id: 7, epoch: -1, sequence: -1 });
     let mut builder = BatchBuilder::new();
     builder.producer(ProducerId::new(7).unwrap(), ProducerEpoch::new(0).unwrap(), None);
     let without_sequence = builder.record(ms(NOW), None, Some(b"v")).build().unwrap();
-    let rule = case.breaks(without_sequence.as_bytes().to_vec(), client(), "both must be 0 or more");
+    let rule = trial.breaks(without_sequence.as_bytes().to_vec(), client(), "both must be 0 or more");
     assert_eq!(rule, BrokenRule::Producer { producer_id: 7, epoch: 0, sequence: -1 });
     // Group coordinators write so in transactions.
-    case.log.append(without_sequence, coordinator()).unwrap();
-    let rule = case.breaks(with(ATTRIBUTES_AT + 1, &[0b1_0000]), client(), "no producer id");
+    trial.log.append(without_sequence, coordinator()).unwrap();
+    let rule = trial.breaks(with(ATTRIBUTES_AT + 1, &[0b1_0000]), client(), "no producer id");
     assert_eq!(rule, BrokenRule::TransactionalWithoutProducer);
 }
 
 #[test]
 fn no_key_in_a_compacted_log() {
-    let case = Case::new(LogConfig { cleanup_policy: CleanupPolicy::Compact, ..small() });
+    let trial = Trial::new(LogConfig { cleanup_policy: CleanupPolicy::Compact, ..small() });
     for (attributes, records) in [(0, two_records(0, 1)), (2, snappy(&two_records(0, 1)))] {
-        let rule = case.breaks(assembled(attributes, 2, &records), client(), "every record of a compacted log");
+        let rule = trial.breaks(assembled(attributes, 2, &records), client(), "every record of a compacted log");
         assert_eq!(rule, BrokenRule::MissingKey { index: 0 });
     }
 }
@@ -399,26 +399,26 @@ fn no_key_in_a_compacted_log() {
 #[test]
 fn timestamps_out_of_bounds() {
     let config = LogConfig { message_timestamp_before_max_ms: 1000, message_timestamp_after_max_ms: 50, ..small() };
-    let case = Case::new(config);
-    let rule = case.breaks(batch_at(NOW + 50, &["in", "out"]).into_bytes(), client(), "check the producer's clock");
+    let trial = Trial::new(config);
+    let rule = trial.breaks(batch_at(NOW + 50, &["in", "out"]).into_bytes(), client(), "check the producer's clock");
     let right = BrokenRule::Timestamp { index: 1, timestamp: NOW + 51, earliest: NOW - 1000, latest: NOW + 50 };
     assert_eq!(rule, right);
-    let rule = case.breaks(batch_at(NOW - 1001, &["out", "in"]).into_bytes(), client(), "check the producer's clock");
+    let rule = trial.breaks(batch_at(NOW - 1001, &["out", "in"]).into_bytes(), client(), "check the producer's clock");
     assert!(matches!(rule, BrokenRule::Timestamp { index: 0, .. }), "{rule:?}");
-    case.log.append(batch_at(NOW - 1000, &["in"]), client()).unwrap();
+    trial.log.append(batch_at(NOW - 1000, &["in"]), client()).unwrap();
     // No timestamp at all is not out of bounds, and a coordinator has none.
-    case.log.append(batch_at(-1, &["none"]), client()).unwrap();
-    case.log.append(batch_at(NOW + 51, &["in"]), coordinator()).unwrap();
+    trial.log.append(batch_at(-1, &["none"]), client()).unwrap();
+    trial.log.append(batch_at(NOW + 51, &["in"]), coordinator()).unwrap();
 }
 
 #[test]
 fn timestamps_that_are_not_what_the_header_says() {
-    let case = Case::new(small());
-    let rule = case.breaks(with(MAX_TIMESTAMP_AT, &(NOW + 7).to_be_bytes()), client(), "max timestamp");
+    let trial = Trial::new(small());
+    let rule = trial.breaks(with(MAX_TIMESTAMP_AT, &(NOW + 7).to_be_bytes()), client(), "max timestamp");
     assert_eq!(rule, BrokenRule::MaxTimestamp { declared: NOW + 7, found: NOW + 1 });
-    let rule = case.breaks(with(ATTRIBUTES_AT + 1, &[0b1000]), client(), "clients send create time");
+    let rule = trial.breaks(with(ATTRIBUTES_AT + 1, &[0b1000]), client(), "clients send create time");
     assert_eq!(rule, BrokenRule::TimestampType);
-    let rule = case.breaks(with(ATTRIBUTES_AT + 1, &[0b100_0000]), client(), "only the cleaner sets one");
+    let rule = trial.breaks(with(ATTRIBUTES_AT + 1, &[0b100_0000]), client(), "only the cleaner sets one");
     assert_eq!(rule, BrokenRule::DeleteHorizon);
 }
 
@@ -426,22 +426,22 @@ fn timestamps_that_are_not_what_the_header_says() {
 #[test]
 fn one_bad_batch_among_several() {
     for message_timestamp_type in [TimestampType::CreateTime, TimestampType::LogAppendTime] {
-        let case = Case::new(LogConfig { message_timestamp_type, ..small() });
+        let trial = Trial::new(LogConfig { message_timestamp_type, ..small() });
         for bad in 0..4 {
             let batches: Vec<Vec<u8>> =
                 (0..4).map(|n| if n == bad { with(COUNT_AT, &9_i32.to_be_bytes()) } else { with(0, &[0]) }).collect();
-            match case.refuses(&batches, client(), &format!("batch {bad} of the append")) {
+            match trial.refuses(&batches, client(), &format!("batch {bad} of the append")) {
                 AppendError::Invalid { batch, cause: InvalidBatch::Count { count: 9, .. } } => assert_eq!(batch, bad),
                 other => panic!("{other:?}"),
             }
         }
         let mut torn: Vec<Vec<u8>> = (0..3).map(|_| batch(&["x"]).into_bytes()).collect();
         torn[2].truncate(69);
-        let error = case.refuses(&torn, client(), "send whole batches");
+        let error = trial.refuses(&torn, client(), "send whole batches");
         assert!(matches!(error, AppendError::Invalid { batch: 2, .. }), "{error:?}");
     }
-    let case = Case::new(small());
+    let trial = Trial::new(small());
     let given: Vec<Vec<u8>> = [3, 4, 4].map(|base| given(base, &["x"]).into_bytes()).to_vec();
-    let error = case.refuses(&given, AppendAs::Follower, "fetch from the log end");
+    let error = trial.refuses(&given, AppendAs::Follower, "fetch from the log end");
     assert!(matches!(error, AppendError::NotMonotone { batch: 2, .. }), "{error:?}");
 }
