@@ -404,7 +404,7 @@ impl SyncKeeper {
     pub(crate) fn prepare_cut(&self, to: Offset, restart: Option<Offset>) -> Result<(), IoFailure> {
         let mut kept = self.kept.lock();
         let offset = kept.point.offset.min(to);
-        let point = RecoveryPoint { generation: kept.point.generation + 1, offset, restart };
+        let point = RecoveryPoint { generation: kept.point.generation.wrapping_add(1), offset, restart };
         point.write(&*self.fs, &self.dir)?;
         kept.point = point;
         kept.durable_end = kept.durable_end.min(to);
@@ -414,7 +414,7 @@ impl SyncKeeper {
     /// A restart is finished: everything below `at` is durable, since there is nothing.
     pub(crate) fn finish_restart(&self, at: Offset) -> Result<(), IoFailure> {
         let mut kept = self.kept.lock();
-        let point = RecoveryPoint { generation: kept.point.generation + 1, offset: at, restart: None };
+        let point = RecoveryPoint { generation: kept.point.generation.wrapping_add(1), offset: at, restart: None };
         point.write(&*self.fs, &self.dir)?;
         kept.point = point;
         kept.durable_end = at;
@@ -431,7 +431,7 @@ impl SyncKeeper {
     /// Opening judged everything up to `end` and made it durable. `had_point`: a recovery point file is there.
     pub(crate) fn settle(&self, end: Offset, had_point: bool) -> Result<(), IoFailure> {
         let mut kept = self.kept.lock();
-        let point = RecoveryPoint { generation: kept.point.generation + 1, offset: end, restart: None };
+        let point = RecoveryPoint { generation: kept.point.generation.wrapping_add(1), offset: end, restart: None };
         match point.write(&*self.fs, &self.dir) {
             Ok(()) => kept.point = point,
             // A full disk must not keep a log from opening. The older point is lower and as true, and the sync state,
