@@ -168,6 +168,11 @@ impl CommitQueue {
         state.blocked > 0 || !state.futures.is_empty()
     }
 
+    /// Whether anybody waits, or leads a round because he waits.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.state.lock().waiting() > 0
+    }
+
     /// Lets a round wait for company, for at most until `deadline` or until `enough` wait.
     pub(crate) fn linger(&self, deadline: Deadline, enough: u32) {
         let mut state = self.state.lock();

@@ -149,6 +149,7 @@ impl Opening {
             config: self.config.clone(),
             clock: Arc::clone(&self.clock),
             durable_end: point.map(|_| durable_end),
+            recovery_point: standing.offset,
             is_in_doubt: left.is_in_doubt(),
             restart: point.and_then(|point| point.restart),
             removed,

@@ -154,7 +154,7 @@ impl LogCore {
         if let Err(cause) = self.make_durable(&target) {
             return Err(Refusal::Failed(self.latch(&mut self.writer.lock(), cause)));
         }
-        let somebody_waits = self.queue.has_waiters();
+        let somebody_waits = self.queue.is_wanted();
         self.publish_durable(&target)?;
         self.metrics.sync_rounds.add(1);
         self.keep_side_files(round, &target)?;
