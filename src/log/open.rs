@@ -221,6 +221,7 @@ impl Opening {
             config: self.config.clone(),
             clock: Arc::clone(&self.clock),
             durable_end: point.map(|point| left.durable_end(point)),
+            recovery_point: point.unwrap_or(NO_POINT).offset,
             is_in_doubt: left.is_in_doubt(),
             restart: point.and_then(|point| point.restart),
             removed: left.removed(point.unwrap_or(NO_POINT)),

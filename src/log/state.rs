@@ -378,6 +378,17 @@ impl SyncKeeper {
         self.file.sync_data().map_err(|e| IoFailure::new(IoOperation::Sync, self.dir.join(names::SYNC_STATE), e))
     }
 
+    /// Makes the recovery point durable as it was read; `anew` by writing it again, where its sync is in doubt.
+    pub(crate) fn confirm(&self, anew: bool) -> Result<(), IoFailure> {
+        let point = self.kept.lock().point;
+        match if anew { point.write(&*self.fs, &self.dir) } else { Ok(()) } {
+            // Then it must do as it is.
+            Err(failure) if failure.is_storage_full() => {}
+            written => written?,
+        }
+        self.fs.sync_dir(&self.dir).map_err(|e| IoFailure::new(IoOperation::Sync, &*self.dir, e))
+    }
+
     /// The recovery point as it is on disk.
     pub(crate) fn recovery_point(&self) -> Offset {
         self.kept.lock().point.offset
