@@ -126,6 +126,13 @@ impl Left {
         self.sync().filter(|sync| sync.generation == point.generation)
     }
 
+    /// What the state of this opening counts on from. Without a recovery point it still counts past what the sync state
+    /// says: an older one may come back with a power loss, and must not be taken for one that belongs to the new point.
+    fn counted_from(&self, point: Option<RecoveryPoint>) -> RecoveryPoint {
+        let generation = self.sync().map_or(NO_POINT.generation, |sync| sync.generation);
+        point.unwrap_or(RecoveryPoint { generation, ..NO_POINT })
+    }
+
     fn removed(&self, point: RecoveryPoint) -> Vec<Offset> {
         self.sync_since(point).map(|sync| sync.removed.clone()).unwrap_or_default()
     }
@@ -188,7 +195,7 @@ impl Opening {
         let keeper = SyncKeeper::start(
             Arc::clone(&home.fs),
             Arc::clone(&home.dir),
-            standing,
+            left.counted_from(point),
             durable_end,
             left.removed(standing),
         )?;
@@ -214,6 +221,7 @@ impl Opening {
             config: self.config.clone(),
             clock: Arc::clone(&self.clock),
             durable_end: point.map(|point| left.durable_end(point)),
+            recovery_point: point.unwrap_or(NO_POINT).offset,
             is_in_doubt: left.is_in_doubt(),
             restart: point.and_then(|point| point.restart),
             removed: left.removed(point.unwrap_or(NO_POINT)),

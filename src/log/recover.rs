@@ -27,6 +27,8 @@ pub(super) struct Unjudged {
     pub(super) clock: Arc<dyn Clock>,
     /// Everything below it was synced; `None` when nothing says what was.
     pub(super) durable_end: Option<Offset>,
+    /// As its file has it.
+    pub(super) recovery_point: Offset,
     pub(super) is_in_doubt: bool,
     pub(super) restart: Option<Offset>,
     /// Segments whose removal no directory sync is known to have covered.
@@ -118,6 +120,9 @@ impl Unjudged {
         report: &mut RecoveryReport,
     ) -> Result<Judged, OpenError> {
         let started = self.clock.monotonic();
+        // What was read may be in the cache alone. Acted upon and then lost, it would leave an older recovery point that
+        // vouches for what was changed meanwhile.
+        keeper.confirm(self.is_in_doubt && self.had_point)?;
         let entries = self.home.list()?;
         Self::note_entries(&entries, report);
         self.finish_restart(keeper, report)?;
@@ -363,8 +368,8 @@ impl Unjudged {
 
     /// Acts on the survey, makes everything durable that is going to be served, and says so.
     fn apply(&self, survey: Survey, keeper: &SyncKeeper, report: &mut RecoveryReport) -> Result<Judged, OpenError> {
-        let Survey { trusted, sealed_last, scanned, past_tear, end, lost } = survey;
-        if let Some(base) = sealed_last {
+        let Survey { trusted, sealed_late, scanned, past_tear, end, lost } = survey;
+        for base in sealed_late {
             self.sync_cut(base)?;
         }
         keeper.note_removed(past_tear.iter().copied())?;

@@ -378,6 +378,17 @@ impl SyncKeeper {
         self.file.sync_data().map_err(|e| IoFailure::new(IoOperation::Sync, self.dir.join(names::SYNC_STATE), e))
     }
 
+    /// Makes the recovery point durable as it was read; `anew` by writing it again, where its sync is in doubt.
+    pub(crate) fn confirm(&self, anew: bool) -> Result<(), IoFailure> {
+        let point = self.kept.lock().point;
+        match if anew { point.write(&*self.fs, &self.dir) } else { Ok(()) } {
+            // Then it must do as it is.
+            Err(failure) if failure.is_storage_full() => {}
+            written => written?,
+        }
+        self.fs.sync_dir(&self.dir).map_err(|e| IoFailure::new(IoOperation::Sync, &*self.dir, e))
+    }
+
     /// The recovery point as it is on disk.
     pub(crate) fn recovery_point(&self) -> Offset {
         self.kept.lock().point.offset
@@ -404,7 +415,7 @@ impl SyncKeeper {
     pub(crate) fn prepare_cut(&self, to: Offset, restart: Option<Offset>) -> Result<(), IoFailure> {
         let mut kept = self.kept.lock();
         let offset = kept.point.offset.min(to);
-        let point = RecoveryPoint { generation: kept.point.generation + 1, offset, restart };
+        let point = RecoveryPoint { generation: kept.point.generation.wrapping_add(1), offset, restart };
         point.write(&*self.fs, &self.dir)?;
         kept.point = point;
         kept.durable_end = kept.durable_end.min(to);
@@ -414,7 +425,7 @@ impl SyncKeeper {
     /// A restart is finished: everything below `at` is durable, since there is nothing.
     pub(crate) fn finish_restart(&self, at: Offset) -> Result<(), IoFailure> {
         let mut kept = self.kept.lock();
-        let point = RecoveryPoint { generation: kept.point.generation + 1, offset: at, restart: None };
+        let point = RecoveryPoint { generation: kept.point.generation.wrapping_add(1), offset: at, restart: None };
         point.write(&*self.fs, &self.dir)?;
         kept.point = point;
         kept.durable_end = at;
@@ -431,7 +442,7 @@ impl SyncKeeper {
     /// Opening judged everything up to `end` and made it durable. `had_point`: a recovery point file is there.
     pub(crate) fn settle(&self, end: Offset, had_point: bool) -> Result<(), IoFailure> {
         let mut kept = self.kept.lock();
-        let point = RecoveryPoint { generation: kept.point.generation + 1, offset: end, restart: None };
+        let point = RecoveryPoint { generation: kept.point.generation.wrapping_add(1), offset: end, restart: None };
         match point.write(&*self.fs, &self.dir) {
             Ok(()) => kept.point = point,
             // A full disk must not keep a log from opening. The older point is lower and as true, and the sync state,

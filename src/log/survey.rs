@@ -23,8 +23,8 @@ pub(super) struct Scanned {
 pub(super) struct Survey {
     /// Segments that the recovery point covers whole; not looked at.
     pub(super) trusted: Vec<Offset>,
-    /// The last of them, if nothing past it is known to be durable.
-    pub(super) sealed_last: Option<Offset>,
+    /// Those of them whose size may not be durable.
+    pub(super) sealed_late: Vec<Offset>,
     /// The rest, up to a tear.
     pub(super) scanned: Vec<Scanned>,
     /// Segments past a tear.
@@ -58,21 +58,14 @@ impl Unjudged {
     pub(super) fn survey(&self) -> Result<Survey, OpenError> {
         let bases = live_logs(&self.home.list()?);
         let durable_end = self.restart.or(self.durable_end);
-        let mut first = self.first_uncovered(&bases);
-        // The last segment that is covered, if nothing past it is known to be durable.
-        let mut sealed_last = bases.get(first).filter(|next| Some(**next) == durable_end);
-        sealed_last = sealed_last.and_then(|_| bases.get(first.checked_sub(1)?));
-        if let Some(base) = sealed_last
-            && self.has_zeros_to_cut(*base, bases.get(first).copied())?
-        {
-            first -= 1;
-            sealed_last = None;
-        }
+        let covered = self.first_uncovered(&bases);
+        let sealed_late = self.first_sealed_late(&bases, covered);
+        let first = self.first_with_zeros(&bases, sealed_late..covered)?;
         let last_filled = self.last_filled(&bases)?;
         let (trusted, rest) = bases.split_at(first);
         let mut survey = Survey {
             trusted: trusted.to_vec(),
-            sealed_last: sealed_last.copied(),
+            sealed_late: bases.get(sealed_late..first).unwrap_or_default().to_vec(),
             scanned: Vec::new(),
             past_tear: Vec::new(),
             end: bases.first().copied().or(self.restart).unwrap_or_default(),
@@ -98,8 +91,26 @@ impl Unjudged {
         Ok(survey)
     }
 
-    /// Whether a covered segment still has the zeros that were kept ahead in it: it became durable while it was active
-    /// and was sealed after that, and the round that cuts them off never came.
+    /// The first of the covered segments that may have become durable while it was active and been sealed after that, so
+    /// that the cut of its zeros is not known to be durable. The recovery point file is written after such cuts.
+    fn first_sealed_late(&self, bases: &[Offset], covered: usize) -> usize {
+        let is_late = |at: &usize| bases.get(at + 1).is_some_and(|next| *next >= self.recovery_point);
+        (0..covered).find(is_late).unwrap_or(covered)
+    }
+
+    /// The first of the segments that still has zeros kept ahead in it; the end of the range if none has.
+    fn first_with_zeros(&self, bases: &[Offset], range: std::ops::Range<usize>) -> Result<usize, OpenError> {
+        for at in range.clone() {
+            if let Some(base) = bases.get(at)
+                && self.has_zeros_to_cut(*base, bases.get(at + 1).copied())?
+            {
+                return Ok(at);
+            }
+        }
+        Ok(range.end)
+    }
+
+    /// Whether zeros follow where the next segment begins.
     fn has_zeros_to_cut(&self, base: Offset, next: Option<Offset>) -> Result<bool, OpenError> {
         let segment = Segment::sealed(self.home.clone(), base, self.options, Vec::new());
         if !segment.ends_in_zero()? {

@@ -7,6 +7,10 @@ mod common;
 #[cfg(test)]
 mod every_step;
 #[cfg(test)]
+mod gate;
+#[cfg(test)]
+mod stories;
+#[cfg(test)]
 mod syncs;
 #[cfg(test)]
 mod writes;

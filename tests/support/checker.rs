@@ -155,7 +155,8 @@ pub(crate) fn check_indexes(image: &SimFs, config: &LogConfig) -> Result<(), Str
     let files = files(image);
     for (name, log) in &files {
         let Some(base) = name.strip_suffix(".log").filter(|base| base.len() == 20) else { continue };
-        let (offsets, times) = indexes::expected(log, base.parse().unwrap(), config.index_interval_bytes.into());
+        let expected = indexes::expected(log, base.parse().unwrap(), config.index_interval_bytes.into());
+        let (offsets, times) = expected.map_err(|what| format!("{name}: {what}"))?;
         for (kind, wanted) in [("index", offsets), ("timeindex", times)] {
             let found = files.get(&format!("{base}.{kind}"));
             if found != Some(&wanted) {
