@@ -77,7 +77,9 @@ fn check_fault(workload: &Workload, name: &str, faults: impl Fn(u64) -> Vec<Faul
         fs.record_trace(true);
         let faults = faults(nth);
         let operation = faults[0].operation;
-        faults.into_iter().for_each(|fault| fs.inject(fault));
+        for fault in faults {
+            fs.inject(fault);
+        }
         let mut runner = Runner::new(fs, workload.config.clone());
         if let Err(what) = run_through(&mut runner, workload, nth) {
             panic!("seed {} {name} {nth}: {what}", workload.seed);
@@ -137,9 +139,9 @@ fn a_full_disk_is_an_ordinary_state() {
             for (index, op) in workload.ops[5..].iter().enumerate() {
                 // Now and then there is space.
                 if index % 7 == 0 {
-                    runner.fs.set_capacity(None)
+                    runner.fs.set_capacity(None);
                 } else {
-                    set_free(&runner.fs, free)
+                    set_free(&runner.fs, free);
                 }
                 match runner.apply(op) {
                     Ok(()) => {}
@@ -223,7 +225,9 @@ fn a_crash_never_joins_a_batch_to_the_rest_of_a_failed_one() {
         let mut runner = run_whole(&workload);
         let records = |id| (0..3_u64).map(|n| RecordPlan { id: id + n, value_bytes: 90, shift_ms: Some(0) }).collect();
         let plan = |id| BatchPlan { records: records(id), is_compressed: false };
-        runner.fs.inject(Fault::new(FaultOn::Write, Effect::Short(40 + seed as usize)).path_contains(".log"));
+        runner.fs.inject(
+            Fault::new(FaultOn::Write, Effect::Short(40 + usize::try_from(seed).unwrap())).path_contains(".log"),
+        );
         runner.fs.inject(Fault::new(FaultOn::Write, Effect::Error(Errno::Eio)).path_contains(".log").skip(1));
         let who = crate::support::workload::Who::Client;
         let failed = runner.append(who, &[plan(1), plan(4)]);

@@ -71,7 +71,7 @@ impl BatchPlan {
     /// What the log is to hold once it was appended at `base`.
     pub(crate) fn stored(&self, now: i64, base: i64, epoch: i32) -> StoredBatch {
         let records = (base..).zip(&self.records).map(|(offset, record)| (offset, record.timestamp(now))).collect();
-        let next = base + self.records.len() as i64;
+        let next = base + i64::try_from(self.records.len()).unwrap();
         StoredBatch { base, next, bytes: self.build_at(now, base, epoch), records }
     }
 }
