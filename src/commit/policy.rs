@@ -45,7 +45,7 @@ mod tests {
         assert!(is_due(&FlushPolicy { after_bytes: Some(1000), ..none.clone() }, &much, second));
         assert!(is_due(&FlushPolicy { on_roll: true, ..none.clone() }, &much, second));
         let timed = FlushPolicy { after: Some(second), ..none };
-        assert!(!is_due(&timed, &much, second * 2 - Duration::from_nanos(1)));
+        assert!(!is_due(&timed, &much, Duration::from_nanos(1_999_999_999)));
         assert!(is_due(&timed, &much, second * 2));
         let every = FlushPolicy { after_records: Some(1), after_bytes: Some(1), after: Some(second), ..timed };
         assert!(!is_due(&every, &Unsynced::default(), second * 100));
