@@ -279,14 +279,6 @@ fn durable(dir: &Path) -> Vec<Contest> {
             }
             let dir = || dir.to_owned();
             let config = |zero_ahead_bytes| LogConfig { zero_ahead_bytes, ..LogConfig::default() };
-            let lc = |us, t: usize| LogConfig {
-                flush: alluvium::FlushPolicy {
-                    linger: Duration::from_micros(us),
-                    max_waiting: t as u32,
-                    ..Default::default()
-                },
-                ..LogConfig::default()
-            };
             let ahead = LogConfig::default().zero_ahead_bytes;
             let raw = |layout| raw_durable(dir(), threads, batch.clone(), layout);
             let our = |ahead, flusher| our_durable(dir(), threads, batch.clone(), config(ahead), flusher);
@@ -296,13 +288,11 @@ fn durable(dir: &Path) -> Vec<Contest> {
                 operations,
                 contenders: vec![
                     paired::raw("raw extending", raw(Layout::Extending)),
-                    paired::raw("raw zeros ahead", raw(Layout::Ahead(u64::from(ahead.max(4 << 20))))),
+                    paired::raw("raw zeros ahead", raw(Layout::Ahead(4 << 20))),
                     paired::raw("raw prepared", raw(Layout::Prepared(0))),
-                    ours("zeros ahead 4MiB", our(4 << 20, false)),
+                    ours("alluvium", our(ahead, false)),
                     ours("no zeros ahead", our(0, false)),
                     ours("flusher", our(ahead, true)),
-                    ours("linger 50us", our_durable(dir(), threads, batch.clone(), lc(50, threads), false)),
-                    ours("linger 150us", our_durable(dir(), threads, batch.clone(), lc(150, threads), false)),
                 ],
             });
         }

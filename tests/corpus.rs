@@ -2,7 +2,7 @@
 //! that once broke something.
 //!
 //! `fuzz/README.md` says how the seeds are made.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_wrap, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "corpora are read from the real file system")]
 
 use std::path::{Path, PathBuf};
@@ -22,9 +22,8 @@ fn run_all(target: &str, run: fn(&[u8])) {
     assert!(files.len() > 3 && files.len() < 200, "{} files in the corpus of {target}", files.len());
     for file in files {
         let data = std::fs::read(&file).unwrap();
-        if std::panic::catch_unwind(|| run(&data)).is_err() {
-            panic!("{} breaks the target {target}", file.display());
-        }
+        let held = std::panic::catch_unwind(|| run(&data));
+        assert!(held.is_ok(), "{} breaks the target {target}", file.display());
     }
 }
 

@@ -17,7 +17,9 @@ pub(crate) fn run(data: &[u8]) {
     assert!(entries.iter().all(|entry| u64::from(entry.position) < log_bytes));
     assert!(entries.is_sorted_by(|a, b| a.last < b.last && a.position <= b.position));
     let mut built = OffsetIndex::default();
-    entries.iter().for_each(|entry| built.push(*entry));
+    for entry in entries {
+        built.push(*entry);
+    }
     assert_eq!(built, index);
     for entry in few(entries) {
         let around = |value: i64| [value - 1, value, value + 1];

@@ -220,8 +220,9 @@ fn look_at(log: &PartitionLog, next: Offset) -> Option<(String, Offset)> {
 /// else is looked at.
 fn log_files(fs: &SimFs) -> BTreeMap<String, (usize, u32)> {
     let entries = fs.list(Path::new(DIR)).unwrap_or_default();
-    let has_swaps = entries.iter().any(|entry| entry.name.ends_with(".swap"));
-    let logs = entries.into_iter().map(|entry| entry.name).filter(|name| name.ends_with(".log") && !has_swaps);
+    let is_a = |name: &str, extension: &str| Path::new(name).extension().is_some_and(|found| found == extension);
+    let has_swaps = entries.iter().any(|entry| is_a(&entry.name, "swap"));
+    let logs = entries.into_iter().map(|entry| entry.name).filter(|name| is_a(name, "log") && !has_swaps);
     let content = |name: &String| fs.live_bytes(&Path::new(DIR).join(name)).filter(|bytes| !bytes.is_empty());
     logs.filter_map(|name| content(&name).map(|bytes| (name, (bytes.len(), crc32fast::hash(&bytes))))).collect()
 }

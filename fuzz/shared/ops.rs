@@ -123,7 +123,7 @@ fn batch(input: &mut Input<'_>, shape: u8, records: &mut u64) -> BatchPlan {
     let record = |_| {
         *records += 1;
         let byte = input.u8();
-        let room = usize::from(if count == 1 && shape % 3 == 0 { byte % 200 } else { byte % 16 });
+        let room = usize::from(if count == 1 && shape.is_multiple_of(3) { byte % 200 } else { byte % 16 });
         let shift_ms = (byte < 240).then(|| i64::from(byte % 41) - 20);
         RecordPlan { id: *records, value_bytes: room, shift_ms }
     };

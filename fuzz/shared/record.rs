@@ -48,7 +48,7 @@ pub(crate) fn unwrap(batch: &BatchView<'_>) -> Vec<u8> {
     let [codec, flags] = [bits & 7, bits >> 3 & 0b1111].map(|bits| bits.to_be_bytes()[1]);
     let producer = if header.producer_id.is_some() { 0b1_0000 } else { 0 };
     let count = u16::try_from(header.count).unwrap_or(u16::MAX);
-    let holes = (header.last_offset_delta.value() + 1).saturating_sub(i32::from(count)).min(255).max(0);
+    let holes = (header.last_offset_delta.value() + 1).saturating_sub(i32::from(count)).clamp(0, 255);
     let mut input = vec![codec, flags | producer];
     input.extend_from_slice(&count.to_be_bytes());
     input.push(holes.to_be_bytes()[3]);
