@@ -20,6 +20,7 @@ pub mod error;
 pub mod flush;
 pub mod fs;
 pub mod index;
+pub mod inspect;
 pub mod log;
 pub mod metrics;
 pub mod record;
@@ -42,3 +43,8 @@ pub use record::{
 pub use units::{
     FilePosition, LeaderEpoch, Offset, OffsetDelta, ProducerEpoch, ProducerId, RelativeOffset, Sequence, TimestampMs,
 };
+
+/// The examples of the README, compiled and run with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -3,6 +3,7 @@
 //!
 //! Order (each may be taken while those before it are held): `Round` < `Writer` < `View` < `Queue` < `Leaf`.
 
+#[cfg(debug_assertions)]
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};

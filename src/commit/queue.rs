@@ -53,6 +53,8 @@ struct State {
     cuts: Vec<(u64, Offset)>,
     forgotten_before: u64,
     leading: bool,
+    /// A round waits for company: so many.
+    lingers_for: Option<u32>,
     blocked: u32,
     futures: Vec<Future>,
     next_id: u64,
@@ -64,6 +66,8 @@ struct State {
 pub(crate) struct CommitQueue {
     state: Mutex<State>,
     changed: Condvar,
+    /// A lingering round has its company, or no reason to linger.
+    gathered: Condvar,
 }
 
 impl CommitQueue {
@@ -75,12 +79,13 @@ impl CommitQueue {
             cuts: Vec::new(),
             forgotten_before: 0,
             leading: false,
+            lingers_for: None,
             blocked: 0,
             futures: Vec::new(),
             next_id: 0,
             worker: None,
         };
-        Self { state: Mutex::ranked(Rank::Queue, state), changed: Condvar::new() }
+        Self { state: Mutex::ranked(Rank::Queue, state), changed: Condvar::new(), gathered: Condvar::new() }
     }
 
     /// A ticket for what ends at `end` and was just appended. Called under the writer lock, so no cut comes between.
@@ -112,7 +117,8 @@ impl CommitQueue {
             }
             state.wake_worker();
             state.blocked += 1;
-            let in_time = self.sleep(&mut state, deadline);
+            self.tell_lingering(&state);
+            let in_time = sleep(&self.changed, &mut state, deadline);
             state.blocked -= 1;
             if !in_time {
                 let durable_end = state.durable_end;
@@ -120,14 +126,6 @@ impl CommitQueue {
                 return state.judge(ticket).unwrap_or(Err(late));
             }
         }
-    }
-
-    fn sleep(&self, state: &mut MutexGuard<'_, State>, deadline: Deadline) -> bool {
-        if let Some(at) = deadline.instant() {
-            return self.changed.wait_until(state, at);
-        }
-        self.changed.wait(state);
-        true
     }
 
     /// Answers a future, or enlists it.
@@ -152,6 +150,7 @@ impl CommitQueue {
             state.next_id += 1;
             state.futures.push(Future { id, ticket, waker: context.waker().clone() });
             *enlisted = Some(id);
+            self.tell_lingering(&state);
         }
         state.wake_worker();
         Poll::Pending
@@ -168,15 +167,21 @@ impl CommitQueue {
         state.blocked > 0 || !state.futures.is_empty()
     }
 
-    /// Whether anybody waits, or leads a round because he waits.
-    pub(crate) fn is_wanted(&self) -> bool {
-        self.state.lock().waiting() > 0
-    }
-
     /// Lets a round wait for company, for at most until `deadline` or until `enough` wait.
     pub(crate) fn linger(&self, deadline: Deadline, enough: u32) {
         let mut state = self.state.lock();
-        while state.waiting() < enough && self.sleep(&mut state, deadline) {}
+        state.lingers_for = Some(enough);
+        while matches!(state.verdict, Verdict::Open)
+            && state.waiting() < enough
+            && sleep(&self.gathered, &mut state, deadline)
+        {}
+        state.lingers_for = None;
+    }
+
+    fn tell_lingering(&self, state: &State) {
+        if state.lingers_for.is_some_and(|enough| state.waiting() >= enough) {
+            self.gathered.notify_all();
+        }
     }
 
     /// Everything below `end` is durable.
@@ -216,7 +221,10 @@ impl CommitQueue {
     /// The log is closed.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
-        state.verdict = Verdict::Closed;
+        // Why they were not made durable is what who waits has to know, not that it was given up after that.
+        if matches!(state.verdict, Verdict::Open) {
+            state.verdict = Verdict::Closed;
+        }
         state.worker = None;
         self.settle(state);
     }
@@ -249,8 +257,18 @@ impl CommitQueue {
         }
         drop(state);
         self.changed.notify_all();
+        self.gathered.notify_all();
         ready.into_iter().for_each(Waker::wake);
     }
+}
+
+/// Releases the lock until woken or `deadline`; `false` when it passed.
+fn sleep(condvar: &Condvar, state: &mut MutexGuard<'_, State>, deadline: Deadline) -> bool {
+    if let Some(at) = deadline.instant() {
+        return condvar.wait_until(state, at);
+    }
+    condvar.wait(state);
+    true
 }
 
 impl State {
@@ -297,7 +315,8 @@ struct Turn<'a> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.queue.state.lock().leading = false;
-        self.queue.changed.notify_all();
+        // Whoever could be answered was woken by the round itself; of the rest one has to lead.
+        self.queue.changed.notify_one();
     }
 }
 
@@ -374,6 +393,21 @@ mod tests {
         let outcome = queue.wait(queue.ticket(at(1)), deadline, || panic!("the worker syncs"));
         assert!(matches!(outcome, Err(DurabilityError::DeadlinePassed { .. })));
         assert!(receiver.try_recv().is_ok());
+    }
+
+    #[test]
+    fn lingering_ends_when_enough_wait() {
+        let queue = CommitQueue::new(Offset::ZERO);
+        let lead = || {
+            queue.linger(Deadline::NEVER, 3);
+            queue.raise(at(3));
+        };
+        std::thread::scope(|scope| {
+            for end in 1..=3 {
+                let (queue, lead) = (&queue, &lead);
+                scope.spawn(move || queue.wait(queue.ticket(at(end)), Deadline::NEVER, lead).unwrap());
+            }
+        });
     }
 
     #[derive(Default)]

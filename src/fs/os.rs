@@ -105,8 +105,8 @@ impl FileSystem for OsFileSystem {
             .mode(0o644)
             .custom_flags(libc::O_CLOEXEC)
             .open(path)?;
-        match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file_write_lock())) {
-            Ok(_) => Ok(Some(Box::new(OsLock { _file: file }))),
+        match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file_lock(libc::F_WRLCK))) {
+            Ok(_) => Ok(Some(Box::new(OsLock { file }))),
             Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => Ok(None),
             Err(errno) => Err(errno.into()),
         }
@@ -118,21 +118,28 @@ impl FileSystem for OsFileSystem {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
             opened => opened?,
         };
-        let mut lock = whole_file_write_lock();
+        let mut lock = whole_file_lock(libc::F_WRLCK);
         fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock))?;
         Ok(i32::from(lock.l_type) != libc::F_UNLCK)
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "F_WRLCK and SEEK_SET are small constants of another width")]
-fn whole_file_write_lock() -> libc::flock {
-    libc::flock { l_type: libc::F_WRLCK as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 }
+#[expect(clippy::cast_possible_truncation, reason = "lock kinds and SEEK_SET are small constants of another width")]
+fn whole_file_lock(kind: libc::c_int) -> libc::flock {
+    libc::flock { l_type: kind as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 }
 }
 
-/// Holds the lock for as long as the descriptor is open.
+/// Holds the lock until it is dropped.
 #[derive(Debug)]
 struct OsLock {
-    _file: fs::File,
+    file: fs::File,
+}
+
+impl Drop for OsLock {
+    fn drop(&mut self) {
+        // A child process that was forked and has not yet executed shares the description: closing ours would not end it.
+        let _ = fcntl(&self.file, FcntlArg::F_OFD_SETLK(&whole_file_lock(libc::F_UNLCK)));
+    }
 }
 
 impl LockGuard for OsLock {}

@@ -45,6 +45,16 @@ pub struct SegmentIndex {
     pub times: TimeIndex,
 }
 
+impl SegmentIndex {
+    /// CRC-32 over the bytes of both files. They have none of their own.
+    pub(crate) fn checksum(&self) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&self.offsets.encode());
+        hasher.update(&self.times.encode());
+        hasher.finalize()
+    }
+}
+
 /// Decides, batch by batch, what the indexes of a segment hold. Fed in log order by append and by recovery alike.
 #[derive(Clone, Debug)]
 pub struct IndexCursor {

@@ -51,7 +51,10 @@ impl LogCore {
         }
         writer.active.close_time_index(&writer.cursor);
         let segments = Arc::clone(&self.view.read().segments);
-        segments.iter().filter(|segment| !segment.is_index_saved()).try_for_each(|segment| segment.save_index())?;
+        for segment in segments.iter().filter(|segment| !segment.is_index_saved()) {
+            segment.build_index()?;
+            segment.save_index()?;
+        }
         self.home.sync_names()?;
         self.keeper.raise_recovery_point(writer.log_end)?;
         self.keeper.finish(Some(writer.log_end))?;
@@ -61,6 +64,7 @@ impl LogCore {
             active_base: writer.active.base(),
             active_bytes: writer.position,
             newest_epoch: writer.newest_epoch,
+            index_checksum: writer.active.index_checksum(),
         };
         marker.write(&*self.home.fs, &self.home.dir)
     }

@@ -14,7 +14,8 @@ mod read;
 mod recover;
 mod report;
 mod roll;
-mod state;
+pub(crate) mod state;
+mod survey;
 mod sync;
 mod truncate;
 mod view;
@@ -28,6 +29,7 @@ use crossbeam::channel::Sender;
 
 pub use append::{AppendAs, Appended, Batches};
 pub use open::Environment;
+pub(crate) use open::Left;
 pub use read::{Fetched, FetchedBatches, FileSlice, Isolation, ReadOptions, TimestampOffset};
 pub use report::{Action, Finding, Found, RecoveryReport};
 pub use sync::{Durable, Ticked};
@@ -205,7 +207,6 @@ impl PartitionLog {
 
 impl LogCore {
     fn segment_options(&self) -> SegmentOptions {
-        let config = self.config.read();
-        SegmentOptions { interval_bytes: config.index_interval_bytes, read_mode: config.read_mode }
+        SegmentOptions::of(&self.config.read())
     }
 }

@@ -1,7 +1,8 @@
 //! Opening a partition alone: directories, locks, what the last process left, and the way to a judged log.
 //!
-//! Nothing is written before the directory is known to be a log's (or empty) and locked. A clean-shutdown marker goes
-//! before anything else changes, so that a crash while opening counts as unclean.
+//! Nothing but the lock file is written before the directory is known to be a log's (or empty), locked, and looked
+//! through as far as it has to be: whatever is refused is left as it was. Then the clean-shutdown marker goes before
+//! anything else changes, so that a crash while opening counts as unclean.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -65,8 +66,10 @@ impl Environment {
     pub fn open(&self, dir: impl AsRef<Path>, config: LogConfig) -> Result<PartitionLog, OpenError> {
         config.validate()?;
         let home = Home { fs: Arc::clone(&self.fs), dir: Arc::from(dir.as_ref()) };
-        make_directories(&home)?;
+        let missing = missing_directories(&home)?;
+        // Before anything is made: a refusal leaves nothing behind.
         refuse_locked_parent(&home)?;
+        make_directories(&home, &missing)?;
         let entries = home.list()?;
         refuse_foreign(&home, &entries)?;
         let lock = take_lock(&home)?;
@@ -75,6 +78,9 @@ impl Environment {
     }
 }
 
+/// What stands in for a recovery point that is not there.
+const NO_POINT: RecoveryPoint = RecoveryPoint { generation: 0, offset: Offset::ZERO, restart: None };
+
 struct Opening {
     home: Home,
     clock: Arc<dyn Clock>,
@@ -82,28 +88,37 @@ struct Opening {
 }
 
 /// What the last process left in the state files.
-struct Left {
-    point: Result<Option<RecoveryPoint>, Corruption>,
-    sync: Result<Option<SyncState>, Corruption>,
-    clean: Option<CleanShutdown>,
-    damage: Result<DamageList, Corruption>,
+#[derive(Debug)]
+pub(crate) struct Left {
+    pub(crate) point: Result<Option<RecoveryPoint>, Corruption>,
+    pub(crate) sync: Result<Option<SyncState>, Corruption>,
+    pub(crate) clean: Option<CleanShutdown>,
+    /// Whether there is a marker at all.
+    pub(crate) had_marker: bool,
+    pub(crate) damage: Result<DamageList, Corruption>,
 }
 
 impl Left {
-    fn read(home: &Home) -> Result<Self, IoFailure> {
+    pub(crate) fn read(home: &Home) -> Result<Self, IoFailure> {
         let (fs, dir) = (&*home.fs, &*home.dir);
+        let clean = CleanShutdown::read(fs, dir)?;
         Ok(Self {
             point: RecoveryPoint::read(fs, dir)?,
             sync: SyncState::read(fs, dir)?,
-            clean: CleanShutdown::read(fs, dir)?.ok().flatten(),
+            had_marker: !matches!(clean, Ok(None)),
+            clean: clean.ok().flatten(),
             damage: state::read_damage(fs, dir)?,
         })
     }
 
     /// Everything below it is durable, as far as anything says so.
-    fn durable_end(&self, point: RecoveryPoint) -> Offset {
+    pub(crate) fn durable_end(&self, point: RecoveryPoint) -> Offset {
         let newer = self.sync_since(point);
         newer.map_or(point.offset, |sync| sync.durable_end.max(point.offset))
+    }
+
+    fn sync(&self) -> Option<&SyncState> {
+        self.sync.as_ref().ok()?.as_ref()
     }
 
     /// The sync state, unless it is one from before `point` was written that came back with a power loss.
@@ -111,13 +126,29 @@ impl Left {
         self.sync().filter(|sync| sync.generation == point.generation)
     }
 
-    fn sync(&self) -> Option<&SyncState> {
-        self.sync.as_ref().ok()?.as_ref()
+    fn removed(&self, point: RecoveryPoint) -> Vec<Offset> {
+        self.sync_since(point).map(|sync| sync.removed.clone()).unwrap_or_default()
     }
 
-    fn is_in_doubt(&self) -> bool {
+    pub(crate) fn is_in_doubt(&self) -> bool {
         // One that cannot be read may have been torn by the death of the process: doubt costs a little writing.
         self.sync.is_err() || self.sync().is_some_and(|sync| sync.in_doubt || !sync.removed.is_empty())
+    }
+
+    /// The clean-shutdown marker, if it is about the files that are here.
+    pub(crate) fn fitting(&self, home: &Home, point: RecoveryPoint) -> Result<Option<CleanShutdown>, IoFailure> {
+        let Some(marker) = self.clean else { return Ok(None) };
+        let fits = marker.generation == point.generation && marker.log_end == point.offset;
+        let entries = home.list()?;
+        let files: Vec<SegmentFile> = entries.iter().filter_map(SegmentFile::of).collect();
+        let is_settled = files.iter().all(|file| file.stage == Stage::Live);
+        let last = files.iter().filter(|file| file.kind == FileKind::Log).map(|file| file.base).max();
+        if !fits || !is_settled || last != Some(marker.active_base) {
+            return Ok(None);
+        }
+        let path = home.path(marker.active_base, FileKind::Log);
+        let found = home.fs.metadata(&path).map_err(|e| IoFailure::new(IoOperation::List, path, e))?;
+        Ok((found.len == marker.active_bytes).then_some(marker))
     }
 }
 
@@ -131,64 +162,65 @@ impl Opening {
             Ok(None) | Err(_) => None,
         };
         if point.is_none() {
-            // Whoever made the directories, or the ones above, may have died before their names were synced.
+            // An earlier process may have made some of the directories and died before their names were synced.
             sync_ancestors(home)?;
         }
-        let had_marker = state::remove_durably(&*home.fs, &home.dir, names::CLEAN_SHUTDOWN)?;
-        let standing = point.unwrap_or(RecoveryPoint { generation: 0, offset: Offset::ZERO, restart: None });
+        let standing = point.unwrap_or(NO_POINT);
         let durable_end = left.durable_end(standing);
-        let removed = left.sync_since(standing).map(|sync| sync.removed.clone()).unwrap_or_default();
-        let keeper =
-            SyncKeeper::start(Arc::clone(&home.fs), Arc::clone(&home.dir), standing, durable_end, removed.clone())?;
-        let known_damage = self.known_damage(&left, &mut report);
-        let options =
-            SegmentOptions { interval_bytes: self.config.index_interval_bytes, read_mode: self.config.read_mode };
-        let unjudged = Unjudged {
-            home: home.clone(),
-            options,
-            config: self.config.clone(),
-            clock: Arc::clone(&self.clock),
-            durable_end: point.map(|_| durable_end),
-            recovery_point: standing.offset,
-            is_in_doubt: left.is_in_doubt(),
-            restart: point.and_then(|point| point.restart),
-            removed,
-            had_point: point.is_some(),
-            known_damage,
-        };
+        let unjudged = self.unjudged(&left, point, &mut report);
         report.recovery_point = unjudged.durable_end;
-        let clean = if unjudged.may_be_clean() { self.fitting(&left, standing)? } else { None };
+        // Nothing is changed before it is sure that the log will be opened.
+        let clean = if unjudged.may_be_clean() { left.fitting(home, standing)? } else { None };
         let clean = match clean {
             Some(marker) => unjudged.accept(&marker, &mut report)?,
             None => None,
         };
-        let judged = if let Some(judged) = clean {
-            keeper.accept()?;
-            judged
-        } else {
-            if had_marker {
+        let survey = if clean.is_none() {
+            if left.had_marker {
                 report.note(Found::StaleCleanMarker, self.config.on_damage, names::CLEAN_SHUTDOWN, 0, None);
             }
             self.note_point(&left, &unjudged, &mut report)?;
-            unjudged.recover(&keeper, &mut report)?
+            unjudged.look(&mut report)?
+        } else {
+            None
         };
+        state::remove_durably(&*home.fs, &home.dir, names::CLEAN_SHUTDOWN)?;
+        let keeper = SyncKeeper::start(
+            Arc::clone(&home.fs),
+            Arc::clone(&home.dir),
+            standing,
+            durable_end,
+            left.removed(standing),
+        )?;
+        let judged = if let Some(judged) = clean {
+            // Behind from the first append on, and written again when the segment is sealed or closed.
+            home.remove_index(judged.active.segment.base())?;
+            keeper.accept()?;
+            judged
+        } else {
+            unjudged.recover(survey, &keeper, &mut report)?
+        };
+        if left.damage.is_err() && judged.segments.iter().all(|segment| segment.holes().is_empty()) {
+            state::remove_durably(&*home.fs, &home.dir, names::DAMAGE)?;
+        }
         Ok(self.build(judged, keeper, report, lock))
     }
 
-    /// The clean-shutdown marker, if it is about the files that are here.
-    fn fitting(&self, left: &Left, point: RecoveryPoint) -> Result<Option<CleanShutdown>, IoFailure> {
-        let Some(marker) = left.clean else { return Ok(None) };
-        let fits = marker.generation == point.generation && marker.log_end == point.offset;
-        let entries = self.home.list()?;
-        let files: Vec<SegmentFile> = entries.iter().filter_map(|entry| SegmentFile::parse(&entry.name)).collect();
-        let is_settled = files.iter().all(|file| file.stage == Stage::Live);
-        let last = files.iter().filter(|file| file.kind == FileKind::Log).map(|file| file.base).max();
-        if !fits || !is_settled || last != Some(marker.active_base) {
-            return Ok(None);
+    fn unjudged(&self, left: &Left, point: Option<RecoveryPoint>, report: &mut RecoveryReport) -> Unjudged {
+        let options = SegmentOptions::of(&self.config);
+        Unjudged {
+            home: self.home.clone(),
+            options,
+            config: self.config.clone(),
+            clock: Arc::clone(&self.clock),
+            durable_end: point.map(|point| left.durable_end(point)),
+            recovery_point: point.unwrap_or(NO_POINT).offset,
+            is_in_doubt: left.is_in_doubt(),
+            restart: point.and_then(|point| point.restart),
+            removed: left.removed(point.unwrap_or(NO_POINT)),
+            had_point: point.is_some(),
+            known_damage: self.known_damage(left, report),
         }
-        let path = self.home.path(marker.active_base, FileKind::Log);
-        let found = self.home.fs.metadata(&path).map_err(|e| IoFailure::new(IoOperation::List, path, e))?;
-        Ok((found.len == marker.active_bytes).then_some(marker))
     }
 
     fn known_damage(&self, left: &Left, report: &mut RecoveryReport) -> DamageList {
@@ -278,18 +310,16 @@ fn parent_of(path: &Path) -> Option<PathBuf> {
     Some(if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() })
 }
 
-/// Makes the directory and those above it that are missing, and makes their names durable.
-fn make_directories(home: &Home) -> Result<(), OpenError> {
+/// The directory and those above it that are not there, topmost first. Changes nothing.
+fn missing_directories(home: &Home) -> Result<Vec<PathBuf>, OpenError> {
     let mut missing = Vec::new();
     let mut at = home.dir.to_path_buf();
     loop {
         match home.fs.metadata(&at) {
             Ok(found) if found.kind == EntryKind::Directory => break,
             Ok(_) => return Err(OpenError::NotADirectory { path: at }),
-            Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
-                return Err(OpenError::NotADirectory { path: parent_of(&at).unwrap_or(at) });
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            // Below a file nothing can be; which one it is shows further up.
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 let parent = parent_of(&at).filter(|parent| *parent != at);
                 missing.push(std::mem::take(&mut at));
                 let Some(parent) = parent else {
@@ -301,7 +331,12 @@ fn make_directories(home: &Home) -> Result<(), OpenError> {
         }
     }
     missing.reverse();
-    for dir in &missing {
+    Ok(missing)
+}
+
+/// Makes the directories, and makes their names durable.
+fn make_directories(home: &Home, missing: &[PathBuf]) -> Result<(), OpenError> {
+    for dir in missing {
         match home.fs.create_dir(dir) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(IoFailure::new(IoOperation::CreateDir, dir, e).into());
@@ -310,7 +345,7 @@ fn make_directories(home: &Home) -> Result<(), OpenError> {
         }
     }
     // A log whose directory is forgotten by a crash is lost whole.
-    if let Err(failure) = sync_parents(home, &missing) {
+    if let Err(failure) = sync_parents(home, missing) {
         // Made anew by the next try: a name whose sync failed is not to be trusted.
         missing.iter().rev().for_each(|dir| drop(home.fs.remove_dir(dir)));
         return Err(failure.into());

@@ -7,8 +7,8 @@ use super::PartitionLog;
 use super::view::LogView;
 use crate::error::{Corruption, CorruptionKind, Damage, IoFailure, IoOperation, ReadError};
 use crate::fs::{self, File};
-use crate::record::BatchView;
-use crate::segment::{Located, Segment, StretchLimits};
+use crate::record::{BatchHeader, BatchView};
+use crate::segment::{Extent, Located, Segment, StretchLimits};
 use crate::units::{FilePosition, Offset, TimestampMs};
 
 /// Up to which mark a read sees.
@@ -82,6 +82,22 @@ impl FileSlice {
         let mapping = self.segment.mapping().ok().flatten()?;
         let start = usize::try_from(self.position).ok()?;
         mapping.bytes().get(start..)?.get(..usize::try_from(self.len).ok()?)
+    }
+
+    /// Reads the bytes to the front of `buffer` and returns how many there are. The cheapest way to get them into
+    /// memory of one's own: nothing is cleared before it is overwritten.
+    ///
+    /// # Errors
+    /// [`IoFailure`]: of kind `InvalidInput` when `buffer` is shorter than the slice, which is then not touched.
+    pub fn read_to(&self, buffer: &mut [u8]) -> Result<usize, IoFailure> {
+        let failed = |e| IoFailure::new(IoOperation::Read, self.segment.log_path(), e);
+        let len = usize::try_from(self.len).unwrap_or(usize::MAX);
+        let Some(place) = buffer.get_mut(..len) else { return Err(failed(io::ErrorKind::InvalidInput.into())) };
+        match self.borrow() {
+            Some(bytes) => place.copy_from_slice(bytes),
+            None => fs::read_exact_at(&*self.file, place, self.position).map_err(failed)?,
+        }
+        Ok(len)
     }
 
     /// Appends the bytes to `buffer`, reusing its capacity.
@@ -164,7 +180,7 @@ impl Fetched {
             origins.push((at, slice.clone()));
             at += usize::try_from(slice.len).unwrap_or_default();
         }
-        Ok(FetchedBatches { bytes: self.read()?, origins })
+        Ok(FetchedBatches { bytes: self.read()?, origins, next: self.next })
     }
 
     /// Where to read next: the offset after the last batch, or the offset asked for when there is none.
@@ -193,6 +209,8 @@ pub struct FetchedBatches {
     bytes: Vec<u8>,
     /// For each slice: where its bytes start here, and the slice.
     origins: Vec<(usize, FileSlice)>,
+    /// Where to read next, as far as it was known when the slices were made: no batch reaches past it.
+    next: Option<Offset>,
 }
 
 impl FetchedBatches {
@@ -204,21 +222,37 @@ impl FetchedBatches {
     /// The batches in order. Checksums are checked on demand: [`BatchView::verify_crc`]. An error names file and
     /// position and ends the iteration.
     pub fn iter(&self) -> impl Iterator<Item = Result<BatchView<'_>, Corruption>> {
-        let mut at = 0;
+        let (mut at, mut expected) = (0, None);
         std::iter::from_fn(move || {
             let rest = self.bytes.get(at..).filter(|rest| !rest.is_empty())?;
-            match BatchView::parse(rest, i32::MAX as u32) {
+            match self.placed_batch(rest, expected) {
                 Ok(batch) => {
                     at += batch.bytes().len();
+                    expected = Some(batch.header().next_offset());
                     Some(Ok(batch))
                 }
-                Err(cause) => {
-                    let corruption = self.corruption(at, cause.into());
+                Err(kind) => {
+                    let corruption = self.corruption(at, kind);
                     at = self.bytes.len();
                     Some(Err(corruption))
                 }
             }
         })
+    }
+
+    /// The first batch of `rest`, if its offset fits what is before and behind it: no checksum covers the offset.
+    fn placed_batch<'a>(&self, rest: &'a [u8], expected: Option<Offset>) -> Result<BatchView<'a>, CorruptionKind> {
+        let batch = BatchView::parse(rest, i32::MAX as u32)?;
+        let header = batch.header();
+        let expected = expected.unwrap_or(header.base_offset);
+        // Parsed once more when its turn comes, but only where offsets leave a gap.
+        let parse_behind = |rest: &[u8]| BatchHeader::parse(rest, i32::MAX as u32).ok();
+        let behind = rest.get(batch.bytes().len()..).filter(|_| header.base_offset > expected).and_then(parse_behind);
+        let behind = behind.map(|behind| behind.base_offset).or(self.next);
+        if header.base_offset < expected || behind.is_some_and(|behind| header.next_offset() > behind) {
+            return Err(CorruptionKind::OffsetOrder { expected, found: header.base_offset.value() });
+        }
+        Ok(batch)
     }
 
     fn corruption(&self, at: usize, kind: CorruptionKind) -> Corruption {
@@ -314,23 +348,20 @@ impl PartitionLog {
         min_one_batch: bool,
     ) -> Result<(Option<FileSlice>, Option<Offset>, bool), ReadError> {
         let Some(segment) = view.segments.get(at) else { return Ok((None, None, false)) };
-        let bound = view.bound_of(at)?;
-        let next_base = view.segments.get(at + 1).map(|next| next.base());
-        match segment.locate(offset, bound)? {
+        let extent = view.extent_of(at)?;
+        let Extent { bytes: bound, end } = extent;
+        match segment.locate(offset, extent)? {
             Located::Hole(hole) => Err(ReadError::Damaged(Box::new(segment.damage(hole)))),
             Located::End => {
-                let next_base = next_base.filter(|base| *base > offset);
-                if let Some(base) = next_base
-                    && !self.core.config.read().cleanup_policy.compacts()
-                {
+                if end > offset && !self.core.config.read().cleanup_policy.compacts() {
                     // A hole between segments is never joined silently, unless cleaning makes holes.
-                    let damage = missing(segment, bound, offset, base);
+                    let damage = missing(segment, bound, offset, end);
                     return Err(ReadError::Damaged(Box::new(damage)));
                 }
-                Ok((None, Some(next_base.unwrap_or(offset)), true))
+                Ok((None, Some(end.max(offset)), true))
             }
             Located::At { position, header } => {
-                let limits = StretchLimits { bound, bytes_max, upper, min_one_batch };
+                let limits = StretchLimits { extent, bytes_max, upper, min_one_batch };
                 let stretch = segment.stretch(position, &header, limits)?;
                 if stretch.end == stretch.start {
                     return Ok((None, None, false));
@@ -338,9 +369,10 @@ impl PartitionLog {
                 let (position, len) = (stretch.start, stretch.end - stretch.start);
                 let file = segment.file()?;
                 let slice = FileSlice { segment: Arc::clone(segment), file, position, len };
-                let at_end = stretch.end == bound;
-                let next = stretch.next_offset.or(if at_end { next_base } else { None });
-                Ok((Some(slice), next, at_end))
+                // What the segment lacks at its end is met by a read of its own, and never skipped.
+                let is_hole = !self.core.config.read().cleanup_policy.compacts() || segment.ends_in_hole();
+                let is_complete = stretch.next_offset.is_some_and(|next| next >= end);
+                Ok((Some(slice), stretch.next_offset, stretch.end == bound && (is_complete || !is_hole)))
             }
         }
     }
@@ -362,8 +394,8 @@ impl PartitionLog {
                 if is_indexed && segment.largest_timestamp()?.is_none_or(|largest| largest < timestamp) {
                     continue;
                 }
-                let bound = view.bound_of(at)?;
-                let found = segment.search_timestamp(timestamp, view.marks.log_start, bound, decompressed_max)?;
+                let extent = view.extent_of(at)?;
+                let found = segment.search_timestamp(timestamp, view.marks.log_start, extent, decompressed_max)?;
                 if let Some((timestamp, offset)) = found {
                     return Ok(Some(TimestampOffset { offset, timestamp }));
                 }

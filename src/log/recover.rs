@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use super::report::{Action, Found, RecoveryReport};
 use super::state::{self, CleanShutdown, DamageList, SyncKeeper};
+use super::survey::{Scanned, Survey, live_logs};
 use crate::clock::Clock;
 use crate::config::{LogConfig, OnDamage};
-use crate::error::{Damage, IoFailure, IoOperation, OpenError, ReadError};
+use crate::error::{IoFailure, IoOperation, OpenError, ReadError};
 use crate::fs::{self, DirEntry, File, OpenMode};
 use crate::index::{IndexCursor, IndexFault, OffsetIndex, SegmentIndex, TimeIndex};
 use crate::segment::names::{self, Known};
-use crate::segment::scan::{self, Scan, Stop};
+use crate::segment::scan;
 use crate::segment::{FileKind, Hole, Home, Segment, SegmentFile, SegmentOptions, Stage};
 use crate::units::{LeaderEpoch, Offset, TimestampMs};
 
@@ -54,30 +55,6 @@ pub(super) struct Judged {
     pub(super) log_end: Offset,
 }
 
-/// A segment that was scanned.
-struct Scanned {
-    base: Offset,
-    scan: Scan,
-    /// What is wrong with its index files.
-    index_fault: Option<IndexFault>,
-}
-
-/// What scanning gave.
-struct Survey {
-    /// Segments that the recovery point covers whole; not looked at.
-    trusted: Vec<Offset>,
-    /// Those of them whose size may not be durable.
-    sealed_late: Vec<Offset>,
-    /// The rest, up to a tear.
-    scanned: Vec<Scanned>,
-    /// Segments past a tear.
-    past_tear: Vec<Offset>,
-    /// Where the log ends.
-    end: Offset,
-    /// Durable offsets that are gone from the end.
-    lost: Option<std::ops::Range<Offset>>,
-}
-
 impl Unjudged {
     /// Whether a clean-shutdown marker can be believed at all.
     pub(super) fn may_be_clean(&self) -> bool {
@@ -89,7 +66,7 @@ impl Unjudged {
         Ok(!live_logs(&self.home.list()?).is_empty())
     }
 
-    /// Opens without a scan after a clean shutdown, touching the active segment alone. `None` when the active segment is
+    /// Opens without a scan after a clean shutdown, looking at the active segment alone and changing nothing. `None` when the active segment is
     /// not what the marker says after all.
     pub(super) fn accept(
         &self,
@@ -101,16 +78,15 @@ impl Unjudged {
         bases.pop();
         let path = self.home.path(marker.active_base, FileKind::Log);
         let file = self.home.open(&path, OpenMode::ReadWrite)?;
-        let segment = Segment::sealed(self.home.clone(), marker.active_base, self.options, Vec::new());
+        let segment = self.trusted_segment(marker.active_base, &entries);
         segment.set_file(Arc::clone(&file));
-        let Some(index) = load_active_index(&segment, marker.active_bytes)? else { return Ok(None) };
+        let Some(index) = load_active_index(&segment, marker)? else { return Ok(None) };
         let cursor = match segment.resume_cursor(&index, marker.active_bytes) {
             Ok(cursor) => cursor,
             Err(ReadError::Io(failure)) => return Err(failure.into()),
             Err(_) => return Ok(None),
         };
         segment.put_index(index);
-        self.home.remove_index(marker.active_base)?;
         segment.mark_index_saved(false);
         Self::note_entries(&entries, report);
         for (base, hole) in &self.known_damage {
@@ -120,41 +96,29 @@ impl Unjudged {
         report.note(Found::CleanShutdown, self.config.on_damage, "", 0, None);
         let position = marker.active_bytes;
         let first_timestamp = segment.header_at(0, position).ok().map(|header| header.max_timestamp);
-        let segment = Arc::new(segment);
-        let mut segments: Vec<Arc<Segment>> = bases.into_iter().map(|base| self.trusted_segment(base)).collect();
+        let mut segments: Vec<Arc<Segment>> =
+            bases.into_iter().map(|base| self.trusted_segment(base, &entries)).collect();
         segments.push(Arc::clone(&segment));
         let newest_epoch = marker.newest_epoch;
         let active = Active { segment, file, cursor, position, newest_epoch, first_timestamp };
         Ok(Some(Judged { segments, active, log_end: marker.log_end }))
     }
 
-    fn note_known(&self, base: Offset, hole: &Hole, report: &mut RecoveryReport) -> Result<(), OpenError> {
-        let damage = self.damage_of(base, hole);
-        let file = SegmentFile::live(base, FileKind::Log).name();
-        let found = Found::KnownDamage(damage.clone());
-        let action = report.note(found, self.config.on_damage, file, hole.bytes.start, Some(hole.offsets.start));
-        if action == Action::Refuse {
-            return Err(OpenError::Damaged { first: Box::new(damage), count: self.known_damage.len() });
-        }
-        Ok(())
-    }
-
-    fn damage_of(&self, base: Offset, hole: &Hole) -> Damage {
-        Damage {
-            file: self.home.path(base, FileKind::Log),
-            bytes: hole.bytes.clone(),
-            offsets: hole.offsets.clone(),
-            cause: hole.cause.clone(),
-        }
-    }
-
-    fn trusted_segment(&self, base: Offset) -> Arc<Segment> {
+    fn trusted_segment(&self, base: Offset, entries: &[DirEntry]) -> Arc<Segment> {
         let holes = self.known_damage.iter().filter(|(at, _)| *at == base).map(|(_, hole)| hole.clone()).collect();
-        Arc::new(Segment::sealed(self.home.clone(), base, self.options, holes))
+        let segment = Segment::sealed(self.home.clone(), base, self.options, holes);
+        // A crash may come between the sync of a segment and the writing of its index.
+        segment.mark_index_saved(has_index(entries, base));
+        Arc::new(segment)
     }
 
-    /// Judges the directory.
-    pub(super) fn recover(self, keeper: &SyncKeeper, report: &mut RecoveryReport) -> Result<Judged, OpenError> {
+    /// Judges the directory. `survey` is what [`Unjudged::look`] saw.
+    pub(super) fn recover(
+        self,
+        survey: Option<Survey>,
+        keeper: &SyncKeeper,
+        report: &mut RecoveryReport,
+    ) -> Result<Judged, OpenError> {
         let started = self.clock.monotonic();
         // What was read may be in the cache alone. Acted upon and then lost, it would leave an older recovery point that
         // vouches for what was changed meanwhile.
@@ -167,7 +131,10 @@ impl Unjudged {
         if self.is_in_doubt {
             self.remove_indexes()?;
         }
-        let mut survey = self.survey()?;
+        let mut survey = match survey {
+            Some(survey) => survey,
+            None => self.survey()?,
+        };
         if self.is_in_doubt {
             report.note(Found::SyncInDoubt, self.config.on_damage, names::SYNC_STATE, 0, self.durable_end);
             self.remove_again()?;
@@ -179,7 +146,7 @@ impl Unjudged {
             }
         }
         let scanned_at = self.clock.monotonic();
-        report.scan_time = scanned_at.saturating_sub(started);
+        report.scan_time += scanned_at.saturating_sub(started);
         self.describe(&survey, report)?;
         if self.config.on_damage == OnDamage::Cut {
             self.cut_at_damage(&mut survey, keeper)?;
@@ -212,7 +179,7 @@ impl Unjudged {
     /// Brings unfinished swaps and removals to their end (Kafka's `LogLoader`, steps 1 to 3).
     fn clear_leftovers(&self, report: &mut RecoveryReport) -> Result<(), OpenError> {
         let entries = self.home.list()?;
-        let files: Vec<SegmentFile> = entries.iter().filter_map(|entry| SegmentFile::parse(&entry.name)).collect();
+        let files: Vec<SegmentFile> = entries.iter().filter_map(SegmentFile::of).collect();
         let smallest_unfinished = files.iter().filter(|f| f.stage == Stage::Cleaned).map(|f| f.base).min();
         let mut did_anything = false;
         for file in &files {
@@ -250,17 +217,29 @@ impl Unjudged {
     /// Removes empty logs below the recovery point. The active segment, which alone may be empty, lies at or past it; these
     /// are what a crash in [`Unjudged::remove_again`] leaves, and would hide the records of the segment before them.
     fn remove_empty(&self, report: &mut RecoveryReport) -> Result<(), OpenError> {
+        for base in self.empty_logs()? {
+            let name = SegmentFile::live(base, FileKind::Log).name();
+            report.note(Found::EmptyLog, self.config.on_damage, name, 0, Some(base));
+            self.home.remove_segment(base)?;
+        }
+        Ok(())
+    }
+
+    /// Empty logs below the recovery point.
+    pub(super) fn empty_logs(&self) -> Result<Vec<Offset>, IoFailure> {
         let durable_end = self.restart.or(self.durable_end).unwrap_or_default();
-        for base in live_logs(&self.home.list()?).into_iter().filter(|base| *base < durable_end) {
+        let mut empty = Vec::new();
+        // One that is known to have lost its records is what remembers them.
+        let is_known = |base: &Offset| self.known_damage.iter().any(|(at, _)| at == base);
+        let below = |base: &Offset| *base < durable_end && !is_known(base);
+        for base in live_logs(&self.home.list()?).into_iter().filter(below) {
             let path = self.home.path(base, FileKind::Log);
             let found = self.home.fs.metadata(&path).map_err(|e| IoFailure::new(IoOperation::List, path, e))?;
             if found.len == 0 {
-                let name = SegmentFile::live(base, FileKind::Log).name();
-                report.note(Found::EmptyLog, self.config.on_damage, name, 0, Some(base));
-                self.home.remove_segment(base)?;
+                empty.push(base);
             }
         }
-        Ok(())
+        Ok(empty)
     }
 
     /// After a directory sync that may have failed: removes the indexes of what will be scanned, also those that are not
@@ -277,7 +256,7 @@ impl Unjudged {
     }
 
     /// Which of the segments is the first that the recovery point does not cover whole.
-    fn first_uncovered(&self, bases: &[Offset]) -> usize {
+    pub(super) fn first_uncovered(&self, bases: &[Offset]) -> usize {
         let durable_end = self.restart.or(self.durable_end);
         let is_covered = |next: Option<&Offset>| next.is_some_and(|next| durable_end.is_some_and(|end| *next <= end));
         (0..bases.len()).find(|at| !is_covered(bases.get(at + 1))).unwrap_or(bases.len())
@@ -296,7 +275,7 @@ impl Unjudged {
         let entries = self.home.list()?;
         let logs = live_logs(&entries);
         let mut did_anything = false;
-        for file in entries.iter().filter_map(|entry| SegmentFile::parse(&entry.name)) {
+        for file in entries.iter().filter_map(SegmentFile::of) {
             let is_sidecar = !matches!(file.kind, FileKind::Log | FileKind::Snapshot);
             if file.stage == Stage::Live && is_sidecar && logs.binary_search(&file.base).is_err() {
                 report.note(Found::OrphanIndex, self.config.on_damage, file.name(), 0, Some(file.base));
@@ -305,73 +284,6 @@ impl Unjudged {
             }
         }
         Ok(did_anything)
-    }
-
-    /// Scans what the recovery point does not cover. Changes nothing.
-    fn survey(&self) -> Result<Survey, OpenError> {
-        let bases = live_logs(&self.home.list()?);
-        let durable_end = self.restart.or(self.durable_end);
-        let covered = self.first_uncovered(&bases);
-        let sealed_late = self.first_sealed_late(&bases, covered);
-        let first = self.first_with_zeros(&bases, sealed_late..covered)?;
-        let last_filled = self.last_filled(&bases)?;
-        let (trusted, rest) = bases.split_at(first);
-        let mut survey = Survey {
-            trusted: trusted.to_vec(),
-            sealed_late: bases.get(sealed_late..first).unwrap_or_default().to_vec(),
-            scanned: Vec::new(),
-            past_tear: Vec::new(),
-            end: bases.first().copied().or(self.restart).unwrap_or_default(),
-            lost: None,
-        };
-        for (at, base) in rest.iter().enumerate() {
-            let next_base = rest.get(at + 1).copied();
-            // Without a recovery point only the last segment that holds anything may be torn.
-            let unknown = if Some(*base) < last_filled { Offset::MAX } else { Offset::ZERO };
-            let durable_below = durable_end.unwrap_or(unknown);
-            let (scanned, is_torn) = self.scan_one(*base, next_base, durable_below)?;
-            survey.end = scanned.scan.end;
-            survey.scanned.push(scanned);
-            if is_torn {
-                survey.past_tear = rest.get(at + 1..).unwrap_or_default().to_vec();
-                break;
-            }
-        }
-        if let Some(durable_end) = durable_end.filter(|durable_end| survey.end < *durable_end) {
-            // Also when no segment is left at all.
-            survey.lost = Some(survey.end..durable_end);
-        }
-        Ok(survey)
-    }
-
-    /// The first of the covered segments that may have become durable while it was active and been sealed after that, so
-    /// that the cut of its zeros is not known to be durable. The recovery point file is written after such cuts.
-    fn first_sealed_late(&self, bases: &[Offset], covered: usize) -> usize {
-        let is_late = |at: &usize| bases.get(at + 1).is_some_and(|next| *next >= self.recovery_point);
-        (0..covered).find(is_late).unwrap_or(covered)
-    }
-
-    /// The first of the segments that still has zeros kept ahead in it; the end of the range if none has.
-    fn first_with_zeros(&self, bases: &[Offset], range: std::ops::Range<usize>) -> Result<usize, OpenError> {
-        for at in range.clone() {
-            if let Some(base) = bases.get(at)
-                && self.has_zeros_to_cut(*base, bases.get(at + 1).copied())?
-            {
-                return Ok(at);
-            }
-        }
-        Ok(range.end)
-    }
-
-    /// Whether zeros follow where the next segment begins.
-    fn has_zeros_to_cut(&self, base: Offset, next: Option<Offset>) -> Result<bool, OpenError> {
-        let segment = Segment::sealed(self.home.clone(), base, self.options, Vec::new());
-        if !segment.ends_in_zero()? {
-            return Ok(false);
-        }
-        let scan = segment.scan(next, Offset::ZERO)?;
-        // Zeros in the place of records are a loss; they are left for whoever reads them to be told.
-        Ok(scan.stop == Some(Stop::Zeros) && Some(scan.end) == next)
     }
 
     /// Syncs the size of a covered segment whose zeros were cut off by a process that may have died before it synced
@@ -389,112 +301,6 @@ impl Unjudged {
             file.set_len(bytes).map_err(failed(IoOperation::SetLen))?;
         }
         Ok(file.sync_data().map_err(failed(IoOperation::Sync))?)
-    }
-
-    fn last_filled(&self, bases: &[Offset]) -> Result<Option<Offset>, IoFailure> {
-        for base in bases.iter().rev() {
-            let path = self.home.path(*base, FileKind::Log);
-            let found = self.home.fs.metadata(&path).map_err(|e| IoFailure::new(IoOperation::List, path, e))?;
-            if found.len > 0 {
-                return Ok(Some(*base));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Scans one segment; tells whether what follows it lies past a tear.
-    fn scan_one(
-        &self,
-        base: Offset,
-        next_base: Option<Offset>,
-        durable_below: Offset,
-    ) -> Result<(Scanned, bool), OpenError> {
-        let path = self.home.path(base, FileKind::Log);
-        let segment = Segment::sealed(self.home.clone(), base, self.options, Vec::new());
-        let mut scan = segment.scan(next_base, durable_below)?;
-        if let Some(Stop::OldFormat(magic)) = scan.stop {
-            let at = crate::units::FilePosition::new(scan.kept_bytes);
-            return Err(OpenError::OldFormat { file: path, at, magic });
-        }
-        let is_torn = match next_base {
-            Some(next) if scan.end < next => self.judge_gap(&mut scan, next, durable_below),
-            _ => false,
-        };
-        let mut closed = scan.index.clone();
-        scan.cursor.push_largest(&mut closed.times);
-        let index_fault = compare_index(&segment, &closed, scan.kept_bytes)?;
-        if index_fault.is_none() && next_base.is_some() && !is_torn {
-            // It can be read from its files; a thousand segments' indexes need not wait in memory.
-            scan.index = SegmentIndex::default();
-        }
-        Ok((Scanned { base, scan, index_fault }, is_torn))
-    }
-
-    /// The segment ends before the next one begins. Returns whether the next one lies past a tear.
-    fn judge_gap(&self, scan: &mut Scan, next: Offset, durable_below: Offset) -> bool {
-        let ends_whole = scan.stop.is_none() && scan.holes.is_empty();
-        let is_unknown = self.durable_end.is_none();
-        if self.config.cleanup_policy.compacts() && ends_whole && (next <= durable_below || is_unknown) {
-            // Cleaning makes such gaps; below the recovery point nothing else does without leaving a trace.
-            return false;
-        }
-        let lost_end = next.min(durable_below);
-        if scan.end < lost_end {
-            let bytes = scan.kept_bytes..scan.kept_bytes;
-            scan.holes.push(Hole { bytes, offsets: scan.end..lost_end, cause: None });
-            scan.end = lost_end;
-        }
-        scan.end < next
-    }
-
-    /// Puts what was found into the report; refuses where the policy says so.
-    fn describe(&self, survey: &Survey, report: &mut RecoveryReport) -> Result<(), OpenError> {
-        let policy = self.config.on_damage;
-        let mut refused = Vec::new();
-        for scanned in &survey.scanned {
-            let Scanned { base, scan, .. } = scanned;
-            let file = SegmentFile::live(*base, FileKind::Log).name();
-            report.scanned_segments += 1;
-            report.scanned_bytes += scan.file_bytes;
-            report.scanned_batches += scan.batches;
-            for hole in &scan.holes {
-                let damage = self.damage_of(*base, hole);
-                let found = Found::Damage(damage.clone());
-                let at = Some(hole.offsets.start);
-                if report.note(found, policy, file.clone(), hole.bytes.start, at) == Action::Refuse {
-                    refused.push(damage);
-                }
-            }
-            let bytes = scan.file_bytes - scan.kept_bytes;
-            let found = match &scan.stop {
-                Some(Stop::Bad(cause)) => Found::TornTail { bytes, cause: cause.clone() },
-                Some(Stop::Zeros) => Found::ZeroTail { bytes },
-                Some(Stop::OldFormat(_)) | None => continue,
-            };
-            report.cut_bytes += bytes;
-            report.note(found, policy, file, scan.kept_bytes, Some(scan.end));
-        }
-        for base in &survey.past_tear {
-            let file = SegmentFile::live(*base, FileKind::Log).name();
-            report.note(Found::SegmentPastTear, policy, file, 0, Some(*base));
-        }
-        if let Some(lost) = &survey.lost {
-            let found = Found::EndsBelowRecoveryPoint { lost: lost.clone() };
-            let last = survey.scanned.last().map_or(survey.end, |scanned| scanned.base);
-            let file = SegmentFile::live(last, FileKind::Log).name();
-            if report.note(found, policy, file, 0, Some(lost.start)) == Action::Refuse {
-                let hole = Hole { bytes: 0..0, offsets: lost.clone(), cause: None };
-                refused.push(self.damage_of(last, &hole));
-            }
-        }
-        for (base, hole) in self.known_damage.iter().filter(|(base, _)| survey.trusted.contains(base)) {
-            self.note_known(*base, hole, report)?;
-        }
-        let count = refused.len();
-        match refused.into_iter().next() {
-            Some(first) => Err(OpenError::Damaged { first: Box::new(first), count }),
-            None => Ok(()),
-        }
     }
 
     /// Policy `Cut`: the log ends at the first damage; what follows is set aside or cut.
@@ -573,7 +379,9 @@ impl Unjudged {
         let log_end = lost.as_ref().map_or(end, |lost| lost.end);
         let mut damage: DamageList =
             self.known_damage.iter().filter(|(base, _)| trusted.contains(base)).cloned().collect();
-        let mut segments: Vec<Arc<Segment>> = trusted.into_iter().map(|base| self.trusted_segment(base)).collect();
+        let entries = self.home.list()?;
+        let mut segments: Vec<Arc<Segment>> =
+            trusted.into_iter().map(|base| self.trusted_segment(base, &entries)).collect();
         let mut active = None;
         let count = scanned.len();
         for (at, mut scanned) in scanned.into_iter().enumerate() {
@@ -592,6 +400,7 @@ impl Unjudged {
             Some(active) => active,
             None => self.begin(log_end, &mut segments)?,
         };
+        self.home.remove_snapshots_past(log_end)?;
         self.home.sync_names()?;
         keeper.forget_removed()?;
         if damage != self.known_damage {
@@ -684,44 +493,30 @@ impl Unjudged {
     }
 }
 
-/// Base offsets of the logs in service, rising.
-fn live_logs(entries: &[DirEntry]) -> Vec<Offset> {
-    let is_log = |file: &SegmentFile| file.kind == FileKind::Log && file.stage == Stage::Live;
-    let files = entries.iter().filter(|entry| matches!(names::classify(entry), Known::Segment(_)));
-    let mut bases: Vec<Offset> =
-        files.filter_map(|entry| SegmentFile::parse(&entry.name)).filter(is_log).map(|file| file.base).collect();
-    bases.sort_unstable();
-    bases
-}
-
-/// The index of a segment that was closed while active, without the entry that closing added.
-fn load_active_index(segment: &Segment, log_bytes: u64) -> Result<Option<SegmentIndex>, OpenError> {
-    let (Some(offsets), Some(times)) =
-        (segment.read_sidecar(FileKind::Index)?, segment.read_sidecar(FileKind::TimeIndex)?)
-    else {
-        return Ok(None);
-    };
-    let (Ok(offsets), Ok(mut times)) = (OffsetIndex::decode(&offsets, log_bytes), TimeIndex::decode(&times)) else {
-        return Ok(None);
-    };
-    times.pop_closing_entry(offsets.last().map(|entry| entry.last));
-    Ok(Some(SegmentIndex { offsets, times }))
-}
-
-/// What is wrong with the index files of a segment whose index is known.
-fn compare_index(segment: &Segment, right: &SegmentIndex, log_bytes: u64) -> Result<Option<IndexFault>, IoFailure> {
-    let (Some(offsets), Some(times)) =
-        (segment.read_sidecar(FileKind::Index)?, segment.read_sidecar(FileKind::TimeIndex)?)
-    else {
-        return Ok(Some(IndexFault::Missing));
-    };
-    let decoded = OffsetIndex::decode(&offsets, log_bytes)
-        .and_then(|offsets| Ok(SegmentIndex { offsets, times: TimeIndex::decode(&times)? }));
-    Ok(match decoded {
-        Ok(found) if found == *right => None,
-        Ok(_) => Some(IndexFault::Differs),
-        Err(fault) => Some(fault),
+/// Whether the segment at `base` has its index files. Entries are sorted by name.
+fn has_index(entries: &[DirEntry], base: Offset) -> bool {
+    [FileKind::Index, FileKind::TimeIndex].into_iter().all(|kind| {
+        let name = SegmentFile::live(base, kind).name();
+        entries.binary_search_by(|entry| entry.name.as_str().cmp(&name)).is_ok()
     })
+}
+
+/// The index of a segment that was closed while active, without the entry that closing added. `None` when it is not what
+/// the marker vouches for.
+fn load_active_index(segment: &Segment, marker: &CleanShutdown) -> Result<Option<SegmentIndex>, OpenError> {
+    let (Some(offsets), Some(times)) =
+        (segment.read_sidecar(FileKind::Index)?, segment.read_sidecar(FileKind::TimeIndex)?)
+    else {
+        return Ok(None);
+    };
+    let offsets = OffsetIndex::decode(&offsets, marker.active_bytes);
+    let (Ok(offsets), Ok(times)) = (offsets, TimeIndex::decode(&times)) else { return Ok(None) };
+    let mut index = SegmentIndex { offsets, times };
+    if index.checksum() != marker.index_checksum {
+        return Ok(None);
+    }
+    index.times.pop_closing_entry(index.offsets.last().map(|entry| entry.last));
+    Ok(Some(index))
 }
 
 /// Reads and writes back `from..to`.

@@ -59,12 +59,14 @@ impl LogCore {
 
     /// `segment.ms` less this segment's share of the jitter, which differs from log to log and segment to segment.
     fn age_limit(&self, base: Offset, config: &LogConfig) -> i64 {
-        let mut hasher = crc32fast::Hasher::new();
-        hasher.update(self.home.dir.as_os_str().as_encoded_bytes());
-        hasher.update(&base.value().to_be_bytes());
         let share = match config.segment_jitter_ms.min(config.segment_ms) {
             0 => 0,
-            jitter => u64::from(hasher.finalize()) % jitter,
+            jitter => {
+                let mut hasher = crc32fast::Hasher::new();
+                hasher.update(self.home.dir.as_os_str().as_encoded_bytes());
+                hasher.update(&base.value().to_be_bytes());
+                u64::from(hasher.finalize()) % jitter
+            }
         };
         i64::try_from(config.segment_ms - share).unwrap_or(i64::MAX)
     }

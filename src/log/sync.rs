@@ -106,7 +106,7 @@ impl PartitionLog {
         let wanted = self.core.queue.has_waiters();
         let synced = wanted || is_due(&config.flush, &unsynced, now);
         if synced {
-            self.core.lead(&config)?;
+            self.core.lead(&config, wanted)?;
         }
         let unsynced = self.core.writer.lock().unsynced;
         Ok(Ticked { rolled, synced, next_due: due_at(&config.flush, &unsynced) })
@@ -118,19 +118,21 @@ impl LogCore {
         self.queue.wait(ticket, deadline, || {
             let config = Arc::clone(&self.config.read());
             // Whatever came of it, the queue knows: the caller is answered from there.
-            let _ = self.lead(&config);
+            let _ = self.lead(&config, true);
         })
     }
 
-    /// Runs one round, after waiting for company if the policy says so.
-    fn lead(&self, config: &crate::config::LogConfig) -> Result<Offset, Refusal> {
+    /// Runs one round, after waiting for company if the policy says so. `wanted`: somebody waits for it, be it the
+    /// caller alone.
+    fn lead(&self, config: &crate::config::LogConfig, wanted: bool) -> Result<Offset, Refusal> {
         if !config.flush.linger.is_zero() {
             self.queue.linger(config.flush.linger.into(), config.flush.max_waiting);
         }
-        let end = {
-            let mut round = self.round.lock();
-            self.sync_under(&mut round)?
-        };
+        let mut round = self.round.lock();
+        let end = self.sync_under(&mut round)?;
+        if wanted {
+            self.maybe_zero_ahead();
+        }
         Ok(end)
     }
 
@@ -154,13 +156,9 @@ impl LogCore {
         if let Err(cause) = self.make_durable(&target) {
             return Err(Refusal::Failed(self.latch(&mut self.writer.lock(), cause)));
         }
-        let somebody_waits = self.queue.is_wanted();
         self.publish_durable(&target)?;
         self.metrics.sync_rounds.add(1);
         self.keep_side_files(round, &target)?;
-        if somebody_waits {
-            self.maybe_zero_ahead();
-        }
         Ok(target.end)
     }
 

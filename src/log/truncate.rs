@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::state::{self, DamageList};
 use super::writer::{Unsealed, Writer};
 use super::{LogCore, PartitionLog};
 use crate::error::{ChangeError, IoFailure, IoOperation, ReadError};
@@ -98,8 +99,8 @@ impl Cut {
     fn plan(view: &super::view::LogView, offset: Offset) -> Result<Self, ChangeError> {
         let at = view.segment_of(offset);
         let old = view.segments.get(at).cloned().ok_or(ChangeError::Closed)?;
-        let bound = view.bound_of(at)?;
-        let (kept, end) = old.cut_point(offset, bound)?;
+        let extent = view.extent_of(at)?;
+        let (kept, end) = old.cut_point(offset, extent)?;
         let mut index = old.index_copy()?;
         index.offsets.truncate_at(kept);
         index.times.truncate_to(old.base(), end);
@@ -139,6 +140,7 @@ impl LogCore {
         let holes = old.holes().iter().filter(|hole| hole.bytes.start < kept).cloned().collect();
         let twin = Arc::new(old.twin(index)?.with_holes(holes));
         let removed = self.publish_cut(&twin, at, kept, end);
+        let forgets = removed.iter().chain([&old]).any(|segment| !segment.holes().is_empty());
         writer.active = Arc::clone(&twin);
         // Descriptors of unsynced files stay open until the cut is synced; the segments must not count as pinned.
         let is_past = |unsealed: &mut Unsealed| unsealed.segment.base() >= base;
@@ -157,6 +159,9 @@ impl LogCore {
         };
         twin.set_file(Arc::clone(&file));
         self.home.sync_names()?;
+        if forgets {
+            self.save_damage()?;
+        }
         writer.file = file;
         writer.cursor = cursor;
         writer.position = kept;
@@ -193,17 +198,23 @@ impl LogCore {
         for segment in removed.iter().rev() {
             self.home.remove_segment(segment.base())?;
         }
-        for entry in self.home.list()? {
-            let Some(file) = SegmentFile::parse(&entry.name) else { continue };
-            // A snapshot at the end holds for what is kept; one past it is about offsets that are gone.
-            if file.kind == FileKind::Snapshot && file.base > end {
-                self.home.remove(&entry.name)?;
-            }
-        }
+        self.home.remove_snapshots_past(end)?;
         self.home.cut_txn_index(base, end)?;
         self.home.remove_index(base)?;
         self.home.sync_names()?;
         self.keeper.forget_removed()
+    }
+
+    /// Writes down what is unreadable in the segments that are left. Otherwise the list would go on about bytes that are
+    /// gone, and good records in their place would pass for damaged after the next opening.
+    fn save_damage(&self) -> Result<(), IoFailure> {
+        let segments = Arc::clone(&self.view.read().segments);
+        let holes_of = |segment: &Arc<Segment>| {
+            let base = segment.base();
+            segment.holes().iter().map(|hole| (base, hole.clone())).collect::<DamageList>()
+        };
+        let list = segments.iter().flat_map(holes_of).collect();
+        state::write_damage(&*self.home.fs, &self.home.dir, &list)
     }
 
     /// Cuts the file in place and syncs it. Nobody reads past the cut.
@@ -262,6 +273,7 @@ impl LogCore {
         writer.log_end = at;
         self.view.write().segments = Arc::new(Vec::new());
         self.begin_segment(writer, at, file);
+        self.save_damage()?;
         // `Home::restart` synced the names.
         writer.names_changed = false;
         Ok(())

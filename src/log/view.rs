@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::segment::Segment;
+use crate::segment::{Extent, Segment};
 use crate::units::Offset;
 
 /// The marks of a log, as one consistent snapshot. All ends are exclusive.
@@ -42,11 +42,11 @@ impl LogView {
         self.segments.partition_point(|segment| segment.base() <= offset).saturating_sub(1)
     }
 
-    /// Published bytes of the segment at `at`.
-    pub(crate) fn bound_of(&self, at: usize) -> Result<u64, crate::error::IoFailure> {
-        match self.segments.get(at) {
-            Some(segment) if at + 1 < self.segments.len() => segment.bytes(),
-            _ => Ok(self.active_bytes),
+    /// What readers may see of the segment at `at`.
+    pub(crate) fn extent_of(&self, at: usize) -> Result<Extent, crate::error::IoFailure> {
+        match (self.segments.get(at), self.segments.get(at + 1)) {
+            (Some(segment), Some(next)) => Ok(Extent { bytes: segment.bytes()?, end: next.base() }),
+            _ => Ok(Extent { bytes: self.active_bytes, end: self.marks.log_end }),
         }
     }
 }

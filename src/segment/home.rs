@@ -73,10 +73,23 @@ impl Home {
         self.remove(&SegmentFile::live(base, FileKind::Index).name())
     }
 
+    /// Removes producer snapshots past `end`, the end of the log: they are about offsets that are gone, and would pass
+    /// for the state at those offsets once others stand there. One at the end holds for what is kept. The names last
+    /// once the directory is synced.
+    pub(crate) fn remove_snapshots_past(&self, end: Offset) -> Result<(), IoFailure> {
+        for entry in self.list()? {
+            let Some(file) = SegmentFile::of(&entry) else { continue };
+            if file.kind == FileKind::Snapshot && file.base > end {
+                self.remove(&entry.name)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes every segment and begins an empty one at `at`. Durable when it returns; may be repeated after a crash.
     pub(crate) fn restart(&self, at: Offset) -> Result<Arc<dyn File>, IoFailure> {
         for entry in self.list()? {
-            if SegmentFile::parse(&entry.name).is_some() {
+            if SegmentFile::of(&entry).is_some() {
                 self.remove(&entry.name)?;
             }
         }

@@ -8,7 +8,7 @@ mod home;
 pub mod names;
 mod read;
 pub(crate) mod scan;
-mod window;
+pub(crate) mod window;
 
 use std::io;
 use std::path::PathBuf;
@@ -17,11 +17,11 @@ use std::sync::{Arc, OnceLock};
 
 pub(crate) use home::Home;
 pub use names::{FileKind, SegmentFile, Stage};
-pub(crate) use read::{Located, StretchLimits};
+pub(crate) use read::{Extent, Located, StretchLimits};
 pub use scan::Hole;
 
-use crate::config::ReadMode;
-use crate::error::{Corruption, CorruptionKind, Damage, IoFailure, IoOperation, ReadError};
+use crate::config::{LogConfig, ReadMode};
+use crate::error::{Corruption, CorruptionKind, Damage, InvalidBatch, IoFailure, IoOperation, ReadError};
 use crate::fs::{self, File, Mapping, OpenMode};
 use crate::index::{IndexCursor, IndexFault, OffsetIndex, SegmentIndex, TimeIndex, replace_file};
 use crate::sync::{Mutex, RwLock};
@@ -35,6 +35,19 @@ pub(crate) struct SegmentOptions {
     pub(crate) interval_bytes: u32,
     /// How sealed segments are read.
     pub(crate) read_mode: ReadMode,
+    /// Whether cleaning may have removed records.
+    pub(crate) may_have_gaps: bool,
+}
+
+impl SegmentOptions {
+    /// Those that the log's settings ask for.
+    pub(crate) fn of(config: &LogConfig) -> Self {
+        Self {
+            interval_bytes: config.index_interval_bytes,
+            read_mode: config.read_mode,
+            may_have_gaps: config.cleanup_policy.compacts(),
+        }
+    }
 }
 
 /// One segment, shared between the log and its readers.
@@ -48,7 +61,10 @@ pub struct Segment {
     index_saved: AtomicBool,
     sealed_bytes: OnceLock<u64>,
     mapping: OnceLock<Arc<dyn Mapping>>,
+    /// What opening found to be unreadable, or knew.
     holes: Vec<Hole>,
+    /// The same, after reading met more: nobody looks at bytes below the recovery point before.
+    met: OnceLock<Vec<Hole>>,
 }
 
 impl Segment {
@@ -79,6 +95,7 @@ impl Segment {
             sealed_bytes: OnceLock::new(),
             mapping: OnceLock::new(),
             holes,
+            met: OnceLock::new(),
         }
     }
 
@@ -91,7 +108,7 @@ impl Segment {
     /// Another object over the same file and index, so that holders of this one can be told apart.
     pub(crate) fn twin(&self, index: SegmentIndex) -> Result<Self, IoFailure> {
         let twin = Self::loaded(self.home.clone(), self.base, self.options, self.file()?, index);
-        Ok(twin.with_holes(self.holes.clone()))
+        Ok(twin.with_holes(self.holes().to_vec()))
     }
 
     /// Base offset: no record in it has a smaller one.
@@ -106,7 +123,12 @@ impl Segment {
 
     /// What is known to be unreadable.
     pub(crate) fn holes(&self) -> &[Hole] {
-        &self.holes
+        self.met.get().unwrap_or(&self.holes)
+    }
+
+    /// Whether records are known to be missing after its last byte.
+    pub(crate) fn ends_in_hole(&self) -> bool {
+        self.holes().last().is_some_and(|hole| hole.bytes.is_empty())
     }
 
     /// Fixes the size: nothing is appended to it any more.
@@ -175,6 +197,11 @@ impl Segment {
         index.as_ref().map_or((0, 0), |index| (index.offsets.entries().len(), index.times.entries().len()))
     }
 
+    /// CRC-32 over the index, as far as it is in memory.
+    pub(crate) fn index_checksum(&self) -> u32 {
+        self.index.read().as_ref().map_or(0, SegmentIndex::checksum)
+    }
+
     /// A copy of the index, loaded or rebuilt if need be.
     pub(crate) fn index_copy(&self) -> Result<SegmentIndex, ReadError> {
         self.with_index(Clone::clone)
@@ -190,7 +217,7 @@ impl Segment {
         }
         let loaded = match self.load_index()? {
             Ok(index) => index,
-            Err(_) => self.rebuild_index()?,
+            Err(_) => self.rebuild_index(None)?,
         };
         let mut slot = self.index.write();
         Ok(look(slot.get_or_insert(loaded)))
@@ -229,9 +256,32 @@ impl Segment {
         Ok(Some(bytes))
     }
 
-    /// Drops an index that lied and builds it from the log.
-    pub(crate) fn rebuild_index(&self) -> Result<SegmentIndex, ReadError> {
-        let scan = self.scan(None, Offset::MAX)?;
+    /// The segment's files contradict one another: drops the index and looks at every byte of the log, which tells a
+    /// lying index from damage.
+    pub(crate) fn judge_again(&self, end: Offset) -> Result<(), IoFailure> {
+        let index = self.rebuild_index(Some(end))?;
+        self.put_index(index);
+        Ok(())
+    }
+
+    /// Builds the index from the log, and notes what is unreadable there.
+    fn rebuild_index(&self, next_base: Option<Offset>) -> Result<SegmentIndex, IoFailure> {
+        let scan = self.scan(next_base, Offset::MAX)?;
+        if let Some(next_base) = next_base {
+            let mut met = scan.holes;
+            if scan.kept_bytes < scan.file_bytes {
+                let (bytes, offsets) = (scan.kept_bytes..scan.file_bytes, scan.end..next_base.max(scan.end));
+                let cause = match scan.stop {
+                    Some(scan::Stop::Bad(cause)) => cause,
+                    // Zeros in the place of records.
+                    _ => InvalidBatch::Magic { found: 0 }.into(),
+                };
+                met.push(Hole { bytes, offsets, cause: Some(cause) });
+            }
+            // What is missing leaves no bytes that a scan could meet.
+            met.extend(self.holes.iter().filter(|hole| hole.bytes.is_empty()).cloned());
+            let _ = self.met.set(met);
+        }
         let mut index = scan.index;
         scan.cursor.push_largest(&mut index.times);
         self.index_saved.store(false, Ordering::Relaxed);
@@ -254,7 +304,8 @@ impl Segment {
 
     /// Walks the whole file. `durable_below`: see [`ScanTask`].
     pub(crate) fn scan(&self, next_base: Option<Offset>, durable_below: Offset) -> Result<Scan, IoFailure> {
-        let task = ScanTask { base: self.base, next_base, durable_below, interval_bytes: self.options.interval_bytes };
+        let SegmentOptions { interval_bytes, may_have_gaps, .. } = self.options;
+        let task = ScanTask { base: self.base, next_base, durable_below, interval_bytes, may_have_gaps };
         scan::scan(self.file()?, task).map_err(|e| IoFailure::new(IoOperation::Read, self.log_path(), e))
     }
 
@@ -278,6 +329,14 @@ impl Segment {
         }
         self.index_saved.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Has the index in memory, from its files or from the log. One that cannot be built is built when it is read.
+    pub(crate) fn build_index(&self) -> Result<(), IoFailure> {
+        match self.with_index(|_| ()) {
+            Err(ReadError::Io(failure)) => Err(failure),
+            _ => Ok(()),
+        }
     }
 
     /// Whether the index files on disk are those of this segment.

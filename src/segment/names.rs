@@ -115,6 +115,11 @@ impl SegmentFile {
         format!("{:0width$}.{}{suffix}", self.base.value(), self.kind.extension(), width = DIGITS_MIN)
     }
 
+    /// The file of a segment that an entry is; `None` when it is something else, a directory of that name for one.
+    pub fn of(entry: &DirEntry) -> Option<Self> {
+        if entry.kind == EntryKind::Directory { None } else { Self::parse(&entry.name) }
+    }
+
     /// Takes a name apart; `None` when it is no segment's.
     pub fn parse(name: &str) -> Option<Self> {
         let (digits, rest) = name.split_once('.')?;
@@ -246,5 +251,7 @@ mod tests {
         assert_eq!(file("partition.metadata"), Known::State);
         assert_eq!(file(".DS_Store"), Known::Ignorable);
         assert_eq!(file("holiday.jpg"), Known::Foreign);
+        let directory = DirEntry { name: "00000000000000000000.log".into(), kind: EntryKind::Directory };
+        assert_eq!((classify(&directory), SegmentFile::of(&directory)), (Known::Foreign, None));
     }
 }

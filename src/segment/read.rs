@@ -3,7 +3,7 @@
 use super::{Hole, Segment};
 use crate::error::{Corruption, CorruptionKind, InvalidBatch, IoFailure, IoOperation, ReadError};
 use crate::fs;
-use crate::index::{IndexCursor, SegmentIndex};
+use crate::index::{IndexCursor, OffsetEntry, SegmentIndex};
 use crate::record::{BatchHeader, BatchView, HEADER_BYTES};
 use crate::units::{Offset, TimestampMs};
 
@@ -37,11 +37,20 @@ pub(crate) struct Stretch {
     pub(crate) next_offset: Option<Offset>,
 }
 
+/// How far a segment reaches.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extent {
+    /// Bytes that are published.
+    pub(crate) bytes: u64,
+    /// Where the next segment begins or, after the active one, the log ends: no batch reaches past it.
+    pub(crate) end: Offset,
+}
+
 /// Limits of a stretch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StretchLimits {
-    /// Bytes that are published.
-    pub(crate) bound: u64,
+    /// How far the segment reaches.
+    pub(crate) extent: Extent,
     /// Bytes wanted.
     pub(crate) bytes_max: u64,
     /// Batches that reach to or past this offset are left out.
@@ -51,15 +60,25 @@ pub(crate) struct StretchLimits {
 }
 
 impl Segment {
-    /// Finds the batch with `offset`, or the first one past it, within the first `bound` bytes.
-    pub(crate) fn locate(&self, offset: Offset, bound: u64) -> Result<Located<'_>, ReadError> {
-        match self.locate_by_index(offset, bound) {
+    /// Finds the batch with `offset`, or the first one past it.
+    pub(crate) fn locate(&self, offset: Offset, extent: Extent) -> Result<Located<'_>, ReadError> {
+        match self.locate_in(offset, extent) {
             // An index is no evidence: only what the log itself says counts as damage. The active one is ours alone.
             Err(ReadError::Corrupt(_)) if self.is_sealed() => {
-                self.put_index(self.rebuild_index()?);
-                self.locate_by_index(offset, bound)
+                self.judge_again(extent.end)?;
+                self.locate_in(offset, extent)
             }
             located => located,
+        }
+    }
+
+    fn locate_in(&self, offset: Offset, extent: Extent) -> Result<Located<'_>, ReadError> {
+        let located = self.locate_by_index(offset, extent.bytes)?;
+        match &located {
+            Located::At { position, header } if header.next_offset() > extent.end => {
+                Err(self.offset_order(*position, offset, header).into())
+            }
+            _ => Ok(located),
         }
     }
 
@@ -71,35 +90,38 @@ impl Segment {
         // With batches larger than the index interval every one is indexed, and the next entry is the batch itself.
         if let Some(entry) = after
             && u64::from(entry.position) < bound
-            && self.holes.is_empty()
+            && self.holes().is_empty()
         {
             let header = self.header_at(u64::from(entry.position), bound)?;
-            if header.base_offset <= offset && offset <= header.last_offset() {
+            let is_entrys = entry.last.absolute(self.base) == Some(header.last_offset());
+            if is_entrys && header.base_offset <= offset && offset <= header.last_offset() {
                 return Ok(Located::At { position: u64::from(entry.position), header });
             }
         }
-        let Some(entry) = before else { return self.walk_to(offset, 0, bound) };
-        let start = u64::from(entry.position);
-        if start < bound && self.hole_at(start).is_none() {
-            // An entry that points too far would skip records without a word.
-            let header = self.header_at(start, bound)?;
-            if entry.last.absolute(self.base).is_none_or(|last| header.base_offset > last) {
-                return Err(self.offset_order(start, offset, &header).into());
-            }
-        }
-        self.walk_to(offset, start, bound)
+        let Some(entry) = before else { return self.walk_to(offset, 0, None, bound) };
+        // An entry that points too far would skip records without a word.
+        let named = entry.last.absolute(self.base).unwrap_or(self.base);
+        self.walk_to(offset, u64::from(entry.position), Some(named), bound)
     }
 
-    /// Goes from batch to batch, from `position` on, to the one with `offset`.
-    fn walk_to(&self, offset: Offset, mut position: u64, bound: u64) -> Result<Located<'_>, ReadError> {
-        let mut expected = None;
+    /// Goes from batch to batch, from `position` on, to the one with `offset`. The index `named` the last offset of the
+    /// first batch (or, as Kafka writes it, of several that were appended together).
+    fn walk_to(
+        &self,
+        offset: Offset,
+        mut position: u64,
+        mut named: Option<Offset>,
+        bound: u64,
+    ) -> Result<Located<'_>, ReadError> {
+        // Where the index led to is what the index says; from then on each batch follows from the one before.
+        let mut expected = (position == 0).then_some(self.base);
         loop {
             if let Some(hole) = self.hole_at(position) {
                 if hole.offsets.contains(&offset) || hole.bytes.is_empty() {
                     return Ok(if offset < hole.offsets.end { Located::Hole(hole) } else { Located::End });
                 }
                 position = hole.bytes.end;
-                expected = Some(hole.offsets.end);
+                (expected, named) = (Some(hole.offsets.end), None);
                 continue;
             }
             if position >= bound {
@@ -107,6 +129,13 @@ impl Segment {
             }
             let header = self.header_at(position, bound)?;
             self.check_order(&header, expected, position)?;
+            let leaves_gap = expected.is_some_and(|expected| header.base_offset > expected);
+            if named.is_some_and(|named| header.last_offset() > named)
+                || leaves_gap && self.is_misplaced(&header, position, bound)
+            {
+                return Err(self.offset_order(position, expected.unwrap_or(self.base), &header).into());
+            }
+            named = named.filter(|named| header.last_offset() < *named);
             if header.last_offset() >= offset {
                 // Gaps between batches are legal in compacted logs: the first batch past the offset is the answer.
                 return Ok(Located::At { position, header });
@@ -114,6 +143,11 @@ impl Segment {
             expected = Some(header.next_offset());
             position += u64::from(header.size);
         }
+    }
+
+    /// Whether `header` can be that of the batch which `entry` names, or of the first one in the append that it names.
+    fn is_entry_of(&self, entry: OffsetEntry, header: &BatchHeader) -> bool {
+        entry.last.absolute(self.base).is_some_and(|last| header.last_offset() <= last)
     }
 
     fn check_order(&self, header: &BatchHeader, expected: Option<Offset>, position: u64) -> Result<(), Corruption> {
@@ -124,12 +158,22 @@ impl Segment {
         Err(self.offset_order(position, expected, header))
     }
 
+    /// Whether the batch behind contradicts the offset of the one at `position`. Offsets lie outside the checksum; one
+    /// that leaves a gap may have a flipped bit.
+    fn is_misplaced(&self, header: &BatchHeader, position: u64, bound: u64) -> bool {
+        let behind = position + u64::from(header.size);
+        // What cannot be read contradicts nothing; it is met when it is read.
+        behind < bound
+            && self.hole_at(behind).is_none()
+            && self.header_at(behind, bound).is_ok_and(|behind| behind.base_offset < header.next_offset())
+    }
+
     fn offset_order(&self, position: u64, expected: Offset, header: &BatchHeader) -> Corruption {
         self.corrupt(position, CorruptionKind::OffsetOrder { expected, found: header.base_offset.value() })
     }
 
     fn hole_at(&self, position: u64) -> Option<&Hole> {
-        self.holes.iter().find(|hole| hole.bytes.start == position)
+        self.holes().iter().find(|hole| hole.bytes.start == position)
     }
 
     /// The header of the batch that starts at `position`, checked against the bound.
@@ -164,16 +208,27 @@ impl Segment {
 
     /// The whole batches from the one at `start` on that fit the limits.
     pub(crate) fn stretch(&self, start: u64, first: &BatchHeader, limits: StretchLimits) -> Result<Stretch, ReadError> {
-        match self.stretch_by_index(start, first, limits) {
-            Err(ReadError::Corrupt(_)) if self.is_sealed() => {
-                self.put_index(self.rebuild_index()?);
-                self.stretch_by_index(start, first, limits)
+        let jump = |limit| self.with_index(|index| index.offsets.starting_by(limit, self.base, limits.upper));
+        match self.stretch_by(start, first, limits, jump) {
+            Err(ReadError::Corrupt(_)) => {
+                if self.is_sealed() {
+                    self.judge_again(limits.extent.end)?;
+                }
+                // Where the index led is damaged, or not what it said. What lies before that is good.
+                self.stretch_by(start, first, limits, |_| Ok(None))
             }
             stretch => stretch,
         }
     }
 
-    fn stretch_by_index(&self, start: u64, first: &BatchHeader, limits: StretchLimits) -> Result<Stretch, ReadError> {
+    /// `jump` names the last batch that starts at most at a position, so that those before it need no look.
+    fn stretch_by(
+        &self,
+        start: u64,
+        first: &BatchHeader,
+        limits: StretchLimits,
+        jump: impl FnOnce(u64) -> Result<Option<OffsetEntry>, ReadError>,
+    ) -> Result<Stretch, ReadError> {
         let empty = Stretch { start, end: start, next_offset: None };
         let first_end = start + u64::from(first.size);
         let first_fits = u64::from(first.size) <= limits.bytes_max || limits.min_one_batch;
@@ -181,25 +236,35 @@ impl Segment {
             return Ok(empty);
         }
         // A hole ends the stretch; what lies behind it is read with a request of its own.
-        let hole_start = self.holes.iter().map(|hole| hole.bytes.start).filter(|at| *at >= first_end).min();
-        let bound = limits.bound.min(hole_start.unwrap_or(u64::MAX));
+        let hole_start = self.holes().iter().map(|hole| hole.bytes.start).filter(|at| *at >= first_end).min();
+        let bound = limits.extent.bytes.min(hole_start.unwrap_or(u64::MAX));
         let limit = start.saturating_add(limits.bytes_max).min(bound);
         let mut end = first_end;
         let mut next_offset = first.next_offset();
-        let jump = self.with_index(|index| index.offsets.starting_by(limit, self.base, limits.upper))?;
-        if let Some(entry) = jump.filter(|entry| u64::from(entry.position) > end) {
+        let mut landed = None;
+        if let Some(entry) = jump(limit)?.filter(|entry| u64::from(entry.position) > end) {
             let header = self.header_at(u64::from(entry.position), bound)?;
             // A stretch that ends inside a batch would be worse than a short one.
-            if entry.last.absolute(self.base).is_none_or(|last| header.base_offset > last) {
+            if !self.is_entry_of(entry, &header) || header.base_offset < first.next_offset() {
                 return Err(self.offset_order(u64::from(entry.position), first.next_offset(), &header).into());
             }
             end = u64::from(entry.position);
             next_offset = header.base_offset;
+            landed = Some(header);
         }
         while end + HEADER_BYTES as u64 <= limit {
-            let header = self.header_at(end, bound)?;
+            let header = match landed.take().map_or_else(|| self.header_at(end, bound), Ok) {
+                // What was found so far is good; the next read meets the error.
+                Err(ReadError::Corrupt(_)) => break,
+                header => header?,
+            };
             let batch_end = end + u64::from(header.size);
             if batch_end > limit || header.last_offset() >= limits.upper {
+                break;
+            }
+            let is_past = header.next_offset() > limits.extent.end;
+            let leaves_gap = header.base_offset > next_offset;
+            if is_past || header.base_offset < next_offset || leaves_gap && self.is_misplaced(&header, end, bound) {
                 break;
             }
             end = batch_end;
@@ -209,7 +274,17 @@ impl Segment {
     }
 
     /// Where a cut at `offset` falls: the bytes and the end of the batches that lie wholly below it.
-    pub(crate) fn cut_point(&self, offset: Offset, bound: u64) -> Result<(u64, Offset), ReadError> {
+    pub(crate) fn cut_point(&self, offset: Offset, extent: Extent) -> Result<(u64, Offset), ReadError> {
+        match self.cut_point_by_index(offset, extent.bytes) {
+            Err(ReadError::Corrupt(_)) if self.is_sealed() => {
+                self.judge_again(extent.end)?;
+                self.cut_point_by_index(offset, extent.bytes)
+            }
+            found => found,
+        }
+    }
+
+    fn cut_point_by_index(&self, offset: Offset, bound: u64) -> Result<(u64, Offset), ReadError> {
         let below = Offset::new(offset.value() - 1);
         let start = match below {
             Some(below) => self.with_index(|index| index.offsets.at_or_before(self.base, below))?,
@@ -229,6 +304,11 @@ impl Segment {
             }
             let header = self.header_at(position, bound)?;
             self.check_order(&header, Some(end), position)?;
+            if let Some(entry) = start.filter(|entry| u64::from(entry.position) == position)
+                && !self.is_entry_of(entry, &header)
+            {
+                return Err(self.offset_order(position, end, &header).into());
+            }
             if header.last_offset() >= offset {
                 return Ok((position, end));
             }
@@ -243,6 +323,13 @@ impl Segment {
         let mut cursor = IndexCursor::resume(self.base, self.options.interval_bytes, index, largest);
         let mut position = index.offsets.last().map_or(0, |entry| u64::from(entry.position));
         while position < bound {
+            if let Some(hole) = self.hole_at(position) {
+                if hole.bytes.is_empty() {
+                    break;
+                }
+                position = hole.bytes.end;
+                continue;
+            }
             let header = self.header_at(position, bound)?;
             cursor.note_timestamp(&header);
             position += u64::from(header.size);
@@ -263,7 +350,7 @@ impl Segment {
         }
         if let Some(entry) = newest {
             let header = self.header_at(position, bound)?;
-            if entry.last.absolute(self.base).is_none_or(|last| header.base_offset > last) {
+            if !self.is_entry_of(entry, &header) {
                 return Ok(false);
             }
         }
@@ -282,15 +369,32 @@ impl Segment {
         Ok(!largest.and_then(|entry| entry.last.absolute(self.base)).is_some_and(past_the_end))
     }
 
-    /// First record with a timestamp of at least `target` and an offset of at least `from`, within `bound` bytes.
+    /// First record with a timestamp of at least `target` and an offset of at least `from`.
     pub(crate) fn search_timestamp(
         &self,
         target: TimestampMs,
         from: Offset,
-        bound: u64,
+        extent: Extent,
         decompressed_max: u32,
     ) -> Result<Option<(TimestampMs, Offset)>, ReadError> {
-        let mut position = self.start_for_timestamp(target, bound)?;
+        match self.search_timestamp_from(target, from, extent, decompressed_max) {
+            Err(ReadError::Corrupt(_)) if self.is_sealed() => {
+                self.judge_again(extent.end)?;
+                self.search_timestamp_from(target, from, extent, decompressed_max)
+            }
+            found => found,
+        }
+    }
+
+    fn search_timestamp_from(
+        &self,
+        target: TimestampMs,
+        from: Offset,
+        extent: Extent,
+        decompressed_max: u32,
+    ) -> Result<Option<(TimestampMs, Offset)>, ReadError> {
+        let bound = extent.bytes;
+        let mut position = self.start_for_timestamp(target, extent)?;
         while position < bound {
             if let Some(hole) = self.hole_at(position) {
                 if hole.bytes.is_empty() {
@@ -312,12 +416,12 @@ impl Segment {
     }
 
     /// Where the batch starts that the time index names for `target`, or one before it.
-    fn start_for_timestamp(&self, target: TimestampMs, bound: u64) -> Result<u64, ReadError> {
+    fn start_for_timestamp(&self, target: TimestampMs, extent: Extent) -> Result<u64, ReadError> {
         let entry = self.with_index(|index| index.times.at_or_before(target))?;
         let Some((entry, offset)) = entry.and_then(|entry| Some((entry, entry.last.absolute(self.base)?))) else {
             return Ok(0);
         };
-        match self.locate(offset, bound)? {
+        match self.locate(offset, extent)? {
             Located::At { position, header } if header.max_timestamp == entry.timestamp => Ok(position),
             // Kafka names the last offset of a whole append, whose largest timestamp an earlier batch may carry; and an
             // entry may lie. Looking from the front costs time only.

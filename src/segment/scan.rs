@@ -30,6 +30,9 @@ pub(crate) struct ScanTask {
     pub(crate) durable_below: Offset,
     /// `index.interval.bytes`.
     pub(crate) interval_bytes: u32,
+    /// Whether offsets may be missing anywhere, as cleaning leaves them, or nothing is known about that. Otherwise no
+    /// batch reaches past the durable limit while offsets below it are missing.
+    pub(crate) may_have_gaps: bool,
 }
 
 /// Unreadable bytes with valid ones behind them, or at the end of what was durable.
@@ -81,8 +84,17 @@ pub(crate) struct Scan {
 
 /// Scans `file`.
 pub(crate) fn scan(file: Arc<dyn File>, task: ScanTask) -> io::Result<Scan> {
+    scan_each(file, task, |_, _, _| Ok(()))
+}
+
+/// Scans `file` and shows `visit` each valid batch: where it starts, its header, and a window that holds its bytes.
+pub(crate) fn scan_each(
+    file: Arc<dyn File>,
+    task: ScanTask,
+    mut visit: impl FnMut(u64, &BatchHeader, &mut Window) -> io::Result<()>,
+) -> io::Result<Scan> {
     let file_bytes = file.size()?;
-    let mut scanner = Scanner { window: Window::new(file, file_bytes), task, file_bytes, work: 0 };
+    let mut scanner = Scanner::new(file, file_bytes, task);
     let mut found = Scan {
         index: SegmentIndex::default(),
         cursor: IndexCursor::new(task.base, task.interval_bytes),
@@ -96,8 +108,11 @@ pub(crate) fn scan(file: Arc<dyn File>, task: ScanTask) -> io::Result<Scan> {
         batches: 0,
     };
     while found.kept_bytes < file_bytes {
-        match scanner.batch_at(found.kept_bytes, found.end)? {
-            Ok(header) => found.take(&header),
+        match scanner.placed_batch_at(found.kept_bytes, found.end)? {
+            Ok(header) => {
+                visit(found.kept_bytes, &header, &mut scanner.window)?;
+                found.take(&header);
+            }
             Err(stop) => {
                 if !scanner.step_over(stop, &mut found)? {
                     break;
@@ -110,7 +125,13 @@ pub(crate) fn scan(file: Arc<dyn File>, task: ScanTask) -> io::Result<Scan> {
 
 /// Whether `range` consists of whole valid batches.
 pub(crate) fn is_whole(file: Arc<dyn File>, range: Range<u64>) -> io::Result<bool> {
-    let task = ScanTask { base: Offset::ZERO, next_base: None, durable_below: Offset::ZERO, interval_bytes: 0 };
+    let task = ScanTask {
+        base: Offset::ZERO,
+        next_base: None,
+        durable_below: Offset::ZERO,
+        interval_bytes: 0,
+        may_have_gaps: true,
+    };
     let mut scanner = Scanner { window: Window::new(file, range.end), task, file_bytes: range.end, work: 0 };
     let mut at = range.start;
     while at < range.end {
@@ -136,7 +157,9 @@ impl Scan {
     }
 }
 
-struct Scanner {
+/// Judges the bytes of a segment, one batch at a time.
+#[derive(Debug)]
+pub(crate) struct Scanner {
     window: Window,
     task: ScanTask,
     file_bytes: u64,
@@ -144,8 +167,18 @@ struct Scanner {
 }
 
 impl Scanner {
+    /// Over the first `file_bytes` of `file`.
+    pub(crate) fn new(file: Arc<dyn File>, file_bytes: u64, task: ScanTask) -> Self {
+        Self { window: Window::new(file, file_bytes), task, file_bytes, work: 0 }
+    }
+
+    /// The bytes that were read last, and more of them.
+    pub(crate) fn window(&mut self) -> &mut Window {
+        &mut self.window
+    }
+
     /// The batch at `position`, wholly checked, or why there is none.
-    fn batch_at(&mut self, position: u64, expected: Offset) -> io::Result<Result<BatchHeader, Stop>> {
+    pub(crate) fn batch_at(&mut self, position: u64, expected: Offset) -> io::Result<Result<BatchHeader, Stop>> {
         let remaining = self.window.remaining(position);
         let bytes = self.window.at(position, HEADER_BYTES)?;
         let header = match BatchHeader::parse(bytes, BATCH_BYTES_MAX) {
@@ -165,6 +198,27 @@ impl Scanner {
         } else {
             bad(InvalidBatch::Crc { stored: header.crc, computed }.into())
         }
+    }
+
+    /// As [`Scanner::batch_at`], and where its offset leaves a gap, whether that can be true: the offset lies outside the
+    /// checksum, and a flipped bit in it would have the good batches behind it taken for bad ones.
+    fn placed_batch_at(&mut self, position: u64, expected: Offset) -> io::Result<Result<BatchHeader, Stop>> {
+        let header = match self.batch_at(position, expected)? {
+            Ok(header) if header.base_offset > expected => header,
+            found => return Ok(found),
+        };
+        let durable_end = self.task.durable_below;
+        // What was durable ended between two batches.
+        let skips_the_limit = !self.task.may_have_gaps && expected < durable_end && header.base_offset >= durable_end;
+        let is_contradicted = match self.batch_at(position + u64::from(header.size), expected)? {
+            Ok(behind) => behind.base_offset < header.next_offset(),
+            Err(_) => false,
+        };
+        if skips_the_limit || is_contradicted {
+            let found = header.base_offset.value();
+            return Ok(Err(Stop::Bad(CorruptionKind::OffsetOrder { expected, found })));
+        }
+        Ok(Ok(header))
     }
 
     fn fits_segment(&self, header: &BatchHeader) -> bool {
@@ -270,7 +324,7 @@ impl Scanner {
     }
 
     /// Position and base offset of the next whole valid batch past `position`.
-    fn search_behind(
+    pub(crate) fn search_behind(
         &mut self,
         position: u64,
         expected: Offset,

@@ -1,2 +1,13 @@
-//! Integration tests on the real file system.
+//! Integration tests: the public interface, on the real file system and on the simulated one.
+#![expect(clippy::unwrap_used, reason = "a failed test is meant to panic, its helpers too")]
+#![expect(clippy::indexing_slicing, reason = "a failed test is meant to panic, its helpers too")]
+#![expect(clippy::disallowed_methods, reason = "tests look at directories behind the log's back")]
+
+mod appends;
 mod basics;
+mod durability;
+mod reads;
+mod recovery;
+mod refusals;
+mod rolls;
+mod support;

@@ -1,2 +1,78 @@
-//! The command-line tool.
-fn main() {}
+//! The `alluvium` command-line tool: looks at partition logs, writes them, checks them, and shows what the crate does.
+//!
+//! Exit codes: 0 done, 1 what was looked for is not as it should be (`verify`, `demo`), 2 could not run.
+
+mod append;
+mod cat;
+mod demo;
+mod dump;
+mod dump_all;
+mod output;
+mod rng;
+mod verify;
+mod workload;
+
+use std::error::Error;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// How a subcommand ends: with an exit code, or because it could not run.
+type Outcome = Result<ExitCode, Box<dyn Error>>;
+
+/// Partition logs in Kafka's on-disk format.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write a text, kill the writer, recover, read back and compare; with a table of latencies.
+    Demo(demo::Args),
+    /// Append the lines of standard input: `key<TAB>value`, or a value only.
+    Append(append::Args),
+    /// Print records, from an offset or a timestamp on. Takes no lock, so it works while another process writes.
+    Cat(cat::Args),
+    /// Print batches, records, indexes and state, damaged or not. Takes no lock.
+    Dump(dump::Args),
+    /// Check everything: exit 0 when sound, 1 when damage was found, 2 when it could not run. Takes no lock.
+    Verify(verify::Args),
+    /// Work in a directory until done, saying what was tried and what was acknowledged. For crash tests from outside.
+    WriteWorkload(workload::Args),
+    /// Open every partition in a directory and print its records. For crash tests from outside.
+    DumpAll(dump_all::Args),
+    /// The process that `demo` kills.
+    #[command(hide = true)]
+    DemoWriter(demo::WriterArgs),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Append(args) => append::run(&args),
+        Command::Cat(args) => cat::run(&args),
+        Command::Dump(args) => dump::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::WriteWorkload(args) => workload::run(&args),
+        Command::DumpAll(args) => dump_all::run(&args),
+        Command::DemoWriter(args) => demo::write_until_killed(&args),
+    };
+    match outcome {
+        Ok(code) => code,
+        // Whoever reads us has seen enough.
+        Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to tell if standard error is gone too.
+            let _ = writeln!(io::stderr(), "alluvium: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,212 @@
+//! Reads from the page cache, against positional reads of the same ranges; and lookups by time.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark that fails may panic")]
+#![expect(clippy::disallowed_methods, reason = "the baseline is the file system itself")]
+
+#[allow(dead_code, reason = "shared by benchmarks that use different parts")]
+mod paired;
+#[allow(dead_code, reason = "shared by benchmarks that use different parts")]
+mod raw;
+
+use std::fs::File;
+use std::hint::black_box;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use alluvium::{AppendAs, FileSlice, LeaderEpoch, LogConfig, Offset, PartitionLog, ReadOptions, TimestampMs};
+
+use paired::{Contest, Settings, Unit, ours};
+
+/// Largest fetch, and the size of the buffer that is read into.
+const FETCH_BYTES: usize = 1 << 20;
+
+/// What a fetch found: files by number, positions and lengths.
+#[derive(Clone)]
+struct Found {
+    ranges: Vec<(usize, u64, usize)>,
+    offset: Offset,
+    timestamp: TimestampMs,
+}
+
+impl Found {
+    fn bytes(&self) -> usize {
+        self.ranges.iter().map(|(_, _, len)| len).sum()
+    }
+}
+
+/// A log, what lies where in it, and the same files opened by hand.
+struct Library {
+    log: PartitionLog,
+    files: Vec<File>,
+    paths: Vec<PathBuf>,
+}
+
+impl Library {
+    /// About `bytes` in segments of `segment_bytes`; each batch has a timestamp of its own.
+    fn write(dir: &Path, bytes: u64, segment_bytes: u32) -> Self {
+        let log = PartitionLog::open(dir, LogConfig { segment_bytes, ..LogConfig::default() }).unwrap();
+        let records = raw::records_in(16 << 10, 1024);
+        let count = usize::try_from(bytes >> 14).unwrap();
+        for mut batch in raw::batches(count, records, 1024) {
+            log.append(&mut batch[..], AppendAs::Client { epoch: LeaderEpoch::new(0).unwrap() }).unwrap();
+        }
+        log.flush().unwrap();
+        let paths = log.segment_files();
+        let files = paths.iter().map(|path| File::open(path).unwrap()).collect();
+        Self { log, files, paths }
+    }
+
+    /// A walk through the log by fetches of at most `max_bytes`.
+    fn fetches(&self, max_bytes: u64) -> Vec<Found> {
+        let options = ReadOptions { max_bytes, ..ReadOptions::default() };
+        let mut all = Vec::new();
+        let mut next = self.log.log_start();
+        loop {
+            let fetched = self.log.read(next, &options).unwrap();
+            if fetched.is_empty() {
+                return all;
+            }
+            let timestamp = fetched.batches().unwrap().iter().next().unwrap().unwrap().header().max_timestamp;
+            let range = |slice: &FileSlice| {
+                let file = self.paths.iter().position(|path| *path == slice.path()).unwrap();
+                (file, slice.position().value(), usize::try_from(slice.len()).unwrap())
+            };
+            let ranges = fetched.slices().iter().map(range).collect();
+            all.push(Found { ranges, offset: next, timestamp });
+            next = fetched.next_offset().unwrap();
+        }
+    }
+
+    fn read_raw(&self, found: &Found, buffer: &mut [u8]) {
+        let mut filled = 0;
+        for &(file, position, len) in &found.ranges {
+            self.files[file].read_exact_at(&mut buffer[filled..filled + len], position).unwrap();
+            filled += len;
+        }
+        black_box(&buffer[0]);
+    }
+
+    /// Fetches from `offset` on into `buffer`; returns where to go on.
+    fn read_ours(&self, offset: Offset, options: &ReadOptions, buffer: &mut [u8]) -> Offset {
+        let fetched = self.log.read(offset, options).unwrap();
+        let mut filled = 0;
+        for slice in fetched.slices() {
+            filled += slice.read_to(&mut buffer[filled..]).unwrap();
+        }
+        black_box(&buffer[0]);
+        fetched.next_offset().unwrap()
+    }
+}
+
+fn timed(operations: u64, mut operation: impl FnMut(usize)) -> Duration {
+    let started = Instant::now();
+    for at in 0..operations {
+        operation(usize::try_from(at).unwrap());
+    }
+    started.elapsed()
+}
+
+fn sequential(name: &str, library: &Arc<Library>) -> Contest {
+    let fetches = library.fetches(FETCH_BYTES as u64);
+    let bytes: usize = fetches.iter().map(Found::bytes).sum();
+    let (operations, unit) = (fetches.len() as u64, Unit::Bytes((bytes / fetches.len()) as u64));
+    let (by_hand, ours_of) = (Arc::clone(library), Arc::clone(library));
+    let mut raw_buffer = vec![0; FETCH_BYTES];
+    let mut our_buffer = vec![0; FETCH_BYTES];
+    let mut next = Offset::ZERO;
+    Contest {
+        name: name.to_owned(),
+        unit,
+        operations,
+        contenders: vec![
+            paired::raw("raw pread", move |operations| {
+                timed(operations, |at| by_hand.read_raw(&fetches[at % fetches.len()], &mut raw_buffer))
+            }),
+            ours("alluvium", move |operations| {
+                let options = ReadOptions::default();
+                timed(operations, |_| {
+                    if next == ours_of.log.log_end() {
+                        next = Offset::ZERO;
+                    }
+                    next = ours_of.read_ours(next, &options, &mut our_buffer);
+                })
+            }),
+        ],
+    }
+}
+
+/// The ranges of single batches in a random order, the same for both sides.
+fn shuffled(library: &Library) -> Vec<Found> {
+    let mut fetches = library.fetches(1);
+    fastrand::Rng::with_seed(7).shuffle(&mut fetches);
+    fetches
+}
+
+fn random(library: &Arc<Library>) -> Contest {
+    let fetches = shuffled(library);
+    let (for_us, by_hand, ours_of) = (fetches.clone(), Arc::clone(library), Arc::clone(library));
+    let mut raw_buffer = vec![0; FETCH_BYTES];
+    let mut our_buffer = vec![0; FETCH_BYTES];
+    Contest {
+        name: "one 16KiB batch at random".into(),
+        unit: Unit::Things(1, ""),
+        operations: 40_000,
+        contenders: vec![
+            paired::raw("raw pread", move |operations| {
+                timed(operations, |at| by_hand.read_raw(&fetches[at % fetches.len()], &mut raw_buffer))
+            }),
+            ours("alluvium", move |operations| {
+                let options = ReadOptions { max_bytes: 1, ..ReadOptions::default() };
+                timed(operations, |at| {
+                    let found = &for_us[at % for_us.len()];
+                    ours_of.read_ours(found.offset, &options, &mut our_buffer);
+                })
+            }),
+        ],
+    }
+}
+
+/// There is no way by hand to look up a time; one read and the checksum of the batch that holds it is the least.
+fn by_time(library: &Arc<Library>) -> Contest {
+    let fetches = shuffled(library);
+    let (for_us, by_hand, ours_of) = (fetches.clone(), Arc::clone(library), Arc::clone(library));
+    let mut raw_buffer = vec![0; FETCH_BYTES];
+    Contest {
+        name: "offset for a timestamp at random".into(),
+        unit: Unit::Things(1, ""),
+        operations: 20_000,
+        contenders: vec![
+            paired::raw("raw pread and checksum", move |operations| {
+                timed(operations, |at| {
+                    let found = &fetches[at % fetches.len()];
+                    by_hand.read_raw(found, &mut raw_buffer);
+                    raw::check(&raw_buffer[..found.bytes()]);
+                })
+            }),
+            ours("alluvium", move |operations| {
+                timed(operations, |at| {
+                    let wanted = &for_us[at % for_us.len()];
+                    let found = ours_of.log.offset_for_timestamp(wanted.timestamp).unwrap().unwrap();
+                    assert_eq!(found.offset, wanted.offset);
+                })
+            }),
+        ],
+    }
+}
+
+fn main() {
+    let settings = Settings::from_environment();
+    let dir = paired::scratch("read");
+    let bytes = settings.scaled(512 << 20);
+    let one = Arc::new(Library::write(&dir.join("one-0"), bytes, 1 << 30));
+    let many = Arc::new(Library::write(&dir.join("many-0"), bytes, 64 << 20));
+    let contests = vec![
+        sequential("1MiB fetches in order", &one),
+        sequential("1MiB fetches in order, 64MiB segments", &many),
+        random(&one),
+        by_time(&one),
+    ];
+    paired::run("read", &settings.unscaled(), contests);
+    let _ = std::fs::remove_dir_all(&dir);
+}

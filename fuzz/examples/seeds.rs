@@ -1,0 +1,124 @@
+//! Cuts the seeds of the corpora out of the fixtures that Kafka wrote. Run in the root of the crate:
+//! `cargo run --manifest-path fuzz/Cargo.toml --example seeds`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use alluvium::fs::sim::SimFs;
+use alluvium::fs::{FileSystem, OpenMode, write_all_at};
+use alluvium::record::batches;
+use alluvium::{Environment, LogConfig, Offset};
+
+#[path = "../shared/mod.rs"]
+mod shared;
+
+type Files = Vec<(String, Vec<u8>)>;
+
+fn main() {
+    for (partition, files) in partitions() {
+        for (name, content) in &files {
+            let seed = format!("{partition}-{}", name.trim_start_matches('0'));
+            if name.ends_with(".log") {
+                seed_batches(&seed, content);
+            } else if name.ends_with(".index") {
+                let mut input = (1_u32 << 30).to_be_bytes().to_vec();
+                input.extend_from_slice(&[0, 3]);
+                input.extend_from_slice(content);
+                write("offset_index", &seed, &input);
+            } else if name.ends_with(".timeindex") {
+                write("time_index", &seed, &[&[0, 3], &content[..]].concat());
+            }
+        }
+        seed_directories(&partition, &files);
+    }
+    seed_operations();
+}
+
+/// Partitions of Kafka's, by name.
+fn partitions() -> Vec<(String, Files)> {
+    let fixtures = Path::new("tests/fixtures/kafka");
+    let mut found = Vec::new();
+    for parent in [fixtures.to_owned(), fixtures.join("logdir")] {
+        for entry in std::fs::read_dir(parent).unwrap() {
+            let dir = entry.unwrap().path();
+            let name = dir.file_name().unwrap().to_string_lossy().into_owned();
+            if dir.is_dir() && name.contains('-') {
+                found.push((name, files(&dir)));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn files(dir: &Path) -> Files {
+    let entry = |entry: std::io::Result<std::fs::DirEntry>| {
+        let entry = entry.unwrap();
+        (entry.file_name().to_string_lossy().into_owned(), std::fs::read(entry.path()).unwrap())
+    };
+    let mut all: Files = std::fs::read_dir(dir).unwrap().map(entry).collect();
+    all.sort();
+    all
+}
+
+fn write(target: &str, name: &str, data: &[u8]) {
+    let dir = Path::new("fuzz/corpus").join(target);
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join(format!("seed-{name}")), data).unwrap();
+}
+
+/// The first batches of a log: more of them are more of the same.
+fn seed_batches(seed: &str, log: &[u8]) {
+    for (at, batch) in batches(log, u32::MAX).filter_map(Result::ok).take(3).enumerate() {
+        if batch.bytes().len() < 8192 {
+            write("batch", &format!("{seed}-{at}"), batch.bytes());
+            write("record", &format!("{seed}-{at}"), &shared::record::unwrap(&batch));
+        }
+    }
+}
+
+fn seed_directories(partition: &str, files: &Files) {
+    let small: Files = files.iter().filter(|(_, content)| content.len() < 4096).cloned().collect();
+    for settings in [0, 4 | 8] {
+        let input = shared::open_dir::encode(settings, &small);
+        if input.len() < 16 << 10 {
+            write("open_dir", &format!("{partition}-{settings}"), &input);
+        }
+    }
+    let logs: Files = small.into_iter().filter(|(name, _)| name.ends_with(".log")).take(2).collect();
+    if !logs.is_empty() {
+        write("open_dir", &format!("{partition}-logs"), &shared::open_dir::encode(0, &logs));
+        write("open_dir", &format!("{partition}-ours"), &shared::open_dir::encode(0, &closed(&logs)));
+    }
+}
+
+/// What a log of ours leaves of these files when it was opened and closed: indexes, recovery point, marker.
+fn closed(logs: &Files) -> Files {
+    let fs = SimFs::new(1);
+    let dir = Path::new("/orders-0");
+    fs.create_dir(dir).unwrap();
+    for (name, content) in logs {
+        let file = fs.open(&dir.join(name), OpenMode::CreateNew).unwrap();
+        write_all_at(&*file, content, 0).unwrap();
+    }
+    let environment = Environment { fs: Arc::new(fs.clone()), ..Environment::default() };
+    let log = environment.open(dir, LogConfig::default()).unwrap();
+    assert!(log.log_end() > Offset::ZERO);
+    log.close().unwrap();
+    drop(log);
+    let names = fs.list(dir).unwrap().into_iter().map(|entry| entry.name);
+    names.map(|name| (name.clone(), fs.live_bytes(&dir.join(name)).unwrap())).collect()
+}
+
+fn seed_operations() {
+    for seed in 0..24_u64 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let len = rng.usize(40..300);
+        let mut input: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(len).collect();
+        // A step of 0: the machine lives to the end.
+        if seed % 4 == 0 {
+            input[8..10].copy_from_slice(&[0, 0]);
+        }
+        write("ops", &format!("{seed}"), &input);
+    }
+}

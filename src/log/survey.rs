@@ -1,0 +1,278 @@
+//! Looking at what a process left, without changing any of it: which segments the recovery point covers, what the
+//! others hold, where the log ends, and what is lost.
+
+use super::recover::Unjudged;
+use super::report::{Action, Found, RecoveryReport};
+use crate::error::{Damage, IoFailure, IoOperation, OpenError};
+use crate::fs::DirEntry;
+use crate::index::{IndexFault, OffsetIndex, SegmentIndex, TimeIndex};
+use crate::segment::names::{self, Known};
+use crate::segment::scan::{Scan, Stop};
+use crate::segment::{FileKind, Hole, Segment, SegmentFile, Stage};
+use crate::units::{FilePosition, Offset};
+
+/// A segment that was scanned.
+pub(super) struct Scanned {
+    pub(super) base: Offset,
+    pub(super) scan: Scan,
+    /// What is wrong with its index files.
+    pub(super) index_fault: Option<IndexFault>,
+}
+
+/// What scanning gave.
+pub(super) struct Survey {
+    /// Segments that the recovery point covers whole; not looked at.
+    pub(super) trusted: Vec<Offset>,
+    /// Those of them whose size may not be durable.
+    pub(super) sealed_late: Vec<Offset>,
+    /// The rest, up to a tear.
+    pub(super) scanned: Vec<Scanned>,
+    /// Segments past a tear.
+    pub(super) past_tear: Vec<Offset>,
+    /// Where the log ends.
+    pub(super) end: Offset,
+    /// Durable offsets that are gone from the end.
+    pub(super) lost: Option<std::ops::Range<Offset>>,
+}
+
+impl Unjudged {
+    /// Looks before anything is changed, so that a refusal leaves the directory as it was. `None` when something has to
+    /// be settled first, and then looked at.
+    pub(super) fn look(&self, report: &mut RecoveryReport) -> Result<Option<Survey>, OpenError> {
+        let started = self.clock.monotonic();
+        let files = self.home.list()?;
+        let is_on_its_way = |entry: &DirEntry| match names::classify(entry) {
+            Known::Segment(file) => file.stage == Stage::Swap,
+            known => matches!(known, Known::Touched(_)),
+        };
+        if files.iter().any(is_on_its_way) || self.restart.is_some() || !self.empty_logs()?.is_empty() {
+            return Ok(None);
+        }
+        let survey = self.survey()?;
+        self.describe(&survey, &mut RecoveryReport::default())?;
+        report.scan_time = self.clock.monotonic().saturating_sub(started);
+        Ok(Some(survey))
+    }
+
+    /// Scans what the recovery point does not cover. Changes nothing.
+    pub(super) fn survey(&self) -> Result<Survey, OpenError> {
+        let bases = live_logs(&self.home.list()?);
+        let durable_end = self.restart.or(self.durable_end);
+        let covered = self.first_uncovered(&bases);
+        let sealed_late = self.first_sealed_late(&bases, covered);
+        let first = self.first_with_zeros(&bases, sealed_late..covered)?;
+        let last_filled = self.last_filled(&bases)?;
+        let (trusted, rest) = bases.split_at(first);
+        let mut survey = Survey {
+            trusted: trusted.to_vec(),
+            sealed_late: bases.get(sealed_late..first).unwrap_or_default().to_vec(),
+            scanned: Vec::new(),
+            past_tear: Vec::new(),
+            end: bases.first().copied().or(self.restart).unwrap_or_default(),
+            lost: None,
+        };
+        for (at, base) in rest.iter().enumerate() {
+            let next_base = rest.get(at + 1).copied();
+            // Without a recovery point only the last segment that holds anything may be torn.
+            let unknown = if Some(*base) < last_filled { Offset::MAX } else { Offset::ZERO };
+            let durable_below = durable_end.unwrap_or(unknown);
+            let (scanned, is_torn) = self.scan_one(*base, next_base, durable_below)?;
+            survey.end = scanned.scan.end;
+            survey.scanned.push(scanned);
+            if is_torn {
+                survey.past_tear = rest.get(at + 1..).unwrap_or_default().to_vec();
+                break;
+            }
+        }
+        if let Some(durable_end) = durable_end.filter(|durable_end| survey.end < *durable_end) {
+            // Also when no segment is left at all.
+            survey.lost = Some(survey.end..durable_end);
+        }
+        Ok(survey)
+    }
+
+    /// The first of the covered segments that may have become durable while it was active and been sealed after that, so
+    /// that the cut of its zeros is not known to be durable. The recovery point file is written after such cuts.
+    fn first_sealed_late(&self, bases: &[Offset], covered: usize) -> usize {
+        let is_late = |at: &usize| bases.get(at + 1).is_some_and(|next| *next >= self.recovery_point);
+        (0..covered).find(is_late).unwrap_or(covered)
+    }
+
+    /// The first of the segments that still has zeros kept ahead in it; the end of the range if none has.
+    fn first_with_zeros(&self, bases: &[Offset], range: std::ops::Range<usize>) -> Result<usize, OpenError> {
+        for at in range.clone() {
+            if let Some(base) = bases.get(at)
+                && self.has_zeros_to_cut(*base, bases.get(at + 1).copied())?
+            {
+                return Ok(at);
+            }
+        }
+        Ok(range.end)
+    }
+
+    /// Whether zeros follow where the next segment begins.
+    fn has_zeros_to_cut(&self, base: Offset, next: Option<Offset>) -> Result<bool, OpenError> {
+        let segment = Segment::sealed(self.home.clone(), base, self.options, Vec::new());
+        if !segment.ends_in_zero()? {
+            return Ok(false);
+        }
+        let scan = segment.scan(next, Offset::ZERO)?;
+        // Zeros in the place of records are a loss; they are left for whoever reads them to be told.
+        Ok(scan.stop == Some(Stop::Zeros) && Some(scan.end) == next)
+    }
+
+    fn last_filled(&self, bases: &[Offset]) -> Result<Option<Offset>, IoFailure> {
+        for base in bases.iter().rev() {
+            let path = self.home.path(*base, FileKind::Log);
+            let found = self.home.fs.metadata(&path).map_err(|e| IoFailure::new(IoOperation::List, path, e))?;
+            if found.len > 0 {
+                return Ok(Some(*base));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Scans one segment; tells whether what follows it lies past a tear.
+    pub(super) fn scan_one(
+        &self,
+        base: Offset,
+        next_base: Option<Offset>,
+        durable_below: Offset,
+    ) -> Result<(Scanned, bool), OpenError> {
+        let path = self.home.path(base, FileKind::Log);
+        let segment = Segment::sealed(self.home.clone(), base, self.options, Vec::new());
+        let mut scan = segment.scan(next_base, durable_below)?;
+        if let Some(Stop::OldFormat(magic)) = scan.stop {
+            let at = FilePosition::new(scan.kept_bytes);
+            return Err(OpenError::OldFormat { file: path, at, magic });
+        }
+        let is_torn = match next_base {
+            Some(next) if scan.end < next => self.judge_gap(&mut scan, next, durable_below),
+            _ => false,
+        };
+        let mut closed = scan.index.clone();
+        scan.cursor.push_largest(&mut closed.times);
+        // In doubt, the files are going to be removed, whatever they say.
+        let index_fault = match self.is_in_doubt {
+            true => Some(IndexFault::Missing),
+            false => compare_index(&segment, &closed, scan.kept_bytes)?,
+        };
+        if index_fault.is_none() && next_base.is_some() && !is_torn {
+            // It can be read from its files; a thousand segments' indexes need not wait in memory.
+            scan.index = SegmentIndex::default();
+        }
+        Ok((Scanned { base, scan, index_fault }, is_torn))
+    }
+
+    /// The segment ends before the next one begins. Returns whether the next one lies past a tear.
+    fn judge_gap(&self, scan: &mut Scan, next: Offset, durable_below: Offset) -> bool {
+        let ends_whole = scan.stop.is_none() && scan.holes.is_empty();
+        let is_unknown = self.durable_end.is_none();
+        if self.config.cleanup_policy.compacts() && ends_whole && (next <= durable_below || is_unknown) {
+            // Cleaning makes such gaps; below the recovery point nothing else does without leaving a trace.
+            return false;
+        }
+        let lost_end = next.min(durable_below);
+        if scan.end < lost_end {
+            let bytes = scan.kept_bytes..scan.kept_bytes;
+            scan.holes.push(Hole { bytes, offsets: scan.end..lost_end, cause: None });
+            scan.end = lost_end;
+        }
+        scan.end < next
+    }
+
+    /// Puts what was found into the report; refuses where the policy says so.
+    pub(super) fn describe(&self, survey: &Survey, report: &mut RecoveryReport) -> Result<(), OpenError> {
+        let policy = self.config.on_damage;
+        let mut refused = Vec::new();
+        for scanned in &survey.scanned {
+            let Scanned { base, scan, .. } = scanned;
+            let file = SegmentFile::live(*base, FileKind::Log).name();
+            report.scanned_segments += 1;
+            report.scanned_bytes += scan.file_bytes;
+            report.scanned_batches += scan.batches;
+            for hole in &scan.holes {
+                let damage = self.damage_of(*base, hole);
+                let found = Found::Damage(damage.clone());
+                let at = Some(hole.offsets.start);
+                if report.note(found, policy, file.clone(), hole.bytes.start, at) == Action::Refuse {
+                    refused.push(damage);
+                }
+            }
+            let bytes = scan.file_bytes - scan.kept_bytes;
+            let found = match &scan.stop {
+                Some(Stop::Bad(cause)) => Found::TornTail { bytes, cause: cause.clone() },
+                Some(Stop::Zeros) => Found::ZeroTail { bytes },
+                Some(Stop::OldFormat(_)) | None => continue,
+            };
+            report.cut_bytes += bytes;
+            report.note(found, policy, file, scan.kept_bytes, Some(scan.end));
+        }
+        for base in &survey.past_tear {
+            let file = SegmentFile::live(*base, FileKind::Log).name();
+            report.note(Found::SegmentPastTear, policy, file, 0, Some(*base));
+        }
+        if let Some(lost) = &survey.lost {
+            let found = Found::EndsBelowRecoveryPoint { lost: lost.clone() };
+            let last = survey.scanned.last().map_or(survey.end, |scanned| scanned.base);
+            let file = SegmentFile::live(last, FileKind::Log).name();
+            if report.note(found, policy, file, 0, Some(lost.start)) == Action::Refuse {
+                let hole = Hole { bytes: 0..0, offsets: lost.clone(), cause: None };
+                refused.push(self.damage_of(last, &hole));
+            }
+        }
+        for (base, hole) in self.known_damage.iter().filter(|(base, _)| survey.trusted.contains(base)) {
+            self.note_known(*base, hole, report)?;
+        }
+        let count = refused.len();
+        match refused.into_iter().next() {
+            Some(first) => Err(OpenError::Damaged { first: Box::new(first), count }),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn note_known(&self, base: Offset, hole: &Hole, report: &mut RecoveryReport) -> Result<(), OpenError> {
+        let damage = self.damage_of(base, hole);
+        let file = SegmentFile::live(base, FileKind::Log).name();
+        let found = Found::KnownDamage(damage.clone());
+        let action = report.note(found, self.config.on_damage, file, hole.bytes.start, Some(hole.offsets.start));
+        if action == Action::Refuse {
+            return Err(OpenError::Damaged { first: Box::new(damage), count: self.known_damage.len() });
+        }
+        Ok(())
+    }
+
+    pub(super) fn damage_of(&self, base: Offset, hole: &Hole) -> Damage {
+        Damage {
+            file: self.home.path(base, FileKind::Log),
+            bytes: hole.bytes.clone(),
+            offsets: hole.offsets.clone(),
+            cause: hole.cause.clone(),
+        }
+    }
+}
+
+/// Base offsets of the logs in service, rising.
+pub(super) fn live_logs(entries: &[DirEntry]) -> Vec<Offset> {
+    let is_log = |file: &SegmentFile| file.kind == FileKind::Log && file.stage == Stage::Live;
+    let files = entries.iter().filter_map(SegmentFile::of);
+    let mut bases: Vec<Offset> = files.filter(is_log).map(|file| file.base).collect();
+    bases.sort_unstable();
+    bases
+}
+
+/// What is wrong with the index files of a segment whose index is known.
+fn compare_index(segment: &Segment, right: &SegmentIndex, log_bytes: u64) -> Result<Option<IndexFault>, IoFailure> {
+    let (Some(offsets), Some(times)) =
+        (segment.read_sidecar(FileKind::Index)?, segment.read_sidecar(FileKind::TimeIndex)?)
+    else {
+        return Ok(Some(IndexFault::Missing));
+    };
+    let decoded = OffsetIndex::decode(&offsets, log_bytes)
+        .and_then(|offsets| Ok(SegmentIndex { offsets, times: TimeIndex::decode(&times)? }));
+    Ok(match decoded {
+        Ok(found) if found == *right => None,
+        Ok(_) => Some(IndexFault::Differs),
+        Err(fault) => Some(fault),
+    })
+}

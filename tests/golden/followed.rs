@@ -1,0 +1,79 @@
+//! A follower that copies Kafka's batches one by one ends with Kafka's files.
+
+use std::fs;
+use std::path::Path;
+
+use alluvium::{AppendAs, LogConfig, Offset, PartitionLog};
+
+use crate::fixtures::{Fixture, all, assert_same_files, contents_for_kafka};
+
+/// The batches of one file.
+fn split(bytes: &[u8]) -> Vec<&[u8]> {
+    let mut batches = Vec::new();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let size = 12 + u32::from_be_bytes(rest[8..12].try_into().unwrap()) as usize;
+        batches.push(&rest[..size]);
+        rest = &rest[size..];
+    }
+    batches
+}
+
+/// Whether the sizes alone make Kafka roll where it did. In `codecs-0` and `txn-0` segments had other limits, and the
+/// cleaner made those of `users-0`: there we roll where Kafka did.
+fn rolls_by_size(fixture: &Fixture) -> bool {
+    !matches!(fixture.name, "codecs-0" | "txn-0" | "logdir/users-0")
+}
+
+/// Copies the fixture's batches into a new log, `group` at a time.
+fn follow(fixture: &Fixture, dir: &Path, group: usize) {
+    let by_size = rolls_by_size(fixture);
+    let segment_bytes = if by_size { 4096 } else { 1 << 20 };
+    let log = PartitionLog::open(dir, LogConfig { segment_bytes, ..fixture.config() }).unwrap();
+    for (at, segment) in fixture.segments().iter().enumerate() {
+        if at > 0 && !by_size {
+            assert!(log.roll().unwrap());
+        }
+        let bytes = fs::read(fixture.dir.join(segment["file"].as_str().unwrap())).unwrap();
+        for batches in split(&bytes).chunks(group) {
+            let batches: Vec<Vec<u8>> = batches.iter().map(|batch| batch.to_vec()).collect();
+            let first = i64::from_be_bytes(batches[0][..8].try_into().unwrap());
+            let appended = log.append(batches, AppendAs::Follower).unwrap();
+            assert_eq!(appended.base_offset(), Offset::new(first).unwrap());
+        }
+    }
+    log.close().unwrap();
+}
+
+fn check(fixture: &Fixture, group: usize) {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("copy-0");
+    follow(fixture, &dir, group);
+    let mut right = contents_for_kafka(&fixture.dir);
+    let is_ours = |name: &str| [".log", ".index", ".timeindex"].iter().any(|kind| name.ends_with(kind));
+    right.retain(|name, _| is_ours(name));
+    let mut found = contents_for_kafka(&dir);
+    if fixture.name == "logdir/users-0" {
+        // One append of four batches there; see `indexes`.
+        for name in ["00000000000000000012.index", "00000000000000000012.timeindex"] {
+            assert_ne!(found.remove(name), right.remove(name));
+        }
+    }
+    assert_same_files(&found, &right, fixture.name);
+}
+
+#[test]
+fn batches_copied_one_by_one_make_kafkas_files() {
+    for fixture in all().filter(|fixture| !fixture.name.starts_with("torn")) {
+        check(&fixture, 1);
+    }
+}
+
+/// However the batches come in, the index has its entries batch by batch.
+#[test]
+fn batches_copied_in_groups_make_the_same_files_where_no_group_is_split_by_a_roll() {
+    for fixture in all().filter(|fixture| !fixture.name.starts_with("torn") && !rolls_by_size(fixture)) {
+        check(&fixture, 2);
+        check(&fixture, 100);
+    }
+}
