@@ -64,7 +64,7 @@ fn check_second_crashes(workload: &Workload, step: u64) -> usize {
     // A world after a kill is a copy of this one: nothing of it is lost.
     let rehearsal = image.kill();
     drop(open(&rehearsal, &new_clock(), &workload.config));
-    let mut images = 0;
+    let mut judged = 0;
     for second in 1..=rehearsal.steps() {
         let fs = image.kill();
         fs.crash_after(second);
@@ -81,9 +81,9 @@ fn check_second_crashes(workload: &Workload, step: u64) -> usize {
                 panic!("seed {} step {step} {first}, then step {second} {name}: {what}", workload.seed);
             }
         }
-        images += seen.len();
+        judged += seen.len();
     }
-    images
+    judged
 }
 
 #[test]
