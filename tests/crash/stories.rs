@@ -187,19 +187,16 @@ fn every_directory_above_is_synced_whoever_made_it() {
 #[test]
 fn a_crash_while_names_are_made_to_change_loses_nothing() {
     let config = LogConfig { segment_bytes: 500, ..config() };
-    for cut in [Op::Truncate { back: 7 }, Op::Restart { shift: 9 }, Op::Restart { shift: -3 }] {
-        let mut setup: Vec<Op> = (1..6).map(append).chain([Op::Flush]).collect();
-        let action = [cut, append(6), append(7), append(8), Op::Flush, append(9)];
-        crash_in_each_step(&config, &setup, &action, twice);
-        setup.push(Op::Hold { back: 9 });
-        crash_in_each_step(&config, &setup, &action, twice);
+    for cut in [Op::Truncate { back: 5 }, Op::Restart { shift: 9 }, Op::Restart { shift: -3 }] {
+        let setup: Vec<Op> = (1..5).map(append).chain([Op::Flush, Op::Hold { back: 7 }]).collect();
+        crash_in_each_step(&config, &setup, &[cut, append(6), append(7), Op::Flush], twice);
     }
 }
 
 /// Images of a crash, and of crashes in each step of the opening of each.
 fn twice(fs: &SimFs) -> Vec<(Ending, SimFs)> {
     let mut all = Vec::new();
-    for (_, ending, image) in images(fs, 3, 2) {
+    for (_, ending, image) in images(fs, 3, 1) {
         let clock = new_clock();
         let config = LogConfig { segment_bytes: 500, ..config() };
         let rehearsal = image.kill();

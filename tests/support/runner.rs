@@ -296,6 +296,7 @@ impl Runner {
     pub(crate) fn let_go(&mut self) {
         (self.log, self.last) = (None, None);
         self.futures.clear();
+        self.held.clear();
     }
 
     /// Drops the log, if there is one, and opens it again in the same world.
@@ -305,7 +306,6 @@ impl Runner {
         if self.ending == Ending::Kill {
             self.release()?;
         }
-        self.held.clear();
         self.let_go();
         let log = open(&self.fs, &self.clock, &self.config).map_err(|e| Trouble::Refused(format!("open: {e}")))?;
         let found = reading::contents(&log).map_err(|what| self.unless_crashed(format!("after opening: {what}")))?;
