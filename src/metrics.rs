@@ -33,6 +33,8 @@ pub struct LogMetrics {
     pub appended_batches: Counter,
     /// Bytes appended.
     pub appended_bytes: Counter,
+    /// Appends of batches that were there already.
+    pub duplicate_appends: Counter,
     /// Appends whose write failed and was undone.
     pub undone_appends: Counter,
     /// Segments rolled.

@@ -97,6 +97,9 @@ pub enum CorruptionKind {
     /// An earlier opening found the bytes invalid.
     #[error("an earlier opening found these bytes invalid; run `verify` for the cause")]
     FoundEarlier,
+    /// A transaction index is not one.
+    #[error("it is no transaction index of its segment; it is built again from the log")]
+    TransactionIndex,
     /// A small file of ours fails its own check.
     #[error("the file's own check fails: {0}")]
     SmallFile(SmallFileFault),
@@ -239,6 +242,28 @@ pub enum AppendError {
     /// The call holds no batch.
     #[error("the append holds no batch; pass at least one")]
     Nothing,
+    /// The producer's batches do not follow what the log has of that producer (KIP-98, KIP-890).
+    #[error(transparent)]
+    Producer(#[from] ProducerRefusal),
+    /// The log does not end where the caller expects it to.
+    #[error("the log ends at {log_end}, not at {expected} as expected; somebody appended meanwhile: read and decide again")]
+    UnexpectedEnd {
+        /// What the caller expected.
+        expected: Offset,
+        /// Where the log ends.
+        log_end: Offset,
+    },
+    /// The fencing token is not the one in force.
+    #[error("fencing token {given:?} is not {current}, which is in force; another writer took over")]
+    FencedToken {
+        /// As given.
+        given: Option<u64>,
+        /// The one in force.
+        current: u64,
+    },
+    /// The log is read-only.
+    #[error("the log is sealed and takes no appends; unseal it first")]
+    Sealed,
     /// No offset is left.
     #[error("the log end {log_end} leaves no room for {records} more offsets")]
     OffsetsExhausted {
@@ -355,6 +380,40 @@ pub enum ChangeError {
     /// A system call failed; the log goes on, unchanged, and the call may be repeated.
     #[error(transparent)]
     Io(#[from] IoFailure),
+    /// A mark may not be moved there.
+    #[error("{what} may be moved within {from}..={to}, not to {asked}")]
+    OutOfBounds {
+        /// Which mark.
+        what: &'static str,
+        /// As asked for.
+        asked: Offset,
+        /// Smallest allowed.
+        from: Offset,
+        /// Largest allowed.
+        to: Offset,
+    },
+    /// The high watermark follows another mark by configuration and is not the embedder's to move.
+    #[error("the high watermark moves by itself; set `high_watermark` to `Embedder` to move it")]
+    NotYours,
+    /// A fencing token does not rise.
+    #[error("fencing token {given} is not past {current}, which is in force; another writer took over")]
+    StaleToken {
+        /// As given.
+        given: u64,
+        /// The one in force.
+        current: u64,
+    },
+    /// A leader epoch does not rise.
+    #[error("leader epoch {given} is not past {newest}, the newest in this log; another leader took over")]
+    StaleEpoch {
+        /// As given.
+        given: LeaderEpoch,
+        /// The newest seen.
+        newest: LeaderEpoch,
+    },
+    /// The log is read-only.
+    #[error("the log is sealed and is not cut; unseal it first")]
+    Sealed,
     /// The log latched.
     #[error(transparent)]
     Failed(#[from] LogFailed),

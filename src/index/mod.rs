@@ -46,11 +46,12 @@ pub struct SegmentIndex {
 }
 
 impl SegmentIndex {
-    /// CRC-32 over the bytes of both files. They have none of their own.
-    pub(crate) fn checksum(&self) -> u32 {
+    /// CRC-32 over the bytes of both files and of the transaction index. They have none of their own.
+    pub(crate) fn checksum(&self, aborted: &[u8]) -> u32 {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&self.offsets.encode());
         hasher.update(&self.times.encode());
+        hasher.update(aborted);
         hasher.finalize()
     }
 }

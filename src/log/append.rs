@@ -1,9 +1,11 @@
 //! Appending: validate outside the lock, then assign, write once and publish under it.
 
-use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::batches::{AppendAs, AppendOptions, Batches};
+use super::derived::producer_limits;
+use super::incoming::Incoming;
 use super::sync::Durable;
 use super::writer::{Refusal, Writer};
 use super::{LogCore, PartitionLog};
@@ -11,113 +13,9 @@ use crate::clock::Deadline;
 use crate::commit::{Ticket, is_due};
 use crate::config::{LogConfig, TimestampType};
 use crate::error::{AppendError, BrokenRule, DurabilityError, InvalidBatch, IoFailure, IoOperation};
-use crate::fs;
-use crate::record::{self, BatchHeader, Origin, RecordBatch, Rules};
-use crate::units::{LeaderEpoch, Offset, TimestampMs};
-
-/// Batches to append: each buffer holds one or several whole record batches, one after the other. Buffers that are
-/// owned or lent mutably are stamped in place; borrowed ones are copied first.
-///
-/// ```
-/// use alluvium::Batches;
-/// let bytes = vec![0_u8; 61];
-/// let _: Batches<'_> = bytes.as_slice().into();   // copied, then stamped
-/// let _: Batches<'_> = bytes.into();              // stamped in place, no copy
-/// ```
-#[derive(Debug)]
-pub enum Batches<'a> {
-    /// A buffer given away.
-    Owned(Vec<u8>),
-    /// Bytes to be copied.
-    Borrowed(&'a [u8]),
-    /// A buffer that the caller keeps: it holds the stamped bytes afterwards, or what it held before if the append
-    /// fails.
-    InPlace(&'a mut [u8]),
-    /// Several buffers, written with one vectored call.
-    Many(Vec<Vec<u8>>),
-}
-
-impl From<Vec<u8>> for Batches<'_> {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self::Owned(bytes)
-    }
-}
-
-impl<'a> From<&'a [u8]> for Batches<'a> {
-    fn from(bytes: &'a [u8]) -> Self {
-        Self::Borrowed(bytes)
-    }
-}
-
-impl<'a> From<&'a Vec<u8>> for Batches<'a> {
-    fn from(bytes: &'a Vec<u8>) -> Self {
-        Self::Borrowed(bytes)
-    }
-}
-
-impl<'a> From<&'a mut [u8]> for Batches<'a> {
-    fn from(bytes: &'a mut [u8]) -> Self {
-        Self::InPlace(bytes)
-    }
-}
-
-impl<'a> From<&'a mut Vec<u8>> for Batches<'a> {
-    fn from(bytes: &'a mut Vec<u8>) -> Self {
-        Self::InPlace(bytes)
-    }
-}
-
-impl From<Vec<Vec<u8>>> for Batches<'_> {
-    fn from(buffers: Vec<Vec<u8>>) -> Self {
-        Self::Many(buffers)
-    }
-}
-
-impl From<RecordBatch> for Batches<'_> {
-    fn from(batch: RecordBatch) -> Self {
-        Self::Owned(batch.into_bytes())
-    }
-}
-
-impl From<Vec<RecordBatch>> for Batches<'_> {
-    fn from(batches: Vec<RecordBatch>) -> Self {
-        Self::Many(batches.into_iter().map(RecordBatch::into_bytes).collect())
-    }
-}
-
-/// On whose behalf an append is made; decides what is checked and who assigns offsets (format: Kafka's `LogValidator`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AppendAs {
-    /// A producer's batches, taken by the leader: offset 0 in, offsets assigned here.
-    Client {
-        /// The leader's epoch, stamped into each batch.
-        epoch: LeaderEpoch,
-    },
-    /// The leader's own: control batches are allowed, sequences may be missing.
-    Coordinator {
-        /// The leader's epoch, stamped into each batch.
-        epoch: LeaderEpoch,
-    },
-    /// Batches fetched from the leader, written verbatim: offsets and epochs are given.
-    Follower,
-}
-
-impl AppendAs {
-    fn origin(self) -> Origin {
-        match self {
-            Self::Client { .. } => Origin::Client,
-            Self::Coordinator { .. } => Origin::Coordinator,
-            Self::Follower => Origin::Follower,
-        }
-    }
-
-    fn epoch(self) -> Option<LeaderEpoch> {
-        match self {
-            Self::Client { epoch } | Self::Coordinator { epoch } => Some(epoch),
-            Self::Follower => None,
-        }
-    }
-}
+use crate::index::{Authority, Verdict};
+use crate::record::Rules;
+use crate::units::{Offset, TimestampMs};
 
 /// An append that is in the page cache. It survives the death of the process; wait for durability to survive a power
 /// loss too.
@@ -128,6 +26,7 @@ pub struct Appended {
     ticket: Ticket,
     append_time: Option<TimestampMs>,
     should_flush: bool,
+    is_duplicate: bool,
 }
 
 impl Appended {
@@ -144,6 +43,12 @@ impl Appended {
     /// The timestamp stamped by the log, with `message.timestamp.type=LogAppendTime`.
     pub fn append_time(&self) -> Option<TimestampMs> {
         self.append_time
+    }
+
+    /// Whether an idempotent producer sent these batches before: nothing was written, and the offsets are those of the
+    /// first time.
+    pub fn is_duplicate(&self) -> bool {
+        self.is_duplicate
     }
 
     /// Whether the flush policy asks for a sync now. A flusher, if attached, already knows; without one call
@@ -165,147 +70,6 @@ impl Appended {
     /// [`PartitionLog::tick`] completes it.
     pub fn durable(&self) -> Durable {
         Durable::new(Arc::clone(&self.core), self.ticket)
-    }
-}
-
-/// One batch of an append, found and validated.
-#[derive(Debug)]
-struct Placed {
-    buffer: usize,
-    start: usize,
-    /// As it will be written.
-    header: BatchHeader,
-    /// As it came.
-    sent: BatchHeader,
-}
-
-/// An append before it has its place.
-struct Incoming<'a> {
-    buffers: Buffers<'a>,
-    placed: Vec<Placed>,
-    bytes: u64,
-}
-
-enum Buffers<'a> {
-    One(Vec<u8>),
-    Lent(&'a mut [u8]),
-    Many(Vec<Vec<u8>>),
-}
-
-impl Buffers<'_> {
-    fn get(&self, at: usize) -> Option<&[u8]> {
-        match self {
-            Self::One(buffer) => (at == 0).then_some(buffer),
-            Self::Lent(buffer) => (at == 0).then_some(buffer),
-            Self::Many(buffers) => buffers.get(at).map(Vec::as_slice),
-        }
-    }
-
-    fn get_mut(&mut self, at: usize) -> Option<&mut [u8]> {
-        match self {
-            Self::One(buffer) => (at == 0).then_some(buffer),
-            Self::Lent(buffer) => (at == 0).then_some(buffer),
-            Self::Many(buffers) => buffers.get_mut(at).map(Vec::as_mut_slice),
-        }
-    }
-}
-
-impl<'a> Incoming<'a> {
-    /// Finds the batches in the buffers and judges each.
-    fn judge(batches: Batches<'a>, rules: &Rules) -> Result<Self, AppendError> {
-        let buffers = match batches {
-            Batches::Owned(bytes) => Buffers::One(bytes),
-            Batches::Borrowed(bytes) => Buffers::One(bytes.to_vec()),
-            Batches::InPlace(bytes) => Buffers::Lent(bytes),
-            Batches::Many(buffers) => Buffers::Many(buffers),
-        };
-        let mut incoming = Self { buffers, placed: Vec::new(), bytes: 0 };
-        let mut at = 0;
-        while let Some(buffer) = incoming.buffers.get(at) {
-            let mut start = 0;
-            while let Some(rest) = buffer.get(start..).filter(|rest| !rest.is_empty()) {
-                let batch = incoming.placed.len();
-                let header = record::validate(rest, rules).map_err(|cause| AppendError::Invalid { batch, cause })?;
-                incoming.placed.push(Placed { buffer: at, start, header, sent: header });
-                start += header.size as usize;
-            }
-            incoming.bytes += buffer.len() as u64;
-            at += 1;
-        }
-        if incoming.placed.is_empty() { Err(AppendError::Nothing) } else { Ok(incoming) }
-    }
-
-    /// Stamps the time of the append into every batch; recomputes the checksums.
-    fn stamp_time(&mut self, now: TimestampMs) {
-        for placed in &mut self.placed {
-            let end = placed.start + placed.header.size as usize;
-            if let Some(batch) = self.buffers.get_mut(placed.buffer).and_then(|b| b.get_mut(placed.start..end)) {
-                record::stamp_append_time(batch, now);
-                placed.header.max_timestamp = now;
-            }
-        }
-    }
-
-    /// The leader's part: offsets from `next` on, and the epoch. Returns the offset after the last record.
-    fn assign(&mut self, mut next: Offset, epoch: LeaderEpoch) -> Result<Offset, AppendError> {
-        let records: u64 = self
-            .placed
-            .iter()
-            .map(|placed| u64::from(placed.header.last_offset_delta.value().unsigned_abs()) + 1)
-            .sum();
-        let room = Offset::MAX.distance_from(next);
-        if records > room {
-            return Err(AppendError::OffsetsExhausted { log_end: next, records });
-        }
-        for placed in &mut self.placed {
-            placed.header.base_offset = next;
-            placed.header.leader_epoch = Some(epoch);
-            let end = placed.start + placed.header.size as usize;
-            if let Some(batch) = self.buffers.get_mut(placed.buffer).and_then(|b| b.get_mut(placed.start..end)) {
-                record::stamp(batch, next, Some(epoch));
-            }
-            next = placed.header.next_offset();
-        }
-        Ok(next)
-    }
-
-    /// The follower's part: given offsets must rise from the log end on. Returns the offset after the last record.
-    fn check_given(&self, log_end: Offset) -> Result<Offset, AppendError> {
-        let mut next = log_end;
-        for (batch, placed) in self.placed.iter().enumerate() {
-            let base = placed.header.base_offset;
-            if base < next {
-                return Err(AppendError::NotMonotone { batch, base_offset: base.value(), log_end: next });
-            }
-            next = placed.header.next_offset();
-        }
-        Ok(next)
-    }
-
-    /// Puts a lent buffer back as it came, so that the caller can send it again.
-    fn put_back(&mut self) {
-        let Buffers::Lent(buffer) = &mut self.buffers else { return };
-        for placed in &self.placed {
-            let end = placed.start + placed.sent.size as usize;
-            if let Some(batch) = buffer.get_mut(placed.start..end) {
-                record::unstamp(batch, &placed.sent);
-            }
-        }
-    }
-
-    fn first_offset(&self) -> Offset {
-        self.placed.first().map_or(Offset::ZERO, |placed| placed.header.base_offset)
-    }
-
-    fn write(&self, file: &dyn fs::File, at: u64) -> std::io::Result<()> {
-        match &self.buffers {
-            Buffers::One(buffer) => fs::write_all_at(file, buffer, at),
-            Buffers::Lent(buffer) => fs::write_all_at(file, buffer, at),
-            Buffers::Many(buffers) => {
-                let mut slices: Vec<IoSlice<'_>> = buffers.iter().map(|buffer| IoSlice::new(buffer)).collect();
-                fs::write_all_vectored_at(file, &mut slices, at)
-            }
-        }
     }
 }
 
@@ -347,21 +111,26 @@ impl PartitionLog {
     ///
     /// # Errors
     /// [`AppendError`]; whatever it is, nothing of the append is visible and nothing of it survives.
-    pub fn append<'a>(&self, batches: impl Into<Batches<'a>>, origin: AppendAs) -> Result<Appended, AppendError> {
-        let config = self.config();
+    pub fn append<'a>(
+        &self,
+        batches: impl Into<Batches<'a>>,
+        how: impl Into<AppendOptions>,
+    ) -> Result<Appended, AppendError> {
+        let (config, how) = (self.config(), how.into());
         let now = self.core.clock.wall();
-        let mut incoming = Incoming::judge(batches.into(), &rules(&config, origin, now))?;
+        let rules = rules(&config, how.origin, now);
+        let mut incoming = Incoming::judge(batches.into(), &rules)?;
+        if how.origin != AppendAs::Follower && incoming.recompress(&config)? {
+            incoming.check_sizes(rules.batch_bytes_max)?;
+        }
         if incoming.bytes > u64::from(config.segment_bytes) {
             let rule = BrokenRule::LargerThanSegment { size: incoming.bytes, max: u64::from(config.segment_bytes) };
             let batch = incoming.placed.len() - 1;
             return Err(AppendError::Invalid { batch, cause: InvalidBatch::Rule(rule) });
         }
         let stamps = config.message_timestamp_type == TimestampType::LogAppendTime;
-        let append_time = (stamps && origin != AppendAs::Follower).then_some(now);
-        if let Some(now) = append_time {
-            incoming.stamp_time(now);
-        }
-        let placed = self.place(&mut incoming, origin, &config, append_time);
+        let append_time = (stamps && how.origin != AppendAs::Follower).then_some(now);
+        let placed = self.place(&mut incoming, &how, &config, append_time);
         if placed.is_err() {
             incoming.put_back();
         }
@@ -371,20 +140,29 @@ impl PartitionLog {
     fn place(
         &self,
         incoming: &mut Incoming<'_>,
-        origin: AppendAs,
+        how: &AppendOptions,
         config: &LogConfig,
         append_time: Option<TimestampMs>,
     ) -> Result<Appended, AppendError> {
+        if let Some(now) = append_time {
+            incoming.stamp_time(now);
+        }
         loop {
-            match self.core.place(incoming, origin, config)? {
+            let core = Arc::clone(&self.core);
+            match self.core.place(incoming, how, config)? {
                 Placement::Done { base, ticket, should_flush } => {
                     self.core.metrics.appended_batches.add(incoming.placed.len() as u64);
                     self.core.metrics.appended_bytes.add(incoming.bytes);
                     if should_flush {
                         self.core.queue.wake_worker();
                     }
-                    let core = Arc::clone(&self.core);
-                    return Ok(Appended { core, base, ticket, append_time, should_flush });
+                    return Ok(Appended { core, base, ticket, append_time, should_flush, is_duplicate: false });
+                }
+                Placement::Duplicate { base, ticket, timestamp } => {
+                    self.core.metrics.duplicate_appends.add(1);
+                    incoming.put_back();
+                    let append_time = append_time.map(|_| timestamp);
+                    return Ok(Appended { core, base, ticket, append_time, should_flush: false, is_duplicate: true });
                 }
                 Placement::NeedsBarrier { base } => self.core.barrier(base)?,
             }
@@ -398,6 +176,12 @@ enum Placement {
         ticket: Ticket,
         should_flush: bool,
     },
+    /// The batches are in the log already.
+    Duplicate {
+        base: Offset,
+        ticket: Ticket,
+        timestamp: TimestampMs,
+    },
     /// The append lies too far past the log end for the next segment to start there.
     NeedsBarrier {
         base: Offset,
@@ -409,19 +193,17 @@ impl LogCore {
     fn place(
         &self,
         incoming: &mut Incoming<'_>,
-        origin: AppendAs,
+        how: &AppendOptions,
         config: &LogConfig,
     ) -> Result<Placement, AppendError> {
         let mut writer = self.writer.lock();
         // Before anything is assigned: waiting lets go of the lock.
         self.wait_for_zeros(&mut writer, incoming.bytes);
-        writer.check_open()?;
-        if let (Some(given), Some(newest)) = (origin.epoch(), writer.newest_epoch)
-            && given < newest
-        {
-            return Err(AppendError::FencedEpoch { given, newest });
+        writer.check_writable()?;
+        if let Some(duplicate) = self.judge(&writer, incoming, how, config)? {
+            return Ok(duplicate);
         }
-        let end = match origin.epoch() {
+        let end = match how.origin.epoch() {
             Some(epoch) => incoming.assign(writer.log_end, epoch)?,
             None => incoming.check_given(writer.log_end)?,
         };
@@ -433,15 +215,61 @@ impl LogCore {
             let failure = IoFailure::new(IoOperation::Write, writer.active.log_path(), e);
             return Err(self.undo_write(&mut writer, failure));
         }
-        let ticket = self.take_in(&mut writer, incoming, &shape, end);
+        let ticket = self.take_in(&mut writer, incoming, &shape, end, config);
         // Only a policy by age asks what time it is.
         let now = config.flush.after.map_or_else(Duration::default, |_| self.clock.monotonic());
         let should_flush = is_due(&config.flush, &writer.unsynced, now);
         Ok(Placement::Done { base: shape.first, ticket, should_flush })
     }
 
+    /// Whether the append may go on: who may write, where the log ends, and what is known of its producers. Changes
+    /// nothing.
+    fn judge(
+        &self,
+        writer: &Writer,
+        incoming: &Incoming<'_>,
+        how: &AppendOptions,
+        config: &LogConfig,
+    ) -> Result<Option<Placement>, AppendError> {
+        if let Some(current) = writer.fencing_token.filter(|current| how.fencing_token != Some(*current)) {
+            return Err(AppendError::FencedToken { given: how.fencing_token, current });
+        }
+        if let (Some(given), Some(newest)) = (how.origin.epoch(), writer.derived.epochs.latest())
+            && given < newest
+        {
+            return Err(AppendError::FencedEpoch { given, newest });
+        }
+        let authority = match how.origin {
+            AppendAs::Client { .. } => Some(Authority::Client),
+            AppendAs::Coordinator { .. } => Some(Authority::Coordinator),
+            AppendAs::Follower => None,
+        };
+        if let Some(authority) = authority.filter(|_| incoming.has_producers()) {
+            let limits = producer_limits(config);
+            let producers = &writer.derived.producers;
+            let verdict = producers.judge(incoming.facts(), authority, how.verification, &limits)?;
+            if let Verdict::Duplicate { base_offset, last_offset, timestamp } = verdict {
+                let ticket = self.queue.ticket(last_offset.next().unwrap_or(Offset::MAX));
+                return Ok(Some(Placement::Duplicate { base: base_offset, ticket, timestamp }));
+            }
+        }
+        // After the producers: a retry of what was appended finds the end moved by itself.
+        match how.expected_end.filter(|expected| *expected != writer.log_end) {
+            Some(expected) => Err(AppendError::UnexpectedEnd { expected, log_end: writer.log_end }),
+            None => Ok(None),
+        }
+    }
+
     /// The batches are written: index them, count them, publish them.
-    fn take_in(&self, writer: &mut Writer, incoming: &Incoming<'_>, shape: &AppendShape, end: Offset) -> Ticket {
+    fn take_in(
+        &self,
+        writer: &mut Writer,
+        incoming: &Incoming<'_>,
+        shape: &AppendShape,
+        end: Offset,
+        config: &LogConfig,
+    ) -> Ticket {
+        let limits = producer_limits(config);
         let mut position = writer.position;
         for placed in &incoming.placed {
             writer.cursor.note_timestamp(&placed.header);
@@ -449,7 +277,10 @@ impl LogCore {
                 let Writer { cursor, active, .. } = &mut *writer;
                 active.extend_index(|index| cursor.write_entry(&placed.header, position, index));
             }
-            writer.newest_epoch = writer.newest_epoch.max(placed.header.leader_epoch);
+            // Before the log end is published: who may read the marker finds what it aborted.
+            if let Some(aborted) = writer.derived.take(&placed.header, placed.marker, &limits) {
+                writer.active.extend_aborted(|entries| entries.push(aborted));
+            }
             position += u64::from(placed.header.size);
         }
         writer.first_timestamp.get_or_insert(shape.timestamp);
@@ -461,12 +292,10 @@ impl LogCore {
         writer.file_bytes = writer.file_bytes.max(position);
         writer.is_dirty = true;
         writer.log_end = end;
-        {
-            let mut view = self.view.write();
+        self.publish(writer, config, |view| {
             view.active_bytes = position;
             view.marks.log_end = end;
-            view.marks = view.marks.checked();
-        }
+        });
         self.queue.ticket(end)
     }
 
@@ -509,6 +338,7 @@ impl From<Refusal> for AppendError {
         match refusal {
             Refusal::Failed(failed) => Self::Failed(failed),
             Refusal::Closed => Self::Closed,
+            Refusal::Sealed => Self::Sealed,
         }
     }
 }

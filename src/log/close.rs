@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::derived::{epochs_checksum, write_epochs};
 use super::state::CleanShutdown;
 use super::writer::{Writer, WriterState};
 use super::{LogCore, PartitionLog, RoundState};
@@ -24,6 +25,7 @@ impl PartitionLog {
         core.writer.lock().state = WriterState::Closed;
         core.view.write().is_closed = true;
         core.queue.close();
+        core.waiters.close();
         *core.lock.lock() = None;
         closed
     }
@@ -55,17 +57,28 @@ impl LogCore {
             segment.build_index()?;
             segment.save_index()?;
         }
+        self.put_down_derived(writer)?;
         self.home.sync_names()?;
-        self.keeper.raise_recovery_point(writer.log_end)?;
+        let marks = self.view.read().marks;
+        self.keeper.raise_recovery_point(writer.log_end, marks.high_watermark)?;
         self.keeper.finish(Some(writer.log_end))?;
         let marker = CleanShutdown {
             generation: self.keeper.generation(),
             log_end: writer.log_end,
             active_base: writer.active.base(),
             active_bytes: writer.position,
-            newest_epoch: writer.newest_epoch,
             index_checksum: writer.active.index_checksum(),
+            epochs_checksum: epochs_checksum(&writer.derived.epochs),
         };
         marker.write(&*self.home.fs, &self.home.dir)
+    }
+
+    /// Writes what Kafka, and the next opening, would otherwise derive from the log: leader epochs, and the producers at
+    /// the log end.
+    fn put_down_derived(&self, writer: &mut Writer) -> Result<(), IoFailure> {
+        write_epochs(&self.home, &writer.derived.epochs)?;
+        writer.derived.epochs_changed = false;
+        writer.derived.take_snapshot(writer.log_end);
+        writer.derived.write_pending(&self.home)
     }
 }

@@ -7,18 +7,26 @@
 //! readers see). A sync runs under `round` alone, so appends go on meanwhile; truncation and the undoing of a failed
 //! write sync under `writer`, because nothing may be written in the place of a cut before the cut is durable.
 
+mod aborted;
 mod append;
+mod batches;
 mod close;
+mod derived;
+mod epochs;
+mod incoming;
+mod keeper;
 mod open;
 mod read;
 mod recover;
 mod report;
 mod roll;
+mod standing;
 pub(crate) mod state;
 mod survey;
 mod sync;
 mod truncate;
 mod view;
+mod wait;
 mod writer;
 mod zero_ahead;
 
@@ -27,16 +35,18 @@ use std::sync::Arc;
 
 use crossbeam::channel::Sender;
 
-pub use append::{AppendAs, Appended, Batches};
+pub use append::Appended;
+pub use batches::{AppendAs, AppendOptions, Batches};
 pub use open::Environment;
 pub(crate) use open::Left;
 pub use read::{Fetched, FetchedBatches, FileSlice, Isolation, ReadOptions, TimestampOffset};
 pub use report::{Action, Finding, Found, RecoveryReport};
 pub use sync::{Durable, Ticked};
-pub use view::Marks;
+pub use wait::MarkReached;
+pub use crate::commit::{Mark, Marks};
 
 use crate::clock::Clock;
-use crate::commit::CommitQueue;
+use crate::commit::{CommitQueue, MarkWaiters};
 use crate::config::LogConfig;
 use crate::error::{ChangeError, ConfigError, Damage, LogFailed};
 use crate::fs::LockGuard;
@@ -44,7 +54,7 @@ use crate::metrics::LogMetrics;
 use crate::segment::{Home, SegmentOptions};
 use crate::sync::{Condvar, Mutex, RwLock};
 use crate::units::Offset;
-use state::SyncKeeper;
+use keeper::SyncKeeper;
 use view::LogView;
 use writer::Writer;
 
@@ -89,6 +99,7 @@ struct LogCore {
     zeros_done: Condvar,
     view: RwLock<LogView>,
     queue: CommitQueue,
+    waiters: MarkWaiters,
     keeper: SyncKeeper,
     metrics: LogMetrics,
     report: RecoveryReport,

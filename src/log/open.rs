@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use super::recover::{self, Judged, Unjudged};
 use super::report::{Found, RecoveryReport};
-use super::state::{self, CleanShutdown, DamageList, RecoveryPoint, SyncKeeper, SyncState};
-use super::view::{LogView, Marks};
+use super::keeper::SyncKeeper;
+use super::state::{self, CleanShutdown, DamageList, RecoveryPoint, Standing, SyncState};
+use super::view::{self, LogView};
 use super::writer::{Writer, WriterState};
 use super::{LogCore, PartitionLog, RoundState};
 use crate::clock::{Clock, SystemClock};
-use crate::commit::{CommitQueue, Unsynced};
+use crate::commit::{CommitQueue, MarkWaiters, Marks, Unsynced};
 use crate::config::LogConfig;
 use crate::error::{Corruption, IoFailure, IoOperation, OpenError};
 use crate::fs::{DirEntry, EntryKind, FileSystem, LockGuard, OsFileSystem};
@@ -79,7 +80,12 @@ impl Environment {
 }
 
 /// What stands in for a recovery point that is not there.
-const NO_POINT: RecoveryPoint = RecoveryPoint { generation: 0, offset: Offset::ZERO, restart: None };
+const NO_POINT: RecoveryPoint = RecoveryPoint {
+    generation: 0,
+    offset: Offset::ZERO,
+    restart: None,
+    standing: Standing { log_start: None, high_watermark: None, fencing_token: None, is_sealed: false },
+};
 
 struct Opening {
     home: Home,
@@ -227,6 +233,7 @@ impl Opening {
             removed: left.removed(point.unwrap_or(NO_POINT)),
             had_point: point.is_some(),
             known_damage: self.known_damage(left, report),
+            standing: point.unwrap_or(NO_POINT).standing,
         }
     }
 
@@ -266,13 +273,13 @@ impl Opening {
         mut report: RecoveryReport,
         lock: Box<dyn LockGuard>,
     ) -> PartitionLog {
-        let Judged { segments, active, log_end } = judged;
-        let log_start = segments.first().map_or(log_end, |segment| segment.base()).min(log_end);
+        let Judged { segments, active, log_start, log_end, derived } = judged;
         report.segments = segments.len();
         report.log_start = log_start;
         report.log_end = log_end;
-        let recover::Active { segment, file, cursor, position, newest_epoch, first_timestamp } = active;
-        let writer = Writer {
+        let standing = keeper.standing();
+        let recover::Active { segment, file, cursor, position, first_timestamp } = active;
+        let mut writer = Writer {
             state: WriterState::Open,
             active: segment,
             file,
@@ -281,7 +288,9 @@ impl Opening {
             file_bytes: position,
             is_zeroing: false,
             log_end,
-            newest_epoch,
+            derived,
+            fencing_token: standing.fencing_token,
+            is_sealed: standing.is_sealed,
             first_timestamp,
             created: self.clock.wall(),
             unsealed: Vec::new(),
@@ -290,7 +299,11 @@ impl Opening {
             names_changed: report.was_clean,
             unsynced: Unsynced::default(),
         };
-        let marks = Marks { log_start, durable_end: log_end, log_end }.checked();
+        // Kafka's rule: a stored mark that lies outside the log says nothing.
+        let is_inside = |mark: &Offset| (log_start..=log_end).contains(mark);
+        let high_watermark = standing.high_watermark.filter(is_inside).unwrap_or(log_start);
+        let unsettled = Marks { log_start, last_stable: log_start, high_watermark, durable_end: log_end, log_end };
+        let marks = view::settled(unsettled, &mut writer, self.config.high_watermark);
         let view = LogView { segments: Arc::new(segments), marks, active_bytes: position, is_closed: false };
         let point_written = self.clock.monotonic();
         let core = LogCore {
@@ -302,6 +315,7 @@ impl Opening {
             zeros_done: Condvar::new(),
             view: RwLock::ranked(Rank::View, view),
             queue: CommitQueue::new(log_end),
+            waiters: MarkWaiters::new(marks),
             keeper,
             metrics: LogMetrics::default(),
             report,

@@ -7,17 +7,21 @@
 use std::sync::Arc;
 
 use super::report::{Action, Found, RecoveryReport};
-use super::state::{self, CleanShutdown, DamageList, SyncKeeper};
+use super::derived::{self, BadSnapshot, Derived, Replay};
+use super::keeper::SyncKeeper;
+use super::state::{self, CleanShutdown, DamageList, Standing};
 use super::survey::{Scanned, Survey, live_logs};
 use crate::clock::Clock;
 use crate::config::{LogConfig, OnDamage};
 use crate::error::{IoFailure, IoOperation, OpenError, ReadError};
 use crate::fs::{self, DirEntry, File, OpenMode};
-use crate::index::{IndexCursor, IndexFault, OffsetIndex, SegmentIndex, TimeIndex};
+use crate::index::{
+    AbortedTxns, IndexCursor, IndexFault, LeaderEpochs, OffsetIndex, SegmentIndex, TimeIndex,
+};
 use crate::segment::names::{self, Known};
 use crate::segment::scan;
-use crate::segment::{FileKind, Hole, Home, Segment, SegmentFile, SegmentOptions, Stage};
-use crate::units::{LeaderEpoch, Offset, TimestampMs};
+use crate::segment::{Extent, FileKind, Hole, Home, Segment, SegmentFile, SegmentOptions, Stage};
+use crate::units::{Offset, TimestampMs};
 
 /// A directory that no decision has been taken on.
 pub(super) struct Unjudged {
@@ -36,6 +40,8 @@ pub(super) struct Unjudged {
     /// Whether there is a recovery point file.
     pub(super) had_point: bool,
     pub(super) known_damage: DamageList,
+    /// What its embedder decided about the log.
+    pub(super) standing: Standing,
 }
 
 /// The segment that takes appends.
@@ -44,7 +50,6 @@ pub(super) struct Active {
     pub(super) file: Arc<dyn File>,
     pub(super) cursor: IndexCursor,
     pub(super) position: u64,
-    pub(super) newest_epoch: Option<LeaderEpoch>,
     pub(super) first_timestamp: Option<TimestampMs>,
 }
 
@@ -52,7 +57,9 @@ pub(super) struct Active {
 pub(super) struct Judged {
     pub(super) segments: Vec<Arc<Segment>>,
     pub(super) active: Active,
+    pub(super) log_start: Offset,
     pub(super) log_end: Offset,
+    pub(super) derived: Derived,
 }
 
 impl Unjudged {
@@ -80,13 +87,18 @@ impl Unjudged {
         let file = self.home.open(&path, OpenMode::ReadWrite)?;
         let segment = self.trusted_segment(marker.active_base, &entries);
         segment.set_file(Arc::clone(&file));
-        let Some(index) = load_active_index(&segment, marker)? else { return Ok(None) };
+        let Some((index, aborted)) = load_active_index(&segment, marker)? else { return Ok(None) };
         let cursor = match segment.resume_cursor(&index, marker.active_bytes) {
             Ok(cursor) => cursor,
             Err(ReadError::Io(failure)) => return Err(failure.into()),
             Err(_) => return Ok(None),
         };
+        let Some(epochs) = derived::read_epochs(&self.home)?.ok().flatten() else { return Ok(None) };
+        if derived::epochs_checksum(&epochs) != marker.epochs_checksum {
+            return Ok(None);
+        }
         segment.put_index(index);
+        segment.put_aborted(aborted);
         segment.mark_index_saved(false);
         Self::note_entries(&entries, report);
         for (base, hole) in &self.known_damage {
@@ -99,14 +111,57 @@ impl Unjudged {
         let mut segments: Vec<Arc<Segment>> =
             bases.into_iter().map(|base| self.trusted_segment(base, &entries)).collect();
         segments.push(Arc::clone(&segment));
-        let newest_epoch = marker.newest_epoch;
-        let active = Active { segment, file, cursor, position, newest_epoch, first_timestamp };
-        Ok(Some(Judged { segments, active, log_end: marker.log_end }))
+        let replay = self.replay_to(&segments, position, marker.log_end, epochs)?;
+        self.note_snapshots(&replay, report);
+        let log_start = self.log_start(&segments, marker.log_end);
+        let active = Active { segment, file, cursor, position, first_timestamp };
+        Ok(Some(Judged { segments, active, log_start, log_end: marker.log_end, derived: replay.derived }))
+    }
+
+    /// Producers at `log_end`: from the snapshot that a clean close left there, or from an older one and the batches
+    /// behind it.
+    fn replay_to(
+        &self,
+        segments: &[Arc<Segment>],
+        active_bytes: u64,
+        log_end: Offset,
+        epochs: LeaderEpochs,
+    ) -> Result<Replay, OpenError> {
+        let log_base = segments.first().map_or(log_end, |segment| segment.base());
+        let at_most = log_end.min(self.decided_below().unwrap_or(Offset::MAX));
+        let limits = derived::producer_limits(&self.config);
+        let mut replay = Replay::begin(&self.home, at_most, log_base, epochs, self.clock.wall(), limits)?;
+        let from = replay.producers_from();
+        for (at, segment) in segments.iter().enumerate() {
+            let next = segments.get(at + 1).map(|next| next.base());
+            let end = next.unwrap_or(log_end);
+            if end > from {
+                let bytes = if next.is_some() { segment.bytes()? } else { active_bytes };
+                replay.walk(segment, from, Extent { bytes, end })?;
+            }
+        }
+        Ok(replay)
+    }
+
+    /// Puts unusable snapshots into the report; they are removed once the log is sure to be opened.
+    fn note_snapshots(&self, replay: &Replay, report: &mut RecoveryReport) {
+        for BadSnapshot { at, fault } in &replay.bad_snapshots {
+            let name = SegmentFile::live(*at, FileKind::Snapshot).name();
+            report.note(Found::BadSnapshot(fault.clone()), self.config.on_damage, name, 0, Some(*at));
+        }
+    }
+
+    /// The stored log start, unless the segments say more.
+    fn log_start(&self, segments: &[Arc<Segment>], log_end: Offset) -> Offset {
+        let first = segments.first().map_or(log_end, |segment| segment.base());
+        let stored = self.standing.log_start.filter(|_| self.restart.is_none());
+        let keeps_missing = self.config.on_damage != OnDamage::Cut;
+        let start = stored.map_or(first, |stored| if keeps_missing { stored } else { stored.max(first) });
+        start.min(log_end)
     }
 
     fn trusted_segment(&self, base: Offset, entries: &[DirEntry]) -> Arc<Segment> {
-        let holes = self.known_damage.iter().filter(|(at, _)| *at == base).map(|(_, hole)| hole.clone()).collect();
-        let segment = Segment::sealed(self.home.clone(), base, self.options, holes);
+        let segment = Segment::sealed(self.home.clone(), base, self.options, self.known_holes(base));
         // A crash may come between the sync of a segment and the writing of its index.
         segment.mark_index_saved(has_index(entries, base));
         Arc::new(segment)
@@ -247,7 +302,7 @@ impl Unjudged {
     fn remove_indexes(&self) -> Result<(), OpenError> {
         let bases = live_logs(&self.home.list()?);
         for base in bases.iter().skip(self.first_uncovered(&bases)) {
-            for kind in [FileKind::Index, FileKind::TimeIndex] {
+            for kind in [FileKind::Index, FileKind::TimeIndex, FileKind::TxnIndex] {
                 drop(self.home.open(&self.home.path(*base, kind), OpenMode::CreateOrOpen)?);
             }
             self.home.remove_index(*base)?;
@@ -313,14 +368,29 @@ impl Unjudged {
             survey.past_tear = past;
             if let Some(last) = survey.scanned.last_mut() {
                 // With nothing durable, a scan takes the damage for a tear and stops at it.
-                (*last, _) = self.scan_one(last.base, None, Offset::ZERO)?;
+                (*last, _) = self.scan_one(last.base, None, Offset::ZERO, None)?;
                 survey.end = last.scan.end;
             }
         }
         if damaged.is_some() || survey.lost.take().is_some() {
+            self.replay_kept(survey)?;
             // Lowered before the cut, or a crash would take the cut for damage.
             keeper.prepare_cut(survey.end, None)?;
         }
+        Ok(())
+    }
+
+    /// Derives again what the log says, of what is left of it.
+    fn replay_kept(&self, survey: &mut Survey) -> Result<(), OpenError> {
+        let bases: Vec<Offset> =
+            survey.trusted.iter().copied().chain(survey.scanned.iter().map(|scanned| scanned.base)).collect();
+        let mut replay = self.begin_replay(&bases, survey.trusted.len())?;
+        for (at, scanned) in survey.scanned.iter().enumerate() {
+            let segment = Segment::sealed(self.home.clone(), scanned.base, self.options, scanned.scan.holes.clone());
+            let end = survey.scanned.get(at + 1).map_or(survey.end, |next| next.base);
+            replay.walk(&segment, scanned.base, Extent { bytes: scanned.scan.kept_bytes, end })?;
+        }
+        survey.replay = replay;
         Ok(())
     }
 
@@ -368,7 +438,8 @@ impl Unjudged {
 
     /// Acts on the survey, makes everything durable that is going to be served, and says so.
     fn apply(&self, survey: Survey, keeper: &SyncKeeper, report: &mut RecoveryReport) -> Result<Judged, OpenError> {
-        let Survey { trusted, sealed_late, scanned, past_tear, end, lost } = survey;
+        let Survey { trusted, sealed_late, scanned, past_tear, end, lost, missing: _, mut replay } = survey;
+        self.note_snapshots(&replay, report);
         for base in sealed_late {
             self.sync_cut(base)?;
         }
@@ -392,7 +463,8 @@ impl Unjudged {
             }
             damage.extend(scanned.scan.holes.iter().map(|hole| (scanned.base, hole.clone())));
             let may_grow = is_last && scanned.scan.holes.is_empty();
-            let judged = self.settle_segment(scanned, may_grow, report)?;
+            let aborted = replay.aborted.remove(&scanned.base).unwrap_or_default();
+            let judged = self.settle_segment(scanned, aborted, may_grow, report)?;
             segments.push(Arc::clone(&judged.segment));
             active = may_grow.then_some(judged);
         }
@@ -400,14 +472,33 @@ impl Unjudged {
             Some(active) => active,
             None => self.begin(log_end, &mut segments)?,
         };
+        for bad in &replay.bad_snapshots {
+            self.home.remove(&SegmentFile::live(bad.at, FileKind::Snapshot).name())?;
+        }
         self.home.remove_snapshots_past(log_end)?;
         self.home.sync_names()?;
         keeper.forget_removed()?;
+        let mut derived = replay.derived;
+        derived.epochs.truncate_from_end(log_end);
+        let log_start = self.log_start(&segments, log_end);
+        derived.epochs.truncate_from_start(log_start);
+        self.save_epochs(&mut derived)?;
         if damage != self.known_damage {
             state::write_damage(&*self.home.fs, &self.home.dir, &damage)?;
         }
-        keeper.settle(log_end, self.had_point)?;
-        Ok(Judged { segments, active, log_end })
+        keeper.settle(log_end, log_start, self.had_point)?;
+        Ok(Judged { segments, active, log_start, log_end, derived })
+    }
+
+    /// The recovery point is about to rise over everything, and what is below it is not scanned for epochs again.
+    fn save_epochs(&self, derived: &mut Derived) -> Result<(), OpenError> {
+        let on_disk = derived::read_epochs(&self.home)?.ok().flatten();
+        if on_disk.as_ref() == Some(&derived.epochs) || (on_disk.is_none() && derived.epochs.entries().is_empty()) {
+            return Ok(());
+        }
+        derived::write_epochs(&self.home, &derived.epochs)?;
+        derived.epochs_changed = false;
+        Ok(())
     }
 
     fn set_aside(&self, base: Offset, report: &mut RecoveryReport) -> Result<(), OpenError> {
@@ -427,6 +518,7 @@ impl Unjudged {
     fn settle_segment(
         &self,
         scanned: Scanned,
+        aborted: AbortedTxns,
         may_grow: bool,
         report: &mut RecoveryReport,
     ) -> Result<Active, OpenError> {
@@ -435,7 +527,6 @@ impl Unjudged {
         let file = self.home.open(&path, OpenMode::ReadWrite)?;
         if scan.kept_bytes < scan.file_bytes {
             file.set_len(scan.kept_bytes).map_err(|e| IoFailure::new(IoOperation::SetLen, &path, e))?;
-            self.home.cut_txn_index(base, scan.end)?;
         }
         file.sync_data().map_err(|e| IoFailure::new(IoOperation::Sync, &path, e))?;
         let mut index = scan.index;
@@ -449,6 +540,7 @@ impl Unjudged {
             let segment = Segment::loaded(self.home.clone(), base, self.options, Arc::clone(&file), index);
             segment.with_holes(scan.holes)
         };
+        segment.put_aborted(aborted);
         match index_fault {
             None => segment.mark_index_saved(!may_grow),
             // The active one's index is written when it is sealed or closed, and missing or behind until then.
@@ -475,7 +567,6 @@ impl Unjudged {
             file,
             cursor: scan.cursor,
             position: scan.kept_bytes,
-            newest_epoch: scan.newest_epoch,
             first_timestamp: scan.first_timestamp,
         })
     }
@@ -489,7 +580,7 @@ impl Unjudged {
         let segment = Arc::new(segment);
         segments.push(Arc::clone(&segment));
         let cursor = IndexCursor::new(at, self.options.interval_bytes);
-        Ok(Active { segment, file, cursor, position: 0, newest_epoch: None, first_timestamp: None })
+        Ok(Active { segment, file, cursor, position: 0, first_timestamp: None })
     }
 }
 
@@ -503,7 +594,10 @@ fn has_index(entries: &[DirEntry], base: Offset) -> bool {
 
 /// The index of a segment that was closed while active, without the entry that closing added. `None` when it is not what
 /// the marker vouches for.
-fn load_active_index(segment: &Segment, marker: &CleanShutdown) -> Result<Option<SegmentIndex>, OpenError> {
+fn load_active_index(
+    segment: &Segment,
+    marker: &CleanShutdown,
+) -> Result<Option<(SegmentIndex, AbortedTxns)>, OpenError> {
     let (Some(offsets), Some(times)) =
         (segment.read_sidecar(FileKind::Index)?, segment.read_sidecar(FileKind::TimeIndex)?)
     else {
@@ -511,12 +605,17 @@ fn load_active_index(segment: &Segment, marker: &CleanShutdown) -> Result<Option
     };
     let offsets = OffsetIndex::decode(&offsets, marker.active_bytes);
     let (Ok(offsets), Ok(times)) = (offsets, TimeIndex::decode(&times)) else { return Ok(None) };
+    let aborted = match segment.load_aborted() {
+        Err(ReadError::Io(failure)) => return Err(failure.into()),
+        Err(_) => return Ok(None),
+        Ok(aborted) => aborted,
+    };
     let mut index = SegmentIndex { offsets, times };
-    if index.checksum() != marker.index_checksum {
+    if index.checksum(&aborted.encode()) != marker.index_checksum {
         return Ok(None);
     }
     index.times.pop_closing_entry(index.offsets.last().map(|entry| entry.last));
-    Ok(Some(index))
+    Ok(Some((index, aborted)))
 }
 
 /// Reads and writes back `from..to`.

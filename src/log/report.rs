@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::config::OnDamage;
 use crate::error::{CorruptionKind, Damage};
-use crate::index::IndexFault;
+use crate::index::{IndexFault, SnapshotFault};
 use crate::units::Offset;
 
 /// What was found in a partition's directory.
@@ -65,6 +65,8 @@ pub enum Found {
     },
     /// An index that is not what the log gives.
     BadIndex(IndexFault),
+    /// A producer snapshot that cannot be used: an older one is, and more of the log is gone through.
+    BadSnapshot(SnapshotFault),
     /// Damage that an earlier opening found.
     KnownDamage(Damage),
     /// The list of known damage cannot be read.
@@ -157,6 +159,8 @@ pub(crate) fn decide(found: &Found, on_damage: OnDamage) -> Action {
         },
         // I1: an index is no evidence.
         Found::BadIndex(_) => Action::Rebuild,
+        // I2: a snapshot is no evidence either.
+        Found::BadSnapshot(_) => Action::Remove,
         // D6: still as it was.
         Found::KnownDamage(_) => match on_damage {
             OnDamage::Refuse => Action::Refuse,

@@ -57,9 +57,9 @@ impl LogCore {
         }
     }
 
-    /// `segment.ms` less this segment's share of the jitter, which differs from log to log and segment to segment.
+    /// `segment.ms`, in compacted logs no more than `max.compaction.lag.ms`, less this segment's share of the jitter, which differs from log to log and segment to segment.
     fn age_limit(&self, base: Offset, config: &LogConfig) -> i64 {
-        let share = match config.segment_jitter_ms.min(config.segment_ms) {
+        let share = match config.segment_jitter_ms.min(config.roll_ms()) {
             0 => 0,
             jitter => {
                 let mut hasher = crc32fast::Hasher::new();
@@ -68,7 +68,7 @@ impl LogCore {
                 u64::from(hasher.finalize()) % jitter
             }
         };
-        i64::try_from(config.segment_ms - share).unwrap_or(i64::MAX)
+        i64::try_from(config.roll_ms() - share).unwrap_or(i64::MAX)
     }
 
     /// Rolls a segment that holds something and was made longer ago than `segment.ms`, though nothing is appended.
@@ -102,6 +102,7 @@ impl LogCore {
         let path = self.home.path(base, FileKind::Log);
         let file = self.home.open(&path, OpenMode::CreateNew)?;
         self.seal_active(writer);
+        writer.derived.take_snapshot(base);
         self.begin_segment(writer, base, file);
         Ok(())
     }
@@ -154,6 +155,7 @@ impl LogCore {
             Err(failure) => return Err(AppendError::Failed(self.latch(&mut writer, failure))),
         }
         self.seal_active(&mut writer);
+        writer.derived.take_snapshot(base);
         self.begin_segment(&mut writer, base, file);
         // Synced above, all of it.
         writer.unsealed.clear();
@@ -169,7 +171,8 @@ impl LogCore {
         active.trim()?;
         active.sync()?;
         self.home.sync_names()?;
-        self.keeper.raise_recovery_point(base)?;
+        let high_watermark = self.view.read().marks.high_watermark;
+        self.keeper.raise_recovery_point(base, high_watermark)?;
         self.keeper.finish(None)
     }
 
@@ -179,6 +182,7 @@ impl LogCore {
         self.keeper.fail();
         writer.state = super::writer::WriterState::Failed(failed.clone());
         self.queue.fail(&failed);
+        self.waiters.fail(&failed);
         failed
     }
 }
@@ -188,6 +192,7 @@ impl From<Refusal> for ChangeError {
         match refusal {
             Refusal::Failed(failed) => Self::Failed(failed),
             Refusal::Closed => Self::Closed,
+            Refusal::Sealed => Self::Sealed,
         }
     }
 }

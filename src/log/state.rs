@@ -6,12 +6,13 @@
 //! recovery point file, which a truncation replaces before it cuts.
 //!
 //! ```text
-//! alluvium.recovery-point   generation u64, recovery point i64, pending u8 (0 none, 1 restart), restart offset i64
+//! alluvium.recovery-point   generation u64, recovery point i64, pending u8 (0 none, 1 restart), restart offset i64,
+//!                           log start i64 or -1, high watermark i64 or -1, fencing token given u8, token u64, sealed u8
 //! alluvium.sync-state       generation u64, durable end i64, in doubt u8, count u32, for each a base offset i64:
 //!                           segments whose names went since the last directory sync that succeeded; bytes without
 //!                           meaning up to 512 or more
-//! alluvium.clean-shutdown   generation u64, log end i64, active base i64, active bytes u64, newest epoch i32 or -1,
-//!                           CRC-32 over the active segment's index files u32
+//! alluvium.clean-shutdown   generation u64, log end i64, active base i64, active bytes u64,
+//!                           CRC-32 over the active segment's index files u32, CRC-32 over the leader epochs u32
 //! alluvium.damage           count u32, then for each: base i64, bytes from u64, to u64, offsets from i64, to i64
 //! ```
 //! All big-endian, each behind the header of a small checked file.
@@ -24,11 +25,11 @@ use crate::fs::{self, File, FileSystem, OpenMode};
 use crate::index::{SmallFile, SmallFileError, read_small_file, replace_small_file};
 use crate::segment::{Hole, names};
 use crate::sync::Mutex;
-use crate::units::{FilePosition, LeaderEpoch, Offset};
+use crate::units::{FilePosition, Offset};
 
-const RECOVERY_POINT: SmallFile = SmallFile { kind: 1, version: 1, in_place: false };
+const RECOVERY_POINT: SmallFile = SmallFile { kind: 1, version: 2, in_place: false };
 const SYNC_STATE: SmallFile = SmallFile { kind: 2, version: 1, in_place: true };
-const CLEAN_SHUTDOWN: SmallFile = SmallFile { kind: 3, version: 1, in_place: false };
+const CLEAN_SHUTDOWN: SmallFile = SmallFile { kind: 3, version: 2, in_place: false };
 const DAMAGE: SmallFile = SmallFile { kind: 4, version: 1, in_place: false };
 
 /// The durable recovery point, and a restart that was decided and may not be finished.
@@ -40,6 +41,21 @@ pub(crate) struct RecoveryPoint {
     pub(crate) offset: Offset,
     /// All segments are to go and the log is to start here.
     pub(crate) restart: Option<Offset>,
+    /// What else must outlive the process.
+    pub(crate) standing: Standing,
+}
+
+/// What an embedder decided about a log, and has to find again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// Records below it are deleted, whatever the segments still hold; `None` where nobody ever said.
+    pub(crate) log_start: Option<Offset>,
+    /// As it was when the file was written last: true then, behind since.
+    pub(crate) high_watermark: Option<Offset>,
+    /// The only token with which appends are taken.
+    pub(crate) fencing_token: Option<u64>,
+    /// Whether the log is read-only.
+    pub(crate) is_sealed: bool,
 }
 
 /// What the newest sync round left behind.
@@ -60,9 +76,10 @@ pub(crate) struct CleanShutdown {
     pub(crate) log_end: Offset,
     pub(crate) active_base: Offset,
     pub(crate) active_bytes: u64,
-    pub(crate) newest_epoch: Option<LeaderEpoch>,
     /// Vouches for the active segment's index files, which appending goes on from unseen.
     pub(crate) index_checksum: u32,
+    /// Vouches for the leader epochs, whose file has no checksum of its own.
+    pub(crate) epochs_checksum: u32,
 }
 
 /// Reads fields from a payload, front to back.
@@ -83,6 +100,14 @@ impl Fields<'_> {
         Offset::new(i64::from_be_bytes(self.take()?)).ok_or(SmallFileFault::Field)
     }
 
+    /// An offset, or -1 for none.
+    fn maybe_offset(&mut self) -> Result<Option<Offset>, SmallFileFault> {
+        match i64::from_be_bytes(self.take()?) {
+            -1 => Ok(None),
+            value => Offset::new(value).map(Some).ok_or(SmallFileFault::Field),
+        }
+    }
+
     fn flag(&mut self) -> Result<bool, SmallFileFault> {
         match self.take()? {
             [0] => Ok(false),
@@ -98,11 +123,18 @@ impl Fields<'_> {
 
 impl RecoveryPoint {
     fn encode(self) -> Vec<u8> {
-        let mut payload = Vec::with_capacity(25);
+        let Standing { log_start, high_watermark, fencing_token, is_sealed } = self.standing;
+        let or_none = |offset: Option<Offset>| offset.map_or(-1, Offset::value).to_be_bytes();
+        let mut payload = Vec::with_capacity(51);
         payload.extend_from_slice(&self.generation.to_be_bytes());
         payload.extend_from_slice(&self.offset.value().to_be_bytes());
         payload.push(u8::from(self.restart.is_some()));
         payload.extend_from_slice(&self.restart.unwrap_or_default().value().to_be_bytes());
+        payload.extend_from_slice(&or_none(log_start));
+        payload.extend_from_slice(&or_none(high_watermark));
+        payload.push(u8::from(fencing_token.is_some()));
+        payload.extend_from_slice(&fencing_token.unwrap_or_default().to_be_bytes());
+        payload.push(u8::from(is_sealed));
         RECOVERY_POINT.encode(&payload)
     }
 
@@ -110,7 +142,11 @@ impl RecoveryPoint {
         let mut fields = Fields(payload);
         let (generation, offset) = (fields.u64()?, fields.offset()?);
         let (pending, restart) = (fields.flag()?, fields.offset()?);
-        fields.finish(Self { generation, offset, restart: pending.then_some(restart) })
+        let (log_start, high_watermark) = (fields.maybe_offset()?, fields.maybe_offset()?);
+        let (is_fenced, token) = (fields.flag()?, fields.u64()?);
+        let fencing_token = is_fenced.then_some(token);
+        let standing = Standing { log_start, high_watermark, fencing_token, is_sealed: fields.flag()? };
+        fields.finish(Self { generation, offset, restart: pending.then_some(restart), standing })
     }
 
     /// Replaces the file; durable when it returns.
@@ -125,7 +161,7 @@ impl RecoveryPoint {
 }
 
 impl SyncState {
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut payload = Vec::with_capacity(21 + 8 * self.removed.len());
         payload.extend_from_slice(&self.generation.to_be_bytes());
         payload.extend_from_slice(&self.durable_end.value().to_be_bytes());
@@ -158,8 +194,8 @@ impl CleanShutdown {
         payload.extend_from_slice(&self.log_end.value().to_be_bytes());
         payload.extend_from_slice(&self.active_base.value().to_be_bytes());
         payload.extend_from_slice(&self.active_bytes.to_be_bytes());
-        payload.extend_from_slice(&self.newest_epoch.map_or(-1, LeaderEpoch::value).to_be_bytes());
         payload.extend_from_slice(&self.index_checksum.to_be_bytes());
+        payload.extend_from_slice(&self.epochs_checksum.to_be_bytes());
         CLEAN_SHUTDOWN.encode(&payload)
     }
 
@@ -167,9 +203,9 @@ impl CleanShutdown {
         let mut fields = Fields(payload);
         let (generation, log_end, active_base) = (fields.u64()?, fields.offset()?, fields.offset()?);
         let active_bytes = fields.u64()?;
-        let newest_epoch = LeaderEpoch::new(i32::from_be_bytes(fields.take()?));
         let index_checksum = u32::from_be_bytes(fields.take()?);
-        fields.finish(Self { generation, log_end, active_base, active_bytes, newest_epoch, index_checksum })
+        let epochs_checksum = u32::from_be_bytes(fields.take()?);
+        fields.finish(Self { generation, log_end, active_base, active_bytes, index_checksum, epochs_checksum })
     }
 
     /// Writes the marker; durable when it returns.
@@ -262,200 +298,6 @@ pub(crate) fn remove_durably(fs: &dyn FileSystem, dir: &Path, name: &str) -> Res
     Ok(true)
 }
 
-/// Keeps the sync state and the recovery point of an open log. Any thread.
-#[derive(Debug)]
-pub(crate) struct SyncKeeper {
-    fs: Arc<dyn FileSystem>,
-    dir: Arc<Path>,
-    file: Arc<dyn File>,
-    kept: Mutex<Kept>,
-}
-
-#[derive(Debug)]
-struct Kept {
-    point: RecoveryPoint,
-    durable_end: Offset,
-    in_flight: u32,
-    failed: bool,
-    removed: Vec<Offset>,
-}
-
-impl SyncKeeper {
-    /// Starts keeping for a log that is being opened: in doubt until [`SyncKeeper::settle`], since a process that dies
-    /// while recovering may leave a failed sync behind.
-    pub(crate) fn start(
-        fs: Arc<dyn FileSystem>,
-        dir: Arc<Path>,
-        point: RecoveryPoint,
-        durable_end: Offset,
-        removed: Vec<Offset>,
-    ) -> Result<Self, IoFailure> {
-        let path = dir.join(names::SYNC_STATE);
-        let file = fs.open(&path, OpenMode::CreateOrOpen).map_err(|e| IoFailure::new(IoOperation::Open, &path, e))?;
-        let kept = Kept { point, durable_end, in_flight: 0, failed: true, removed };
-        let keeper = Self { fs, dir, file, kept: Mutex::new(kept) };
-        keeper.make_room(&path)?;
-        keeper.write(&keeper.kept.lock())?;
-        Ok(keeper)
-    }
-
-    /// Gives a new file its size, durably: written in place from then on, it needs no space on a full disk.
-    fn make_room(&self, path: &Path) -> Result<(), IoFailure> {
-        const ROOM: [u8; 512] = [0; 512];
-        let failed = |operation| move |e| IoFailure::new(operation, path, e);
-        if self.file.size().map_err(failed(IoOperation::Read))? >= ROOM.len() as u64 {
-            return Ok(());
-        }
-        self.write(&self.kept.lock())?;
-        let used = self.file.size().map_err(failed(IoOperation::Read))?;
-        let rest = ROOM.get(usize::try_from(used).unwrap_or(ROOM.len())..).unwrap_or_default();
-        fs::write_all_at(&*self.file, rest, used).map_err(failed(IoOperation::Write))?;
-        self.file.sync_data().map_err(failed(IoOperation::Sync))
-    }
-
-    /// To be called before every sync of a file or directory of the log: if the process dies before it is known to
-    /// have succeeded, the next one does not believe the page cache.
-    pub(crate) fn begin(&self) -> Result<(), IoFailure> {
-        let mut kept = self.kept.lock();
-        kept.in_flight += 1;
-        if kept.in_flight > 1 {
-            return Ok(());
-        }
-        let written = self.write(&kept);
-        if written.is_err() {
-            // Nothing begins. Counted all the same, it would keep the next one from leaving its warning.
-            kept.in_flight = 0;
-        }
-        written
-    }
-
-    /// The sync succeeded; with `durable_end`, everything below it is durable.
-    pub(crate) fn finish(&self, durable_end: Option<Offset>) -> Result<(), IoFailure> {
-        let mut kept = self.kept.lock();
-        kept.in_flight = kept.in_flight.saturating_sub(1);
-        kept.durable_end = kept.durable_end.max(durable_end.unwrap_or_default());
-        if kept.in_flight == 0 { self.write(&kept) } else { Ok(()) }
-    }
-
-    /// The sync failed; nothing succeeds any more until the log is opened again.
-    pub(crate) fn fail(&self) {
-        let mut kept = self.kept.lock();
-        kept.failed = true;
-        // In doubt since `begin`; this only adds the newest durable end. If even that fails, the older state says more
-        // is in doubt than is.
-        let _ = self.write(&kept);
-    }
-
-    fn write(&self, kept: &Kept) -> Result<(), IoFailure> {
-        let in_doubt = kept.failed || kept.in_flight > 0;
-        let state = SyncState {
-            generation: kept.point.generation,
-            durable_end: kept.durable_end,
-            in_doubt,
-            removed: kept.removed.clone(),
-        };
-        fs::write_all_at(&*self.file, &state.encode(), 0)
-            .map_err(|e| IoFailure::new(IoOperation::Write, self.dir.join(names::SYNC_STATE), e))
-    }
-
-    /// To be called before the names of segments go: until a directory sync succeeds they may come back.
-    pub(crate) fn note_removed(&self, bases: impl IntoIterator<Item = Offset>) -> Result<(), IoFailure> {
-        let mut kept = self.kept.lock();
-        let known = kept.removed.len();
-        kept.removed.extend(bases);
-        if kept.removed.len() == known { Ok(()) } else { self.write(&kept) }
-    }
-
-    /// A directory sync succeeded: what was removed stays removed.
-    pub(crate) fn forget_removed(&self) -> Result<(), IoFailure> {
-        let mut kept = self.kept.lock();
-        if kept.removed.is_empty() {
-            return Ok(());
-        }
-        kept.removed.clear();
-        self.write(&kept)?;
-        // The one case in which an older state must not come back with a power loss: the log goes on past these offsets.
-        self.file.sync_data().map_err(|e| IoFailure::new(IoOperation::Sync, self.dir.join(names::SYNC_STATE), e))
-    }
-
-    /// Makes the recovery point durable as it was read; `anew` by writing it again, where its sync is in doubt.
-    pub(crate) fn confirm(&self, anew: bool) -> Result<(), IoFailure> {
-        let point = self.kept.lock().point;
-        match if anew { point.write(&*self.fs, &self.dir) } else { Ok(()) } {
-            // Then it must do as it is.
-            Err(failure) if failure.is_storage_full() => {}
-            written => written?,
-        }
-        self.fs.sync_dir(&self.dir).map_err(|e| IoFailure::new(IoOperation::Sync, &*self.dir, e))
-    }
-
-    /// The recovery point as it is on disk.
-    pub(crate) fn recovery_point(&self) -> Offset {
-        self.kept.lock().point.offset
-    }
-
-    /// Generation that ties the state files together.
-    pub(crate) fn generation(&self) -> u64 {
-        self.kept.lock().point.generation
-    }
-
-    /// Raises the durable recovery point, if `to` is past it. Between `begin` and `finish`.
-    pub(crate) fn raise_recovery_point(&self, to: Offset) -> Result<(), IoFailure> {
-        let mut kept = self.kept.lock();
-        if to > kept.point.offset {
-            let point = RecoveryPoint { offset: to, ..kept.point };
-            point.write(&*self.fs, &self.dir)?;
-            kept.point = point;
-        }
-        Ok(())
-    }
-
-    /// Lowers the durable recovery point to at most `to` before a cut, and makes every older sync state void.
-    /// With `restart`, the next opening finishes a restart there. Between `begin` and `finish`.
-    pub(crate) fn prepare_cut(&self, to: Offset, restart: Option<Offset>) -> Result<(), IoFailure> {
-        let mut kept = self.kept.lock();
-        let offset = kept.point.offset.min(to);
-        let point = RecoveryPoint { generation: kept.point.generation.wrapping_add(1), offset, restart };
-        point.write(&*self.fs, &self.dir)?;
-        kept.point = point;
-        kept.durable_end = kept.durable_end.min(to);
-        self.write(&kept)
-    }
-
-    /// A restart is finished: everything below `at` is durable, since there is nothing.
-    pub(crate) fn finish_restart(&self, at: Offset) -> Result<(), IoFailure> {
-        let mut kept = self.kept.lock();
-        let point = RecoveryPoint { generation: kept.point.generation.wrapping_add(1), offset: at, restart: None };
-        point.write(&*self.fs, &self.dir)?;
-        kept.point = point;
-        kept.durable_end = at;
-        self.write(&kept)
-    }
-
-    /// The last close was clean: nothing is in doubt.
-    pub(crate) fn accept(&self) -> Result<(), IoFailure> {
-        let mut kept = self.kept.lock();
-        kept.failed = false;
-        self.write(&kept)
-    }
-
-    /// Opening judged everything up to `end` and made it durable. `had_point`: a recovery point file is there.
-    pub(crate) fn settle(&self, end: Offset, had_point: bool) -> Result<(), IoFailure> {
-        let mut kept = self.kept.lock();
-        let point = RecoveryPoint { generation: kept.point.generation.wrapping_add(1), offset: end, restart: None };
-        match point.write(&*self.fs, &self.dir) {
-            Ok(()) => kept.point = point,
-            // A full disk must not keep a log from opening. The older point is lower and as true, and the sync state,
-            // which needs no space, says the rest.
-            Err(failure) if failure.is_storage_full() && had_point && kept.point.restart.is_none() => {}
-            Err(failure) => return Err(failure),
-        }
-        kept.durable_end = end;
-        kept.failed = false;
-        self.write(&kept)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -466,7 +308,9 @@ mod tests {
 
     #[test]
     fn payloads_round_trip_and_other_lengths_are_refused() {
-        let point = RecoveryPoint { generation: 7, offset: at(9), restart: Some(at(3)) };
+        let standing =
+            Standing { log_start: Some(at(2)), high_watermark: None, fencing_token: Some(u64::MAX), is_sealed: true };
+        let point = RecoveryPoint { generation: 7, offset: at(9), restart: Some(at(3)), standing };
         let bytes = point.encode();
         let payload = RECOVERY_POINT.decode(&bytes).unwrap();
         assert_eq!(RecoveryPoint::decode(payload), Ok(point));
@@ -479,8 +323,8 @@ mod tests {
             log_end: at(100),
             active_base: at(50),
             active_bytes: 4096,
-            newest_epoch: None,
             index_checksum: 7,
+            epochs_checksum: 8,
         };
         let bytes = clean.encode();
         assert_eq!(CleanShutdown::decode(CLEAN_SHUTDOWN.decode(&bytes).unwrap()), Ok(clean));

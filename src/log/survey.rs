@@ -1,14 +1,16 @@
 //! Looking at what a process left, without changing any of it: which segments the recovery point covers, what the
 //! others hold, where the log ends, and what is lost.
 
+use super::derived::{self, Replay};
 use super::recover::Unjudged;
 use super::report::{Action, Found, RecoveryReport};
-use crate::error::{Damage, IoFailure, IoOperation, OpenError};
+use crate::error::{Damage, IoFailure, IoOperation, OpenError, ReadError};
 use crate::fs::DirEntry;
-use crate::index::{IndexFault, OffsetIndex, SegmentIndex, TimeIndex};
+use crate::config::HighWatermarkMode;
+use crate::index::{AbortedTxns, IndexFault, LeaderEpochs, OffsetIndex, SegmentIndex, TimeIndex};
 use crate::segment::names::{self, Known};
 use crate::segment::scan::{Scan, Stop};
-use crate::segment::{FileKind, Hole, Segment, SegmentFile, Stage};
+use crate::segment::{Extent, FileKind, Hole, Segment, SegmentFile, Stage};
 use crate::units::{FilePosition, Offset};
 
 /// A segment that was scanned.
@@ -33,6 +35,10 @@ pub(super) struct Survey {
     pub(super) end: Offset,
     /// Durable offsets that are gone from the end.
     pub(super) lost: Option<std::ops::Range<Offset>>,
+    /// Readable offsets that are gone from the start.
+    pub(super) missing: Option<Damage>,
+    /// Producers, transactions and epochs, as far as the log was gone through.
+    pub(super) replay: Replay,
 }
 
 impl Unjudged {
@@ -63,20 +69,23 @@ impl Unjudged {
         let first = self.first_with_zeros(&bases, sealed_late..covered)?;
         let last_filled = self.last_filled(&bases)?;
         let (trusted, rest) = bases.split_at(first);
+        let start = self.restart.or(self.standing.log_start);
         let mut survey = Survey {
             trusted: trusted.to_vec(),
             sealed_late: bases.get(sealed_late..first).unwrap_or_default().to_vec(),
             scanned: Vec::new(),
             past_tear: Vec::new(),
-            end: bases.first().copied().or(self.restart).unwrap_or_default(),
+            end: bases.first().copied().or(start).unwrap_or_default(),
             lost: None,
+            missing: self.missing_start(&bases),
+            replay: self.begin_replay(&bases, first)?,
         };
         for (at, base) in rest.iter().enumerate() {
             let next_base = rest.get(at + 1).copied();
             // Without a recovery point only the last segment that holds anything may be torn.
             let unknown = if Some(*base) < last_filled { Offset::MAX } else { Offset::ZERO };
             let durable_below = durable_end.unwrap_or(unknown);
-            let (scanned, is_torn) = self.scan_one(*base, next_base, durable_below)?;
+            let (scanned, is_torn) = self.scan_one(*base, next_base, durable_below, Some(&mut survey.replay))?;
             survey.end = scanned.scan.end;
             survey.scanned.push(scanned);
             if is_torn {
@@ -138,10 +147,20 @@ impl Unjudged {
         base: Offset,
         next_base: Option<Offset>,
         durable_below: Offset,
+        replay: Option<&mut Replay>,
     ) -> Result<(Scanned, bool), OpenError> {
         let path = self.home.path(base, FileKind::Log);
         let segment = Segment::sealed(self.home.clone(), base, self.options, Vec::new());
-        let mut scan = segment.scan(next_base, durable_below)?;
+        let mut aborted = None;
+        let mut scan = match replay {
+            None => segment.scan(next_base, durable_below)?,
+            Some(replay) => {
+                replay.enter(base);
+                let scan = segment.scan_each(next_base, durable_below, |header, marker| replay.take(base, header, marker))?;
+                aborted = replay.aborted.get(&base);
+                scan
+            }
+        };
         if let Some(Stop::OldFormat(magic)) = scan.stop {
             let at = FilePosition::new(scan.kept_bytes);
             return Err(OpenError::OldFormat { file: path, at, magic });
@@ -156,7 +175,10 @@ impl Unjudged {
         let index_fault = if self.is_in_doubt {
             Some(IndexFault::Missing)
         } else {
-            compare_index(&segment, &closed, scan.kept_bytes)?
+            match compare_index(&segment, &closed, scan.kept_bytes)? {
+                None => compare_aborted(&segment, aborted)?,
+                fault => fault,
+            }
         };
         if index_fault.is_none() && next_base.is_some() && !is_torn {
             // It can be read from its files; a thousand segments' indexes need not wait in memory.
@@ -182,10 +204,61 @@ impl Unjudged {
         scan.end < next
     }
 
+    /// Goes on from the newest snapshot before what is scanned. Segments between it and the scan are gone through by
+    /// their headers, and so are those past the recovery point file: their epochs may not have been written down.
+    fn begin_replay(&self, bases: &[Offset], first: usize) -> Result<Replay, OpenError> {
+        let log_base = bases.first().copied().unwrap_or_default();
+        let scan_from = bases.get(first).copied().unwrap_or(log_base);
+        let (epochs, epochs_from) = match derived::read_epochs(&self.home)? {
+            _ if self.restart.is_some() => (LeaderEpochs::default(), log_base),
+            Ok(Some(epochs)) if self.had_point => (epochs, self.recovery_point),
+            Ok(Some(epochs)) => (epochs, scan_from),
+            Ok(None) | Err(_) => (LeaderEpochs::default(), log_base),
+        };
+        let at_most = scan_from.min(self.decided_below().unwrap_or(Offset::MAX));
+        let limits = derived::producer_limits(&self.config);
+        let mut replay = Replay::begin(&self.home, at_most, log_base, epochs, self.clock.wall(), limits)?;
+        let from = replay.producers_from().min(epochs_from);
+        for (at, base) in bases.iter().enumerate().take(first) {
+            let Some(next) = bases.get(at + 1).copied().filter(|next| *next > from) else { continue };
+            let segment = Segment::sealed(self.home.clone(), *base, self.options, self.known_holes(*base));
+            let extent = Extent { bytes: segment.bytes()?, end: next };
+            // What cannot be read is met by whoever reads it.
+            replay.walk(&segment, from, extent)?;
+        }
+        Ok(replay)
+    }
+
+    /// A transaction that was decided at or past the high watermark is undecided to readers, and snapshots taken past it
+    /// do not tell of it. The modes in which the mark moves by itself begin at the log end.
+    pub(super) fn decided_below(&self) -> Option<Offset> {
+        match self.config.high_watermark {
+            HighWatermarkMode::Embedder => Some(self.standing.high_watermark.or(self.standing.log_start).unwrap_or_default()),
+            HighWatermarkMode::LogEnd | HighWatermarkMode::DurableEnd => None,
+        }
+    }
+
+    pub(super) fn known_holes(&self, base: Offset) -> Vec<Hole> {
+        self.known_damage.iter().filter(|(at, _)| *at == base).map(|(_, hole)| hole.clone()).collect()
+    }
+
+    /// Segments go only after the log start was raised past them.
+    fn missing_start(&self, bases: &[Offset]) -> Option<Damage> {
+        let (start, first) = (self.standing.log_start?, *bases.first()?);
+        let hole = Hole { bytes: 0..0, offsets: start..first, cause: None };
+        (self.restart.is_none() && start < first).then(|| self.damage_of(first, &hole))
+    }
+
     /// Puts what was found into the report; refuses where the policy says so.
     pub(super) fn describe(&self, survey: &Survey, report: &mut RecoveryReport) -> Result<(), OpenError> {
         let policy = self.config.on_damage;
         let mut refused = Vec::new();
+        if let Some(damage) = &survey.missing {
+            let (found, at) = (Found::Damage(damage.clone()), Some(damage.offsets.start));
+            if report.note(found, policy, "", 0, at) == Action::Refuse {
+                refused.push(damage.clone());
+            }
+        }
         for scanned in &survey.scanned {
             let Scanned { base, scan, .. } = scanned;
             let file = SegmentFile::live(*base, FileKind::Log).name();
@@ -276,4 +349,13 @@ fn compare_index(segment: &Segment, right: &SegmentIndex, log_bytes: u64) -> Res
         Ok(_) => Some(IndexFault::Differs),
         Err(fault) => Some(fault),
     })
+}
+
+/// What is wrong with the transaction index of a segment whose aborted transactions are known.
+fn compare_aborted(segment: &Segment, right: Option<&AbortedTxns>) -> Result<Option<IndexFault>, IoFailure> {
+    match segment.load_aborted() {
+        Ok(found) if Some(&found) == right => Ok(None),
+        Err(ReadError::Io(failure)) => Err(failure),
+        _ => Ok(Some(IndexFault::Differs)),
+    }
 }

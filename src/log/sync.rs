@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::derived::{PendingSnapshot, write_epochs};
 use super::writer::{Refusal, Unsealed};
 use super::{LogCore, PartitionLog, RoundState};
 use crate::clock::Deadline;
 use crate::commit::{Enlisted, Ticket, due_at, is_due};
 use crate::error::{ChangeError, DurabilityError, IoFailure, IoOperation};
 use crate::fs::File;
+use crate::index::LeaderEpochs;
 use crate::segment::Segment;
 use crate::units::Offset;
 
@@ -56,6 +58,11 @@ struct Target {
     active: Option<(Arc<dyn File>, Arc<Segment>)>,
     names: bool,
     end: Offset,
+    high_watermark: Offset,
+    /// Producer snapshots taken since the last round.
+    snapshots: Vec<PendingSnapshot>,
+    /// The leader epochs, where they changed.
+    epochs: Option<LeaderEpochs>,
 }
 
 /// What [`PartitionLog::tick`] did.
@@ -151,6 +158,9 @@ impl LogCore {
                     .then(|| (Arc::clone(&writer.file), Arc::clone(&writer.active))),
                 names: std::mem::take(&mut writer.names_changed),
                 end: writer.log_end,
+                high_watermark: self.view.read().marks.high_watermark,
+                snapshots: writer.derived.pending.drain(..).collect(),
+                epochs: std::mem::take(&mut writer.derived.epochs_changed).then(|| writer.derived.epochs.clone()),
             }
         };
         if let Err(cause) = self.make_durable(&target) {
@@ -187,24 +197,26 @@ impl LogCore {
         let is_done =
             |unsealed: &Unsealed| target.unsealed.iter().any(|done| Arc::ptr_eq(&done.segment, &unsealed.segment));
         writer.unsealed.retain(|unsealed| !is_done(unsealed));
-        {
-            let mut view = self.view.write();
+        let config = Arc::clone(&self.config.read());
+        self.publish(&mut writer, &config, |view| {
             view.marks.durable_end = view.marks.durable_end.max(target.end);
-            view.marks = view.marks.checked();
-        }
+        });
         self.queue.raise(target.end);
         Ok(())
     }
 
-    /// Saves the indexes of what was sealed and, after a roll or a minute, the recovery point. These are conveniences:
-    /// when they cannot be written they are written later. Only a directory sync that fails latches, because it may
+    /// Saves the indexes of what was sealed and what else recovery starts from, and then, after a roll or a minute, the
+    /// recovery point. These are conveniences: when they cannot be written they are written later. Only a directory sync that fails latches, because it may
     /// have dropped the names of segments with it.
     fn keep_side_files(&self, round: &mut RoundState, target: &Target) -> Result<(), Refusal> {
         let now = self.clock.monotonic();
         let is_stale = now.saturating_sub(round.point_written) >= POINT_INTERVAL;
-        let mut kept = target.unsealed.iter().try_for_each(|unsealed| unsealed.segment.save_index());
+        let mut kept = self.save_derived(target);
+        if kept.is_ok() {
+            kept = target.unsealed.iter().try_for_each(|unsealed| unsealed.segment.save_index());
+        }
         if kept.is_ok() && (is_stale || !target.unsealed.is_empty()) {
-            kept = self.keeper.raise_recovery_point(target.end);
+            kept = self.keeper.raise_recovery_point(target.end, target.high_watermark);
             round.point_written = now;
         }
         match kept {
@@ -218,6 +230,20 @@ impl LogCore {
         let finished = self.keeper.finish(Some(target.end));
         self.metrics.side_file_failures.add(u64::from(finished.is_err()));
         Ok(())
+    }
+}
+
+impl LogCore {
+    /// Writes the leader epochs and the producer snapshots of the round. Epochs that cannot be written are kept for the
+    /// next one, and the recovery point stays below them; a snapshot that is missing costs a longer replay.
+    fn save_derived(&self, target: &Target) -> Result<(), IoFailure> {
+        if let Some(epochs) = &target.epochs
+            && let Err(failure) = write_epochs(&self.home, epochs)
+        {
+            self.writer.lock().derived.epochs_changed = true;
+            return Err(failure);
+        }
+        target.snapshots.iter().try_for_each(|snapshot| snapshot.write(&self.home))
     }
 }
 
@@ -246,7 +272,8 @@ impl From<Refusal> for DurabilityError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Failed(failed) => Self::Failed(failed),
-            Refusal::Closed => Self::Closed,
+            // A sealed log is synced as any other; nobody is refused a sync because of it.
+            Refusal::Closed | Refusal::Sealed => Self::Closed,
         }
     }
 }

@@ -7,13 +7,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::derived::{Derived, Replay, producer_limits};
 use super::state::{self, DamageList};
 use super::writer::{Unsealed, Writer};
+use super::view::LogView;
 use super::{LogCore, PartitionLog};
 use crate::error::{ChangeError, IoFailure, IoOperation, ReadError};
 use crate::fs::{self, File, OpenMode};
-use crate::index::{IndexCursor, SegmentIndex};
-use crate::segment::{FileKind, Segment, SegmentFile, Stage};
+use crate::commit::Marks;
+use crate::config::HighWatermarkMode;
+use crate::index::{AbortedTxns, IndexCursor, LeaderEpochs, ProducerTable, SegmentIndex};
+use crate::segment::{Extent, FileKind, Segment, SegmentFile, Stage};
 use crate::sync::MutexGuard;
 use crate::units::Offset;
 
@@ -31,7 +35,7 @@ impl PartitionLog {
         // No round in flight: it could declare durable what is about to be cut.
         let _round = core.round.lock();
         let mut writer = core.writer.lock();
-        writer.check_open()?;
+        writer.check_writable()?;
         let view = core.view.read().clone();
         let (log_start, log_end) = (view.marks.log_start, view.marks.log_end);
         if offset < log_start || offset > log_end {
@@ -40,7 +44,8 @@ impl PartitionLog {
         if offset == log_end {
             return Ok(log_end);
         }
-        let mut cut = Cut::plan(&view, offset)?;
+        let mut cut = core.plan(&view, offset)?;
+        let derived = core.derive_again(&mut writer, &view, &cut)?;
         // A view pins what it shows, and this one is not to be read from any more.
         drop(view);
         let is_pinned = Arc::strong_count(&cut.old) > 2 + writer.holds(&cut.old);
@@ -56,6 +61,7 @@ impl PartitionLog {
             prepared
         })?;
         let end = cut.end;
+        writer.derived = derived;
         match core.cut(&mut writer, cut) {
             Ok(()) => Ok(end),
             Err(failure) => Err(core.latch(&mut writer, failure).into()),
@@ -71,7 +77,7 @@ impl PartitionLog {
         let core = &self.core;
         let _round = core.round.lock();
         let mut writer = core.writer.lock();
-        writer.check_open()?;
+        writer.check_writable()?;
         core.prepare(&mut writer, || core.keeper.prepare_cut(Offset::ZERO, Some(offset)))?;
         let restarted = core.restart(&mut writer, offset);
         let restarted =
@@ -91,12 +97,13 @@ struct Cut {
     copy: Option<Arc<dyn File>>,
     end: Offset,
     index: SegmentIndex,
+    aborted: AbortedTxns,
     cursor: IndexCursor,
 }
 
-impl Cut {
+impl LogCore {
     /// Works out where a cut at `offset` falls.
-    fn plan(view: &super::view::LogView, offset: Offset) -> Result<Self, ChangeError> {
+    fn plan(&self, view: &LogView, offset: Offset) -> Result<Cut, ChangeError> {
         let at = view.segment_of(offset);
         let old = view.segments.get(at).cloned().ok_or(ChangeError::Closed)?;
         let extent = view.extent_of(at)?;
@@ -105,12 +112,12 @@ impl Cut {
         index.offsets.truncate_at(kept);
         index.times.truncate_to(old.base(), end);
         index.times.pop_closing_entry(index.offsets.last().map(|entry| entry.last));
+        let mut aborted = self.aborted_in(view, at)?;
+        aborted.truncate_to(end);
         let cursor = old.resume_cursor(&index, kept)?;
-        Ok(Self { at, old, kept, copy: None, end, index, cursor })
+        Ok(Cut { at, old, kept, copy: None, end, index, aborted, cursor })
     }
-}
 
-impl LogCore {
     /// Takes the steps before a cut that change nothing yet. A full disk there is no reason to latch.
     fn prepare(
         &self,
@@ -134,12 +141,40 @@ impl LogCore {
         }
     }
 
+    /// What the log says of producers, transactions and epochs below the cut. Changes nothing but that snapshots which
+    /// wait to be written are, since one of them may be the nearest.
+    fn derive_again(&self, writer: &mut Writer, view: &LogView, cut: &Cut) -> Result<Derived, ChangeError> {
+        writer.derived.write_pending(&self.home)?;
+        let config = Arc::clone(&self.config.read());
+        let mut epochs = writer.derived.epochs.clone();
+        epochs.truncate_from_end(cut.end);
+        // A transaction that was decided past the high watermark is undecided below it.
+        let at_most = match config.high_watermark {
+            HighWatermarkMode::Embedder => cut.end.min(view.marks.high_watermark),
+            HighWatermarkMode::LogEnd | HighWatermarkMode::DurableEnd => cut.end,
+        };
+        let log_base = view.segments.first().map_or(view.marks.log_start, |segment| segment.base());
+        let (now, limits) = (self.clock.wall(), producer_limits(&config));
+        let mut replay = Replay::begin(&self.home, at_most, log_base, epochs, now, limits)?;
+        let from = replay.producers_from();
+        for at in view.segment_of(from)..=cut.at {
+            let Some(segment) = view.segments.get(at) else { break };
+            let extent =
+                if at == cut.at { Extent { bytes: cut.kept, end: cut.end } } else { view.extent_of(at)? };
+            replay.walk(segment, from, extent)?;
+        }
+        let mut derived = replay.derived;
+        derived.epochs_changed = true;
+        Ok(derived)
+    }
+
     fn cut(&self, writer: &mut MutexGuard<'_, Writer>, cut: Cut) -> Result<(), IoFailure> {
-        let Cut { at, old, kept, copy, end, index, cursor } = cut;
+        let Cut { at, old, kept, copy, end, index, aborted, cursor } = cut;
         let base = old.base();
         let holes = old.holes().iter().filter(|hole| hole.bytes.start < kept).cloned().collect();
         let twin = Arc::new(old.twin(index)?.with_holes(holes));
-        let removed = self.publish_cut(&twin, at, kept, end);
+        twin.put_aborted(aborted);
+        let removed = self.publish_cut(writer, &twin, at, kept, end);
         let forgets = removed.iter().chain([&old]).any(|segment| !segment.holes().is_empty());
         writer.active = Arc::clone(&twin);
         // Descriptors of unsynced files stay open until the cut is synced; the segments must not count as pinned.
@@ -175,19 +210,27 @@ impl LogCore {
     }
 
     /// Shows readers the shorter log; returns the segments that are no longer in it.
-    fn publish_cut(&self, twin: &Arc<Segment>, at: usize, kept: u64, end: Offset) -> Vec<Arc<Segment>> {
-        let mut view = self.view.write();
-        let mut segments = Vec::clone(&view.segments);
-        let removed = segments.split_off((at + 1).min(segments.len()));
-        if let Some(slot) = segments.get_mut(at) {
-            *slot = Arc::clone(twin);
-        }
-        view.segments = Arc::new(segments);
-        view.active_bytes = kept;
-        view.marks.log_end = end;
-        view.marks.durable_end = view.marks.durable_end.min(end);
-        view.marks = view.marks.checked();
-        drop(view);
+    fn publish_cut(
+        &self,
+        writer: &mut Writer,
+        twin: &Arc<Segment>,
+        at: usize,
+        kept: u64,
+        end: Offset,
+    ) -> Vec<Arc<Segment>> {
+        let config = Arc::clone(&self.config.read());
+        let mut removed = Vec::new();
+        self.publish(writer, &config, |view| {
+            let mut segments = Vec::clone(&view.segments);
+            removed = segments.split_off((at + 1).min(segments.len()));
+            if let Some(slot) = segments.get_mut(at) {
+                *slot = Arc::clone(twin);
+            }
+            view.segments = Arc::new(segments);
+            view.active_bytes = kept;
+            view.marks.log_end = end;
+            view.marks.durable_end = view.marks.durable_end.min(end);
+        });
         self.queue.cut(end);
         removed
     }
@@ -199,7 +242,6 @@ impl LogCore {
             self.home.remove_segment(segment.base())?;
         }
         self.home.remove_snapshots_past(end)?;
-        self.home.cut_txn_index(base, end)?;
         self.home.remove_index(base)?;
         self.home.sync_names()?;
         self.keeper.forget_removed()
@@ -257,10 +299,13 @@ impl LogCore {
 
     /// Removes every segment and begins an empty one. The decision is on disk already.
     fn restart(&self, writer: &mut Writer, at: Offset) -> Result<(), IoFailure> {
-        {
-            let mut view = self.view.write();
-            view.marks = super::Marks { log_start: at, durable_end: at, log_end: at }.checked();
-        }
+        writer.derived = Derived::new(ProducerTable::new(), LeaderEpochs::default(), at);
+        writer.derived.epochs_changed = true;
+        let config = Arc::clone(&self.config.read());
+        self.publish(writer, &config, |view| {
+            view.marks =
+                Marks { log_start: at, last_stable: at, high_watermark: at, durable_end: at, log_end: at };
+        });
         self.queue.cut(Offset::ZERO);
         self.queue.raise(at);
         let segments = Arc::clone(&self.view.read().segments);
@@ -269,7 +314,6 @@ impl LogCore {
         self.keeper.forget_removed()?;
         writer.unsealed.clear();
         writer.unsynced = crate::commit::Unsynced::default();
-        writer.newest_epoch = None;
         writer.log_end = at;
         self.view.write().segments = Arc::new(Vec::new());
         self.begin_segment(writer, at, file);

@@ -2,28 +2,12 @@
 
 use std::sync::Arc;
 
+use super::LogCore;
+use super::writer::Writer;
+use crate::commit::Marks;
+use crate::config::{HighWatermarkMode, LogConfig};
 use crate::segment::{Extent, Segment};
 use crate::units::Offset;
-
-/// The marks of a log, as one consistent snapshot. All ends are exclusive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Marks {
-    /// First readable offset.
-    pub log_start: Offset,
-    /// Everything below it survives a power loss.
-    pub durable_end: Offset,
-    /// Next offset to be assigned.
-    pub log_end: Offset,
-}
-
-impl Marks {
-    /// Checks all that must hold between the marks, after every change.
-    pub(crate) fn checked(self) -> Self {
-        assert!(self.log_start <= self.log_end, "{self:?}");
-        assert!(self.durable_end <= self.log_end, "{self:?}");
-        self
-    }
-}
 
 /// Segments and marks that belong together.
 #[derive(Clone, Debug)]
@@ -49,4 +33,34 @@ impl LogView {
             _ => Ok(Extent { bytes: self.active_bytes, end: self.marks.log_end }),
         }
     }
+}
+
+impl LogCore {
+    /// Changes what readers see, and what follows from it: high watermark, last stable offset, who waits for them. The
+    /// writer is locked, so marks are published in the order in which they came about.
+    pub(super) fn publish(&self, writer: &mut Writer, config: &LogConfig, change: impl FnOnce(&mut LogView)) {
+        let marks = {
+            let mut view = self.view.write();
+            change(&mut view);
+            view.marks = settled(view.marks, writer, config.high_watermark);
+            view.marks
+        };
+        self.waiters.publish(&marks);
+    }
+}
+
+/// The marks with those that follow from others. The high watermark never falls but with the log end.
+pub(super) fn settled(marks: Marks, writer: &mut Writer, mode: HighWatermarkMode) -> Marks {
+    let wanted = match mode {
+        HighWatermarkMode::LogEnd => marks.log_end,
+        HighWatermarkMode::DurableEnd => marks.high_watermark.max(marks.durable_end),
+        HighWatermarkMode::Embedder => marks.high_watermark,
+    };
+    let high_watermark = wanted.max(marks.log_start).min(marks.log_end);
+    let producers = &mut writer.derived.producers;
+    producers.advance_high_watermark(high_watermark);
+    let unstable = producers.first_unstable().unwrap_or(high_watermark);
+    // Records may be deleted inside an open transaction.
+    let last_stable = unstable.min(high_watermark).max(marks.log_start);
+    Marks { last_stable, high_watermark, ..marks }.checked()
 }

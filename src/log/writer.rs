@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use super::derived::Derived;
 use crate::commit::Unsynced;
 use crate::error::LogFailed;
 use crate::fs::File;
 use crate::index::IndexCursor;
 use crate::segment::Segment;
-use crate::units::{LeaderEpoch, Offset, TimestampMs};
+use crate::units::{Offset, TimestampMs};
 
 /// Whether the log takes appends.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(crate) enum Refusal {
     Failed(LogFailed),
     /// It was closed.
     Closed,
+    /// It is read-only.
+    Sealed,
 }
 
 /// A sealed segment with unsynced bytes. Its descriptor stays open until a sync on it completed.
@@ -51,7 +54,12 @@ pub(crate) struct Writer {
     /// Somebody writes zeros past `file_bytes` right now.
     pub(crate) is_zeroing: bool,
     pub(crate) log_end: Offset,
-    pub(crate) newest_epoch: Option<LeaderEpoch>,
+    /// Producers, transactions and epochs at the log end.
+    pub(crate) derived: Derived,
+    /// The only token with which appends are taken.
+    pub(crate) fencing_token: Option<u64>,
+    /// Made read-only by the embedder.
+    pub(crate) is_sealed: bool,
     /// Largest timestamp of the first append to the active segment.
     pub(crate) first_timestamp: Option<TimestampMs>,
     /// Wall time at which the active segment was made or opened.

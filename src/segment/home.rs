@@ -4,14 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{FileKind, SegmentFile};
+use super::{FileKind, SegmentFile, names};
 use crate::error::{IoFailure, IoOperation};
-use crate::fs::{self, DirEntry, File, FileSystem, OpenMode};
-use crate::index::replace_file;
+use crate::fs::{DirEntry, File, FileSystem, OpenMode};
 use crate::units::Offset;
-
-/// Size of an entry of Kafka's transaction index.
-const TXN_ENTRY_BYTES: usize = 34;
 
 /// Where segments live.
 #[derive(Clone, Debug)]
@@ -69,6 +65,7 @@ impl Home {
     /// Removes the index files of a segment that is going to grow: in time they would be those of a shorter log, and
     /// nothing in them tells. The names are gone for good once the directory is synced.
     pub(crate) fn remove_index(&self, base: Offset) -> Result<(), IoFailure> {
+        self.remove(&SegmentFile::live(base, FileKind::TxnIndex).name())?;
         self.remove(&SegmentFile::live(base, FileKind::TimeIndex).name())?;
         self.remove(&SegmentFile::live(base, FileKind::Index).name())
     }
@@ -93,40 +90,12 @@ impl Home {
                 self.remove(&entry.name)?;
             }
         }
+        // They are about offsets that are gone, and nothing that is left could contradict them.
+        self.remove(names::LEADER_EPOCHS)?;
         // Otherwise a crash could bring back an old segment beside the new one.
         self.sync_names()?;
         let file = self.open(&self.path(at, FileKind::Log), OpenMode::CreateNew)?;
         self.sync_names()?;
         Ok(file)
-    }
-
-    /// Cuts the transaction index of a segment at the first abort whose marker lies at or past `end`. The name lasts
-    /// once the directory is synced.
-    pub(crate) fn cut_txn_index(&self, base: Offset, end: Offset) -> Result<(), IoFailure> {
-        const LAST_OFFSET_AT: usize = 18;
-        let path = self.path(base, FileKind::TxnIndex);
-        let file = match self.fs.open(&path, OpenMode::Read) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            opened => opened.map_err(|e| IoFailure::new(IoOperation::Open, &path, e))?,
-        };
-        let failed = |e| IoFailure::new(IoOperation::Read, &path, e);
-        let len = file.size().map_err(failed)?;
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
-        let read = fs::read_full_at(&*file, &mut bytes, 0).map_err(failed)?;
-        bytes.truncate(read);
-        let (entries, _) = bytes.as_chunks::<TXN_ENTRY_BYTES>();
-        let is_kept = |entry: &&[u8; TXN_ENTRY_BYTES]| {
-            let last = entry.get(LAST_OFFSET_AT..).and_then(<[u8]>::first_chunk::<8>);
-            last.is_some_and(|last| i64::from_be_bytes(*last) < end.value())
-        };
-        let kept = entries.iter().take_while(is_kept).count() * TXN_ENTRY_BYTES;
-        if kept == bytes.len() {
-            return Ok(());
-        }
-        let name = SegmentFile::live(base, FileKind::TxnIndex).name();
-        match kept {
-            0 => self.remove(&name),
-            _ => replace_file(&*self.fs, &self.dir, &name, bytes.get(..kept).unwrap_or_default()),
-        }
     }
 }

@@ -8,6 +8,7 @@ mod home;
 pub mod names;
 mod read;
 pub(crate) mod scan;
+pub(crate) mod walk;
 pub(crate) mod window;
 
 use std::io;
@@ -19,11 +20,15 @@ pub(crate) use home::Home;
 pub use names::{FileKind, SegmentFile, Stage};
 pub(crate) use read::{Extent, Located, StretchLimits};
 pub use scan::Hole;
+pub(crate) use walk::Walked;
 
 use crate::config::{LogConfig, ReadMode};
 use crate::error::{Corruption, CorruptionKind, Damage, InvalidBatch, IoFailure, IoOperation, ReadError};
 use crate::fs::{self, File, Mapping, OpenMode};
-use crate::index::{IndexCursor, IndexFault, OffsetIndex, SegmentIndex, TimeIndex, replace_file};
+use crate::index::{
+    AbortedTxns, IndexCursor, IndexFault, OffsetIndex, SegmentIndex, TimeIndex, replace_file, replace_small_file,
+};
+use crate::record::{BatchHeader, TransactionMarker};
 use crate::sync::{Mutex, RwLock};
 use crate::units::{FilePosition, Offset};
 use scan::{Scan, ScanTask};
@@ -58,6 +63,8 @@ pub struct Segment {
     options: SegmentOptions,
     file: Mutex<Option<Arc<dyn File>>>,
     index: RwLock<Option<SegmentIndex>>,
+    /// Aborted transactions whose markers are in this segment.
+    aborted: RwLock<Option<AbortedTxns>>,
     index_saved: AtomicBool,
     sealed_bytes: OnceLock<u64>,
     mapping: OnceLock<Arc<dyn Mapping>>,
@@ -79,6 +86,7 @@ impl Segment {
         let segment = Self::sealed(home, base, options, Vec::new());
         *segment.file.lock() = Some(file);
         *segment.index.write() = Some(index);
+        *segment.aborted.write() = Some(AbortedTxns::default());
         segment.index_saved.store(false, Ordering::Relaxed);
         segment
     }
@@ -91,6 +99,7 @@ impl Segment {
             options,
             file: Mutex::new(None),
             index: RwLock::new(None),
+            aborted: RwLock::new(None),
             index_saved: AtomicBool::new(true),
             sealed_bytes: OnceLock::new(),
             mapping: OnceLock::new(),
@@ -108,6 +117,7 @@ impl Segment {
     /// Another object over the same file and index, so that holders of this one can be told apart.
     pub(crate) fn twin(&self, index: SegmentIndex) -> Result<Self, IoFailure> {
         let twin = Self::loaded(self.home.clone(), self.base, self.options, self.file()?, index);
+        *twin.aborted.write() = self.aborted.read().clone();
         Ok(twin.with_holes(self.holes().to_vec()))
     }
 
@@ -197,9 +207,45 @@ impl Segment {
         index.as_ref().map_or((0, 0), |index| (index.offsets.entries().len(), index.times.entries().len()))
     }
 
-    /// CRC-32 over the index, as far as it is in memory.
+    /// CRC-32 over the indexes, as far as they are in memory.
     pub(crate) fn index_checksum(&self) -> u32 {
-        self.index.read().as_ref().map_or(0, SegmentIndex::checksum)
+        let aborted = self.aborted.read().as_ref().map(AbortedTxns::encode).unwrap_or_default();
+        self.index.read().as_ref().map_or(0, |index| index.checksum(&aborted))
+    }
+
+    /// Replaces what is known of aborted transactions.
+    pub(crate) fn put_aborted(&self, aborted: AbortedTxns) {
+        *self.aborted.write() = Some(aborted);
+    }
+
+    /// Adds to what is known of aborted transactions in the active segment.
+    pub(crate) fn extend_aborted(&self, extend: impl FnOnce(&mut AbortedTxns)) {
+        extend(self.aborted.write().get_or_insert_default());
+    }
+
+    /// Looks at the aborted transactions, which are read from their file first if need be.
+    ///
+    /// # Errors
+    /// [`ReadError::Corrupt`] when the file is wrong: they are to be derived from the log again.
+    pub(crate) fn with_aborted<T>(&self, look: impl FnOnce(&AbortedTxns) -> T) -> Result<T, ReadError> {
+        {
+            let aborted = self.aborted.read();
+            if let Some(aborted) = &*aborted {
+                return Ok(look(aborted));
+            }
+        }
+        let loaded = self.load_aborted()?;
+        let mut slot = self.aborted.write();
+        Ok(look(slot.get_or_insert(loaded)))
+    }
+
+    /// Reads `.txnindex`; without one no transaction was aborted here.
+    pub(crate) fn load_aborted(&self) -> Result<AbortedTxns, ReadError> {
+        let Some(bytes) = self.read_sidecar(FileKind::TxnIndex)? else { return Ok(AbortedTxns::default()) };
+        AbortedTxns::decode(&bytes, self.base).map_err(|_| {
+            let file = self.home.path(self.base, FileKind::TxnIndex);
+            Corruption { file, at: FilePosition::START, kind: CorruptionKind::TransactionIndex }.into()
+        })
     }
 
     /// A copy of the index, loaded or rebuilt if need be.
@@ -304,9 +350,28 @@ impl Segment {
 
     /// Walks the whole file. `durable_below`: see [`ScanTask`].
     pub(crate) fn scan(&self, next_base: Option<Offset>, durable_below: Offset) -> Result<Scan, IoFailure> {
-        let SegmentOptions { interval_bytes, may_have_gaps, .. } = self.options;
-        let task = ScanTask { base: self.base, next_base, durable_below, interval_bytes, may_have_gaps };
+        let task = self.scan_task(next_base, durable_below);
         scan::scan(self.file()?, task).map_err(|e| IoFailure::new(IoOperation::Read, self.log_path(), e))
+    }
+
+    /// As [`Segment::scan`], and shows `visit` each valid batch with what it decides about a transaction.
+    pub(crate) fn scan_each(
+        &self,
+        next_base: Option<Offset>,
+        durable_below: Offset,
+        mut visit: impl FnMut(&BatchHeader, Option<TransactionMarker>),
+    ) -> Result<Scan, IoFailure> {
+        let task = self.scan_task(next_base, durable_below);
+        let scanned = scan::scan_each(self.file()?, task, |position, header, window| {
+            visit(header, walk::marker_at(window, position, header)?);
+            Ok(())
+        });
+        scanned.map_err(|e| IoFailure::new(IoOperation::Read, self.log_path(), e))
+    }
+
+    fn scan_task(&self, next_base: Option<Offset>, durable_below: Offset) -> ScanTask {
+        let SegmentOptions { interval_bytes, may_have_gaps, .. } = self.options;
+        ScanTask { base: self.base, next_base, durable_below, interval_bytes, may_have_gaps }
     }
 
     /// Adds the entry that closes the time index.
@@ -320,6 +385,7 @@ impl Segment {
         if self.index_saved.load(Ordering::Relaxed) {
             return Ok(());
         }
+        self.save_aborted()?;
         let encoded = self.index.read().as_ref().map(|index| (index.offsets.encode(), index.times.encode()));
         if let Some((offsets, times)) = encoded {
             for (kind, bytes) in [(FileKind::Index, offsets), (FileKind::TimeIndex, times)] {
@@ -329,6 +395,18 @@ impl Segment {
         }
         self.index_saved.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Before the other indexes, and durable by itself: once those are there, the lack of this one means that nothing was
+    /// aborted.
+    fn save_aborted(&self) -> Result<(), IoFailure> {
+        let aborted = self.aborted.read();
+        let Some(aborted) = &*aborted else { return Ok(()) };
+        let name = SegmentFile::live(self.base, FileKind::TxnIndex).name();
+        if aborted.entries().is_empty() {
+            return self.home.remove(&name);
+        }
+        replace_small_file(&*self.home.fs, &self.home.dir, &name, &aborted.encode())
     }
 
     /// Has the index in memory, from its files or from the log. One that cannot be built is built when it is read.
