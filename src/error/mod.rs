@@ -39,6 +39,8 @@ pub enum IoOperation {
     Lock,
     /// Map a file.
     Map,
+    /// Send bytes of a file to a socket.
+    Send,
 }
 
 /// A failed system call: which one, on which path, and what the system said.

@@ -14,6 +14,7 @@ mod read;
 mod recover;
 mod report;
 mod roll;
+mod slice;
 pub(crate) mod state;
 mod survey;
 mod sync;
@@ -30,8 +31,9 @@ use crossbeam::channel::Sender;
 pub use append::{AppendAs, Appended, Batches};
 pub use open::Environment;
 pub(crate) use open::Left;
-pub use read::{Fetched, FetchedBatches, FileSlice, Isolation, ReadOptions, TimestampOffset};
+pub use read::{Isolation, ReadOptions, TimestampOffset};
 pub use report::{Action, Finding, Found, RecoveryReport};
+pub use slice::{Fetched, FetchedBatches, FileSlice, Sent, SentInPart};
 pub use sync::{Durable, Ticked};
 pub use view::Marks;
 
