@@ -11,7 +11,8 @@ use crate::segment::Segment;
 use crate::units::{FilePosition, Offset};
 
 /// A stretch of whole batches in one file. While it lives the bytes stay as they are: the file is neither shortened nor
-/// overwritten in place, and goes on being readable when its name is gone.
+/// overwritten in place, and goes on being readable when its name is gone. What was sent stays as it was even after that,
+/// until the receiver has it.
 #[derive(Clone, Debug)]
 pub struct FileSlice {
     pub(super) segment: Arc<Segment>,
@@ -43,6 +44,8 @@ impl FileSlice {
 
     /// The open file, for calls that the slice has no method for.
     pub fn file(&self) -> &dyn File {
+        // Whoever asks may give its pages away.
+        self.segment.lend(self.position.saturating_add(self.len));
         &*self.file
     }
 
@@ -162,6 +165,7 @@ impl FileSlice {
 
     /// Sends the bytes from byte `from` of the slice on; how many went out, and why not all.
     fn send_from(&self, socket: BorrowedFd<'_>, from: u64) -> (u64, io::Result<()>) {
+        self.segment.lend(self.position.saturating_add(self.len));
         fs::send_from(&*self.file, socket, self.position.saturating_add(from), self.len.saturating_sub(from))
     }
 
