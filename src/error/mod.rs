@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use batch::{BrokenRule, BuildError, DecompressFault, InvalidBatch, InvalidRecord};
+pub use batch::{BrokenRule, BuildError, DecompressFault, InvalidBatch, InvalidRecord, RecompressError};
 
 use crate::units::{FilePosition, LeaderEpoch, Offset};
 
