@@ -34,7 +34,7 @@ pub use error::{AppendError, ChangeError, Damage, DurabilityError, OpenError, Re
 pub use flush::Flusher;
 pub use log::{
     AppendAs, Appended, Batches, Durable, Environment, Fetched, FetchedBatches, FileSlice, Isolation, Marks,
-    PartitionLog, ReadOptions, RecoveryReport, TimestampOffset,
+    PartitionLog, ReadOptions, RecoveryReport, Sent, SentInPart, TimestampOffset,
 };
 pub use record::{
     Attributes, BatchBuilder, BatchHeader, BatchView, Compression, ControlRecord, Origin, Record, RecordBatch, Rules,

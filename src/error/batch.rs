@@ -300,3 +300,15 @@ pub enum BuildError {
         max: i32,
     },
 }
+
+/// Why a batch could not be rewritten with another codec (see `record::recompress`).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecompressError {
+    /// The batch is at fault: its bytes, its size, or a codec that this build cannot read.
+    #[error(transparent)]
+    Batch(#[from] InvalidBatch),
+    /// What was asked for is: the codec, its level, or a result larger than a batch can be.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+}

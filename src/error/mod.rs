@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use batch::{BrokenRule, BuildError, DecompressFault, InvalidBatch, InvalidRecord};
+pub use batch::{BrokenRule, BuildError, DecompressFault, InvalidBatch, InvalidRecord, RecompressError};
 
 use crate::units::{FilePosition, LeaderEpoch, Offset};
 
@@ -39,6 +39,8 @@ pub enum IoOperation {
     Lock,
     /// Map a file.
     Map,
+    /// Send bytes of a file to a socket.
+    Send,
 }
 
 /// A failed system call: which one, on which path, and what the system said.

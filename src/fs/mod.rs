@@ -16,7 +16,7 @@ mod os;
 #[cfg(feature = "sim")]
 pub mod sim;
 
-pub use os::OsFileSystem;
+pub use os::{AsFd, BorrowedFd, OsFileSystem};
 
 /// How [`FileSystem::open`] opens a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +127,13 @@ pub trait File: Send + Sync + fmt::Debug {
     fn map(&self, len: u64) -> io::Result<Arc<dyn Mapping>>;
     /// Hints at the use of a range; `len` 0 means to the end.
     fn advise(&self, at: u64, len: u64, advice: Advice) -> io::Result<()>;
+    /// Sends up to `len` bytes from `position` on to a socket, pipe or file, by sendfile(2): the bytes do not pass
+    /// through the process. One attempt; returns how many the receiver took, 0 at or past the end of the file.
+    ///
+    /// # Errors
+    /// `WouldBlock` when a non-blocking receiver takes nothing now, `Interrupted` when a signal came first, and what
+    /// else sendfile(2) says: `BrokenPipe` when the peer is gone, `InvalidInput` for a receiver that was opened to append.
+    fn send_to(&self, socket: BorrowedFd<'_>, position: u64, len: u64) -> io::Result<u64>;
 }
 
 /// Fills `buf` from `at`, going on after short and interrupted reads.
@@ -149,6 +156,39 @@ pub fn read_full_at(file: &dyn File, buf: &mut [u8], at: u64) -> io::Result<usiz
         }
     }
     Ok(done)
+}
+
+/// Sends `len` bytes from `at` on, going on after short and interrupted sends, and stops at the first error, which may
+/// be that the receiver would block. Returns how many were sent, and why not all. See [`File::send_to`].
+///
+/// ```
+/// use alluvium::fs::{AsFd, FileSystem, OpenMode, OsFileSystem, send_from, write_all_at};
+/// use std::io::Read;
+/// let dir = tempfile::tempdir().unwrap();
+/// let file = OsFileSystem.open(&dir.path().join("a"), OpenMode::CreateNew).unwrap();
+/// write_all_at(&*file, b"abcdef", 0).unwrap();
+/// let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+/// let (sent, outcome) = send_from(&*file, ours.as_fd(), 2, 3);
+/// assert!(sent == 3 && outcome.is_ok());
+/// let mut got = [0; 3];
+/// theirs.read_exact(&mut got).unwrap();
+/// assert_eq!(&got, b"cde");
+/// ```
+///
+/// # Errors
+/// `UnexpectedEof` when the file ends first; otherwise what the last attempt said. The number is right in any case.
+pub fn send_from(file: &dyn File, socket: BorrowedFd<'_>, at: u64, len: u64) -> (u64, io::Result<()>) {
+    let mut sent = 0;
+    while sent < len {
+        match file.send_to(socket, at.saturating_add(sent), len - sent) {
+            Ok(0) => return (sent, Err(io::ErrorKind::UnexpectedEof.into())),
+            // No more than was asked for, whatever the system says.
+            Ok(n) => sent = sent.saturating_add(n).min(len),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return (sent, Err(e)),
+        }
+    }
+    (sent, Ok(()))
 }
 
 /// Writes all of `buf` at `at`, going on after short and interrupted writes.

@@ -8,12 +8,14 @@
 use std::fmt;
 use std::fs;
 use std::io;
+pub use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
 use nix::fcntl::{FallocateFlags, FcntlArg, PosixFadviseAdvice, fallocate, fcntl, posix_fadvise};
 use nix::libc;
+use nix::sys::sendfile::sendfile64;
 use nix::sys::uio::pwritev;
 
 use super::{Advice, DirEntry, EntryKind, File, FileSystem, LockGuard, Mapping, Metadata, OpenMode};
@@ -149,6 +151,9 @@ struct OsFile {
     file: fs::File,
 }
 
+/// Most that Linux moves in one call.
+const ATTEMPT_BYTES_MAX: u64 = 0x7fff_f000;
+
 fn to_off_t(value: u64) -> io::Result<i64> {
     i64::try_from(value).map_err(|_| io::ErrorKind::InvalidInput.into())
 }
@@ -205,6 +210,14 @@ impl File for OsFile {
             Advice::DontNeed => PosixFadviseAdvice::POSIX_FADV_DONTNEED,
         };
         Ok(posix_fadvise(&self.file, to_off_t(at)?, to_off_t(len)?, advice)?)
+    }
+
+    fn send_to(&self, socket: BorrowedFd<'_>, position: u64, len: u64) -> io::Result<u64> {
+        let mut position = to_off_t(position)?;
+        // The kernel transfers no more than 2 GiB less a page a call, and refuses counts that pass the largest position.
+        let len = len.min(ATTEMPT_BYTES_MAX).min(i64::MAX.abs_diff(position));
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        Ok(sendfile64(socket, &self.file, Some(&mut position), len)? as u64)
     }
 }
 

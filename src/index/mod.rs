@@ -1,16 +1,22 @@
-//! Sparse indexes over a segment, and small checked files. All of them are caches: never evidence, always checked
-//! against the log or rebuilt from it.
+//! Sparse indexes over a segment, aborted transactions, leader epochs, and small files, checked or in Kafka's text form.
+//! All of them are caches: never evidence, always checked against the log or rebuilt from it.
 //!
 //! [`IndexCursor`] decides which batches get an entry. Appending and recovery feed it the same batches, so the index
 //! written live and the one rebuilt are equal byte for byte (format: Kafka's `LogSegment.recover`).
 
+mod epoch;
 mod offset;
 mod small_file;
+mod text;
 mod time;
+mod txn;
 
+pub use epoch::{EpochEnd, EpochStart, LeaderEpochs};
 pub use offset::{OffsetEntry, OffsetIndex};
 pub(crate) use small_file::{SmallFile, SmallFileError, read_small_file, replace_file, replace_small_file};
+pub use text::{TextFault, decode_offsets, encode_offsets};
 pub use time::{TimeEntry, TimeIndex};
+pub use txn::{AbortedTxn, AbortedTxns};
 
 use crate::record::BatchHeader;
 use crate::units::{Offset, TimestampMs};
@@ -31,6 +37,22 @@ pub enum IndexFault {
     /// An entry has a negative offset or a position outside the log file.
     #[error("entry {0} points outside the segment")]
     Range(usize),
+    /// An entry has a version that this build does not read.
+    #[error("entry {entry} has version {found}, which is unknown to this build")]
+    Version {
+        /// Which entry, from 0.
+        entry: usize,
+        /// Its version.
+        found: i16,
+    },
+    /// An entry contradicts itself, or has a negative number.
+    #[error("the {field} of entry {entry} is impossible")]
+    Field {
+        /// Which entry, from 0.
+        entry: usize,
+        /// Which of its fields.
+        field: &'static str,
+    },
     /// The entries are not those that the log gives.
     #[error("entries differ from those that the log gives")]
     Differs,

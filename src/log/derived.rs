@@ -109,7 +109,7 @@ impl PendingSnapshot {
 /// Writes `leader-epoch-checkpoint`; durable when it returns. The recovery point rises over an epoch's start only after
 /// that: below it nothing is scanned that could tell.
 pub(crate) fn write_epochs(home: &Home, epochs: &LeaderEpochs) -> Result<(), IoFailure> {
-    replace_small_file(&*home.fs, &home.dir, names::LEADER_EPOCHS, &epochs.encode())
+    replace_small_file(&*home.fs, &home.dir, names::LEADER_EPOCH_CHECKPOINT, &epochs.encode())
 }
 
 /// CRC-32 over the bytes of the epochs' file.
@@ -119,7 +119,7 @@ pub(crate) fn epochs_checksum(epochs: &LeaderEpochs) -> u32 {
 
 /// Reads `leader-epoch-checkpoint`. `Ok(None)` without one; the inner error is for bytes that are wrong.
 pub(crate) fn read_epochs(home: &Home) -> Result<Result<Option<LeaderEpochs>, TextFault>, IoFailure> {
-    let Some(bytes) = read_file(home, names::LEADER_EPOCHS, EPOCHS_BYTES_MAX)? else { return Ok(Ok(None)) };
+    let Some(bytes) = read_file(home, names::LEADER_EPOCH_CHECKPOINT, EPOCHS_BYTES_MAX)? else { return Ok(Ok(None)) };
     Ok(LeaderEpochs::decode(&bytes).map(Some))
 }
 

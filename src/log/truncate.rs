@@ -48,7 +48,9 @@ impl PartitionLog {
         let derived = core.derive_again(&mut writer, &view, &cut)?;
         // A view pins what it shows, and this one is not to be read from any more.
         drop(view);
-        let is_pinned = Arc::strong_count(&cut.old) > 2 + writer.holds(&cut.old);
+        let is_held = Arc::strong_count(&cut.old) > 2 + writer.holds(&cut.old);
+        // A receiver that is slow would be sent zeros, or what is appended next, from pages that it was given before.
+        let is_pinned = is_held || cut.old.is_lent_past(cut.kept);
         core.prepare(&mut writer, || {
             if is_pinned {
                 cut.copy = Some(core.copy_aside(cut.old.base(), cut.kept)?);
@@ -184,8 +186,7 @@ impl LogCore {
         self.remove_past(base, end, &removed)?;
         drop(removed);
         // What was published is the twin. If nobody else holds the old one, nobody can read past the cut any more.
-        let is_pinned = Arc::strong_count(&old) > 1;
-        drop(old);
+        let is_pinned = Arc::into_inner(old).is_none_or(|old| old.is_lent_past(kept));
         let file = match copy {
             Some(copy) => self.swap_in(base, copy)?,
             // Somebody who read the old view just now.

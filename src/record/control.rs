@@ -1,6 +1,9 @@
 //! Control records: what their key and value say.
 
-use crate::error::InvalidRecord;
+use super::batch::BatchView;
+use super::compress::Compression;
+use super::layout::HEADER_BYTES;
+use crate::error::{InvalidBatch, InvalidRecord};
 
 /// A control record, decoded as far as a log needs it.
 ///
@@ -79,6 +82,65 @@ fn take_version<'a>(bytes: &'a [u8], field: &'static str) -> Result<(i16, &'a [u
     }
 }
 
+/// How a producer's transaction ended. Whose it was stands in the header of the batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TransactionMarker {
+    /// Whether its records count; they are to be skipped if not.
+    pub commit: bool,
+    /// Number of the leadership of the transaction coordinator that decided. A lower one than seen before is fenced.
+    pub coordinator_epoch: i32,
+}
+
+/// Control records are small. Writers leave them uncompressed, and what claims to be more than this is none.
+const DECOMPRESSED_BYTES_MAX: u32 = 1 << 20;
+
+/// What a batch decides about a transaction: `Some` for a control batch whose first record is a COMMIT or an ABORT.
+/// `None` for data, for a control batch that compaction emptied, and for other types of control records.
+///
+/// An error says that the first record of a control batch cannot be read; the checksum is not looked at. Nothing is
+/// allocated unless a control batch is compressed, and then at most 1 MiB. Source: Kafka's `EndTransactionMarker` and
+/// `ProducerAppendInfo`.
+///
+/// ```
+/// use alluvium::record::{BatchBuilder, RecordBatch, TransactionEnd, TransactionMarker, transaction_marker};
+/// use alluvium::{ProducerEpoch, ProducerId, TimestampMs};
+/// let producer = (ProducerId::new(1000).unwrap(), ProducerEpoch::new(0).unwrap());
+/// let abort = RecordBatch::end_transaction_marker(TransactionEnd::Abort, producer, 7, TimestampMs::new(1));
+/// assert_eq!(transaction_marker(&abort.view())?, Some(TransactionMarker { commit: false, coordinator_epoch: 7 }));
+/// let data = BatchBuilder::new().record(TimestampMs::new(1), None, Some(b"v")).build()?;
+/// assert_eq!(transaction_marker(&data.view())?, None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[inline]
+pub fn transaction_marker(batch: &BatchView<'_>) -> Result<Option<TransactionMarker>, InvalidBatch> {
+    if batch.header().attributes.is_control() { first_marker(batch) } else { Ok(None) }
+}
+
+/// Reads the first record of a control batch. A batch of the metadata quorum may have more, which decide nothing.
+#[inline(never)]
+fn first_marker(batch: &BatchView<'_>) -> Result<Option<TransactionMarker>, InvalidBatch> {
+    if batch.header().count == 0 {
+        return Ok(None);
+    }
+    let body = batch.body(DECOMPRESSED_BYTES_MAX)?;
+    let Some(record) = body.records().next().transpose()? else {
+        return Ok(None);
+    };
+    let is_plain = batch.header().attributes.compression() == Compression::None;
+    let at = if is_plain { HEADER_BYTES as u64 } else { 0 };
+    let control = ControlRecord::parse(record.key, record.value);
+    Ok(match control.map_err(|fault| InvalidBatch::Record { index: 0, at, fault })? {
+        ControlRecord::Commit { coordinator_epoch } => Some(TransactionMarker { commit: true, coordinator_epoch }),
+        ControlRecord::Abort { coordinator_epoch } => Some(TransactionMarker { commit: false, coordinator_epoch }),
+        ControlRecord::LeaderChange
+        | ControlRecord::SnapshotHeader
+        | ControlRecord::SnapshotFooter
+        | ControlRecord::KraftVersion
+        | ControlRecord::KraftVoters
+        | ControlRecord::Unknown(_) => None,
+    })
+}
+
 /// Key of a transaction marker.
 pub(crate) fn marker_key(commit: bool) -> [u8; 4] {
     let [_, kind] = if commit { COMMIT } else { ABORT }.to_be_bytes();
@@ -94,6 +156,87 @@ pub(crate) fn marker_value(coordinator_epoch: i32) -> [u8; 6] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::layout::{BATCH_LENGTH_AT, COUNT_AT, LAST_OFFSET_DELTA_AT};
+    use crate::record::{BatchBuilder, RecordBatch, TransactionEnd};
+    use crate::units::{ProducerEpoch, ProducerId, TimestampMs};
+
+    fn control_batch(compression: Compression, records: &[(&[u8], &[u8])]) -> RecordBatch {
+        let mut builder = BatchBuilder::new();
+        builder.compression(compression).control(true);
+        for (key, value) in records {
+            builder.record(TimestampMs::new(1), Some(key), Some(value));
+        }
+        builder.build().unwrap()
+    }
+
+    #[test]
+    fn a_marker_says_how_the_transaction_ended() {
+        let producer = (ProducerId::new(5).unwrap(), ProducerEpoch::new(1).unwrap());
+        for (end, commit) in [(TransactionEnd::Commit, true), (TransactionEnd::Abort, false)] {
+            for coordinator_epoch in [-1, 0, 9, i32::MAX] {
+                let marker = RecordBatch::end_transaction_marker(end, producer, coordinator_epoch, TimestampMs::new(1));
+                let expected = Some(TransactionMarker { commit, coordinator_epoch });
+                assert_eq!(transaction_marker(&marker.view()), Ok(expected));
+            }
+        }
+    }
+
+    #[test]
+    fn other_batches_decide_nothing() {
+        let data = BatchBuilder::new()
+            .transactional(true)
+            .record(TimestampMs::new(1), Some(&marker_key(true)), Some(&marker_value(1)))
+            .build()
+            .unwrap();
+        assert_eq!(transaction_marker(&data.view()), Ok(None), "a user's key of the same bytes is data");
+        for kind in 2..9 {
+            let other = control_batch(Compression::None, &[(&[0, 0, 0, kind], b"opaque")]);
+            assert_eq!(transaction_marker(&other.view()), Ok(None));
+        }
+        // A quorum's batch has several records, and the first says what it is.
+        let several = control_batch(Compression::None, &[(&[0, 0, 0, 3], b""), (&marker_key(true), &marker_value(1))]);
+        assert_eq!(transaction_marker(&several.view()), Ok(None));
+    }
+
+    #[test]
+    fn a_batch_emptied_by_compaction_decides_nothing() {
+        let mut bytes = control_batch(Compression::None, &[(&marker_key(true), &marker_value(1))]).into_bytes();
+        bytes.truncate(HEADER_BYTES);
+        bytes[BATCH_LENGTH_AT..BATCH_LENGTH_AT + 4].copy_from_slice(&49_i32.to_be_bytes());
+        bytes[COUNT_AT..COUNT_AT + 4].copy_from_slice(&0_i32.to_be_bytes());
+        bytes[LAST_OFFSET_DELTA_AT..LAST_OFFSET_DELTA_AT + 4].copy_from_slice(&0_i32.to_be_bytes());
+        let view = BatchView::parse(&bytes, u32::MAX).unwrap();
+        assert_eq!(transaction_marker(&view), Ok(None));
+    }
+
+    #[test]
+    fn a_control_record_that_cannot_be_read_is_told() {
+        let place = |batch: &RecordBatch| match transaction_marker(&batch.view()) {
+            Err(InvalidBatch::Record { index, at, fault }) => (index, at, fault),
+            other => panic!("{other:?}"),
+        };
+        let short_key = control_batch(Compression::None, &[(&[0, 0, 0], b"")]);
+        assert_eq!(place(&short_key), (0, 61, InvalidRecord::Short { field: "control key type" }));
+        let short_value = control_batch(Compression::None, &[(&marker_key(false), &[0; 5])]);
+        assert_eq!(place(&short_value), (0, 61, InvalidRecord::Short { field: "coordinatorEpoch" }));
+        let mut cut = control_batch(Compression::None, &[(&marker_key(false), &marker_value(1))]);
+        // The length of the record says more than there is.
+        cut.as_mut_bytes()[HEADER_BYTES] = 0x7e;
+        assert_eq!(place(&cut), (0, 61, InvalidRecord::Field { field: "length", value: 63 }));
+    }
+
+    #[cfg(feature = "gzip")]
+    #[test]
+    fn a_compressed_marker_is_read_within_bounds() {
+        let marker = control_batch(Compression::Gzip, &[(&marker_key(true), &marker_value(3))]);
+        let expected = Some(TransactionMarker { commit: true, coordinator_epoch: 3 });
+        assert_eq!(transaction_marker(&marker.view()), Ok(expected));
+        let bad = control_batch(Compression::Gzip, &[(&[0, 0], b"")]);
+        let fault = InvalidRecord::Short { field: "control key type" };
+        assert_eq!(transaction_marker(&bad.view()), Err(InvalidBatch::Record { index: 0, at: 0, fault }));
+        let bomb = control_batch(Compression::Gzip, &[(&marker_key(true), &vec![0; 2 << 20])]);
+        assert_eq!(transaction_marker(&bomb.view()), Err(InvalidBatch::Bomb { limit: 1 << 20 }));
+    }
 
     #[test]
     fn markers_round_trip() {

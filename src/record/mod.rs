@@ -26,6 +26,7 @@ mod builder;
 mod compress;
 mod control;
 pub mod layout;
+mod recompress;
 #[expect(clippy::module_inception, reason = "a record is what this file is about; the directory is about batches")]
 mod record;
 mod stamp;
@@ -37,8 +38,9 @@ pub(crate) use batch::Crc32c;
 pub use batch::{Attributes, BatchHeader, BatchView, Batches, Body, batches, crc32c};
 pub use builder::{BatchBuilder, RecordBatch, TransactionEnd};
 pub use compress::Compression;
-pub use control::ControlRecord;
+pub use control::{ControlRecord, TransactionMarker, transaction_marker};
 pub use layout::HEADER_BYTES;
+pub use recompress::recompress;
 pub use record::{Headers, Record, Records};
 pub(crate) use stamp::unstamp;
 pub use stamp::{stamp, stamp_append_time};
@@ -48,5 +50,7 @@ pub use validate::{Origin, Rules, validate};
 mod golden_tests;
 #[cfg(test)]
 mod random_tests;
+#[cfg(test)]
+mod recompress_tests;
 #[cfg(test)]
 mod tests;

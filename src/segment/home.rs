@@ -91,7 +91,7 @@ impl Home {
             }
         }
         // They are about offsets that are gone, and nothing that is left could contradict them.
-        self.remove(names::LEADER_EPOCHS)?;
+        self.remove(names::LEADER_EPOCH_CHECKPOINT)?;
         // Otherwise a crash could bring back an old segment beside the new one.
         self.sync_names()?;
         let file = self.open(&self.path(at, FileKind::Log), OpenMode::CreateNew)?;

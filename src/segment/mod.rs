@@ -13,7 +13,7 @@ pub(crate) mod window;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 pub(crate) use home::Home;
@@ -68,6 +68,8 @@ pub struct Segment {
     index_saved: AtomicBool,
     sealed_bytes: OnceLock<u64>,
     mapping: OnceLock<Arc<dyn Mapping>>,
+    /// Where the bytes end that sockets were given as pages of the file.
+    lent_bytes: AtomicU64,
     /// What opening found to be unreadable, or knew.
     holes: Vec<Hole>,
     /// The same, after reading met more: nobody looks at bytes below the recovery point before.
@@ -103,6 +105,7 @@ impl Segment {
             index_saved: AtomicBool::new(true),
             sealed_bytes: OnceLock::new(),
             mapping: OnceLock::new(),
+            lent_bytes: AtomicU64::new(0),
             holes,
             met: OnceLock::new(),
         }
@@ -118,6 +121,7 @@ impl Segment {
     pub(crate) fn twin(&self, index: SegmentIndex) -> Result<Self, IoFailure> {
         let twin = Self::loaded(self.home.clone(), self.base, self.options, self.file()?, index);
         *twin.aborted.write() = self.aborted.read().clone();
+        twin.lend(self.lent_bytes.load(Ordering::Acquire));
         Ok(twin.with_holes(self.holes().to_vec()))
     }
 
@@ -180,6 +184,17 @@ impl Segment {
     /// Closes the file until it is needed again. Only for files without unsynced bytes.
     pub(crate) fn release_file(&self) {
         *self.file.lock() = None;
+    }
+
+    /// Notes that pages up to byte `end` are about to be given to a socket. It goes on reading them after the call that
+    /// gave them, when no slice is left to tell of it.
+    pub(crate) fn lend(&self, end: u64) {
+        self.lent_bytes.fetch_max(end, Ordering::AcqRel);
+    }
+
+    /// Whether a socket may still read bytes past `kept` from the pages of the file.
+    pub(crate) fn is_lent_past(&self, kept: u64) -> bool {
+        self.lent_bytes.load(Ordering::Acquire) > kept
     }
 
     /// The mapped bytes, where the read mode asks for a map and the segment is sealed.

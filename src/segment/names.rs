@@ -3,6 +3,7 @@
 //! ```text
 //! <base:020>.log .index .timeindex .txnindex .snapshot .sum     Kafka's (the last is ours), one set a segment
 //! ... + .deleted | .cleaned | .swap                             on the way out | being written | being swapped in
+//! leader-epoch-checkpoint           Kafka's: leader epochs and where each starts
 //! alluvium.lock                     held while a partition is open alone
 //! alluvium.recovery-point           durable: below it every byte was synced
 //! alluvium.sync-state               in place: the newest durable end, and whether a sync began and did not succeed
@@ -27,6 +28,8 @@ pub const SYNC_STATE: &str = "alluvium.sync-state";
 pub const CLEAN_SHUTDOWN: &str = "alluvium.clean-shutdown";
 /// Ranges known to be unreadable.
 pub const DAMAGE: &str = "alluvium.damage";
+/// Kafka's list of leader epochs and where each starts.
+pub const LEADER_EPOCH_CHECKPOINT: &str = "leader-epoch-checkpoint";
 /// Kafka's lock on a data directory.
 pub const PARENT_LOCK: &str = ".lock";
 const ASIDE_PREFIX: &str = "alluvium.aside.";
@@ -179,9 +182,10 @@ pub fn classify(entry: &DirEntry) -> Known {
         return if name.ends_with(TEMPORARY_SUFFIX) { Known::Temporary } else { Known::State };
     }
     match name {
-        "leader-epoch-checkpoint" | "partition.metadata" | "leader-epoch-checkpoint.tmp" | "partition.metadata.tmp" => {
-            Known::State
-        }
+        LEADER_EPOCH_CHECKPOINT
+        | "partition.metadata"
+        | "leader-epoch-checkpoint.tmp"
+        | "partition.metadata.tmp" => Known::State,
         _ if name.starts_with('.') => Known::Ignorable,
         _ => Known::Foreign,
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use alluvium::fs::sim::SimFs;
-use alluvium::fs::{Advice, DirEntry, File, FileSystem, LockGuard, Mapping, Metadata, OpenMode};
+use alluvium::fs::{Advice, BorrowedFd, DirEntry, File, FileSystem, LockGuard, Mapping, Metadata, OpenMode};
 
 type Action = Box<dyn FnOnce() + Send>;
 
@@ -121,5 +121,8 @@ impl File for GatedFile {
     }
     fn advise(&self, at: u64, len: u64, advice: Advice) -> io::Result<()> {
         self.file.advise(at, len, advice)
+    }
+    fn send_to(&self, socket: BorrowedFd<'_>, position: u64, len: u64) -> io::Result<u64> {
+        self.file.send_to(socket, position, len)
     }
 }

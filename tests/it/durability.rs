@@ -11,7 +11,7 @@ use std::time::Duration;
 use alluvium::clock::ManualClock;
 use alluvium::error::{AppendError, ChangeError, DurabilityError};
 use alluvium::fs::sim::{Effect, Errno, Fault, FaultOn, Survival};
-use alluvium::fs::{Advice, DirEntry, File, FileSystem, LockGuard, Mapping, Metadata, OpenMode};
+use alluvium::fs::{Advice, BorrowedFd, DirEntry, File, FileSystem, LockGuard, Mapping, Metadata, OpenMode};
 use alluvium::{Environment, FlushPolicy, Flusher, LogConfig, PartitionLog};
 
 use crate::support::{DIR, Machine, NOW, at, batch, client, contents, small};
@@ -124,6 +124,9 @@ impl File for GatedFile {
     }
     fn advise(&self, at: u64, len: u64, advice: Advice) -> std::io::Result<()> {
         self.inner.advise(at, len, advice)
+    }
+    fn send_to(&self, socket: BorrowedFd<'_>, position: u64, len: u64) -> std::io::Result<u64> {
+        self.inner.send_to(socket, position, len)
     }
 }
 

@@ -12,7 +12,7 @@ use super::faults::errno;
 use super::names::InodeId;
 use super::trace::{Call, Operation};
 use super::world::end_of;
-use crate::fs::{Advice, File, LockGuard, Mapping};
+use crate::fs::{Advice, BorrowedFd, File, LockGuard, Mapping};
 
 /// An open file of a simulated world.
 pub(super) struct SimFile {
@@ -35,6 +35,20 @@ impl SimFile {
     fn sync(&self) -> io::Result<()> {
         let call = Call::new(Operation::SyncData, &self.path);
         self.fs.call(call, |world, call| world.sync_file(call, self.inode))
+    }
+
+    /// Shows `take` at most `len` bytes from `call.at` on, fewer where faults or the end of the file say so.
+    fn read_live<T>(&self, call: Call<'_>, len: usize, take: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
+        self.fs.call(call, |world, call| {
+            world.interrupt()?;
+            let len = world.transfer(call, len)?;
+            let live = world.disk.file(self.inode)?.live();
+            let rest = usize::try_from(call.at).ok().and_then(|at| live.get(at..)).unwrap_or_default();
+            let source = rest.get(..len).unwrap_or(rest);
+            let (moved, taken) = (source.len(), take(source));
+            world.moved = moved;
+            Ok(taken)
+        })
     }
 
     /// Cuts or extends to `call.at + call.len`.
@@ -70,18 +84,11 @@ impl Drop for SimFile {
 impl File for SimFile {
     fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
         let call = Call::on_range(Operation::Read, &self.path, at, buf.len() as u64);
-        self.fs.call(call, |world, call| {
-            world.interrupt()?;
-            let len = world.transfer(call, buf.len())?;
-            let live = world.disk.file(self.inode)?.live();
-            let rest = usize::try_from(at).ok().and_then(|at| live.get(at..)).unwrap_or_default();
-            let source = rest.get(..len).unwrap_or(rest);
+        self.read_live(call, buf.len(), |source| {
             if let Some(target) = buf.get_mut(..source.len()) {
                 target.copy_from_slice(source);
             }
-            let read = source.len();
-            world.moved = read;
-            Ok(read)
+            source.len()
         })
     }
 
@@ -154,6 +161,16 @@ impl File for SimFile {
             }
             Ok(())
         })
+    }
+
+    fn send_to(&self, socket: BorrowedFd<'_>, position: u64, len: u64) -> io::Result<u64> {
+        if i64::try_from(position).is_err() {
+            return Err(errno(libc::EINVAL));
+        }
+        let call = Call::on_range(Operation::Send, &self.path, position, len);
+        let bytes = self.read_live(call, usize::try_from(len).unwrap_or(usize::MAX), <[u8]>::to_vec)?;
+        // The socket is real and may block, which must not stop the world; nor does the trace depend on what it takes.
+        if bytes.is_empty() { Ok(0) } else { Ok(nix::unistd::write(socket, &bytes)? as u64) }
     }
 }
 

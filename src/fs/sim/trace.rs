@@ -41,12 +41,14 @@ pub enum Operation {
     Metadata,
     /// `advise`.
     Advise,
+    /// `send_to`.
+    Send,
 }
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Well. The number is the bytes that were read or written, 0 for other calls.
+    /// Well. The number is the bytes that were read, written or offered to a socket, 0 for other calls.
     Done(u64),
     /// With an error of that kind.
     Failed(io::ErrorKind),
