@@ -29,8 +29,11 @@ pub mod sync;
 pub mod units;
 
 pub use clock::Deadline;
-pub use config::{CleanupPolicy, FlushPolicy, LogConfig, OnDamage, ReadMode, TimestampType};
-pub use error::{AppendError, ChangeError, Damage, DurabilityError, OpenError, ReadError};
+pub use config::{
+    CleanupPolicy, CompressionPolicy, DirtyRatio, FlushPolicy, HighWatermarkMode, LogConfig, OnDamage, ReadMode,
+    RetentionBasis, TimestampType,
+};
+pub use error::{AppendError, ChangeError, ConfigError, Damage, DurabilityError, OpenError, ReadError};
 pub use flush::Flusher;
 pub use log::{
     AppendAs, Appended, Batches, Durable, Environment, Fetched, FetchedBatches, FileSlice, Isolation, Marks,

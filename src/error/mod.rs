@@ -3,6 +3,7 @@
 //! Four kinds never share a variant: a caller's mistake, corrupt bytes, failed I/O, and a log that is closed or failed.
 
 mod batch;
+mod config;
 
 use std::io;
 use std::ops::Range;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use batch::{BrokenRule, BuildError, DecompressFault, InvalidBatch, InvalidRecord, RecompressError};
+pub use config::ConfigError;
 
 use crate::units::{FilePosition, LeaderEpoch, Offset};
 
@@ -132,7 +134,7 @@ pub enum SmallFileFault {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// A configuration value is out of range.
+    /// A setting is refused.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The path names a file.
@@ -244,6 +246,14 @@ pub enum AppendError {
     /// The call holds no batch.
     #[error("the append holds no batch; pass at least one")]
     Nothing,
+    /// Batch `batch` of the call cannot be written anew with the codec of `compression.type`.
+    #[error("batch {batch} of the append: {cause}")]
+    Recompress {
+        /// Which batch of the call.
+        batch: usize,
+        /// Why.
+        cause: RecompressError,
+    },
     /// The producer's batches do not follow what the log has of that producer (KIP-98, KIP-890).
     #[error(transparent)]
     Producer(#[from] ProducerRefusal),
@@ -422,18 +432,4 @@ pub enum ChangeError {
     /// The log is closed.
     #[error("the log is closed; open it again")]
     Closed,
-}
-
-/// A configuration value that is refused. Values are never clamped.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{key} = {value} is outside {min}..={max}; set it within that range")]
-pub struct ConfigError {
-    /// Kafka's name of the key where it has one.
-    pub key: &'static str,
-    /// The value refused.
-    pub value: i64,
-    /// Smallest allowed.
-    pub min: i64,
-    /// Largest allowed.
-    pub max: i64,
 }

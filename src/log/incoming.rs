@@ -92,10 +92,10 @@ impl<'a> Incoming<'a> {
         }
         let mut buffers = Vec::with_capacity(self.placed.len());
         for (batch, placed) in self.placed.iter().enumerate() {
-            let invalid = |cause| AppendError::Invalid { batch, cause };
+            let refused = |cause| AppendError::Recompress { batch, cause };
             let end = placed.start + placed.header.size as usize;
             let bytes = self.buffers.get(placed.buffer).and_then(|b| b.get(placed.start..end)).unwrap_or_default();
-            let rewritten = record::recompress(bytes, codec, level, config.max_decompressed_bytes).map_err(invalid)?;
+            let rewritten = record::recompress(bytes, codec, level, config.max_decompressed_bytes).map_err(refused)?;
             buffers.push(rewritten.unwrap_or_else(|| bytes.to_vec()));
         }
         for (at, (placed, buffer)) in self.placed.iter_mut().zip(&buffers).enumerate() {

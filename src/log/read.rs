@@ -17,6 +17,11 @@ pub enum Isolation {
     /// Everything appended, as followers read.
     #[default]
     LogEnd,
+    /// Only what is replicated, as consumers read that take uncommitted records.
+    HighWatermark,
+    /// Only what is decided: below the last stable offset, as consumers read that take committed records only. The read
+    /// says which transactions were aborted; their records are in the batches all the same.
+    Stable,
     /// Only what survives a power loss.
     Durable,
     /// Only what lies below this offset, exclusive.
@@ -85,10 +90,16 @@ impl PartitionLog {
         }
         let upper = match options.isolation {
             Isolation::LogEnd => marks.log_end,
+            Isolation::HighWatermark => marks.high_watermark,
+            Isolation::Stable => marks.last_stable,
             Isolation::Durable => marks.durable_end,
             Isolation::At(at) => at.min(marks.log_end),
         };
-        let mut fetched = Fetched { slices: Vec::new(), start: offset, next: None, marks };
+        if let Some(first) = view.segments.first().filter(|first| offset < first.base()) {
+            // The segment that began the log is gone, and nobody deleted it.
+            return Err(ReadError::Damaged(Box::new(missing(first, 0, offset, first.base()))));
+        }
+        let mut fetched = Fetched { slices: Vec::new(), start: offset, next: None, marks, aborted: Vec::new() };
         let (mut at, mut from) = (view.segment_of(offset), offset);
         let mut bytes_left = options.max_bytes;
         while from < upper && at < view.segments.len() && (bytes_left > 0 || fetched.is_empty()) {
@@ -109,6 +120,10 @@ impl PartitionLog {
                 _ => break,
             }
             at += 1;
+        }
+        if options.isolation == Isolation::Stable && !fetched.is_empty() {
+            let end = fetched.next.unwrap_or(upper).min(upper);
+            fetched.aborted = self.core.aborted_between(view, offset, end)?;
         }
         Ok(fetched)
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Marks;
 use crate::error::{Corruption, CorruptionKind, IoFailure, IoOperation, ReadError};
 use crate::fs::{self, AsFd, BorrowedFd, File};
+use crate::index::AbortedTxn;
 use crate::record::{BatchHeader, BatchView};
 use crate::segment::Segment;
 use crate::units::{FilePosition, Offset};
@@ -262,6 +263,7 @@ pub struct Fetched {
     pub(super) start: Offset,
     pub(super) next: Option<Offset>,
     pub(super) marks: Marks,
+    pub(super) aborted: Vec<AbortedTxn>,
 }
 
 impl Fetched {
@@ -289,6 +291,13 @@ impl Fetched {
     /// The marks when the read was made.
     pub fn marks(&self) -> Marks {
         self.marks
+    }
+
+    /// With [`Isolation::Stable`](super::Isolation::Stable): the aborted transactions in what was read, by the offset of
+    /// their markers. A consumer of committed records leaves out what their producers wrote from the first offset of
+    /// each up to its marker.
+    pub fn aborted(&self) -> &[AbortedTxn] {
+        &self.aborted
     }
 
     /// The bytes of all slices, one after the other.

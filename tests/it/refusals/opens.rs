@@ -215,24 +215,27 @@ fn settings_out_of_range() {
         ("segment.index.bytes", LogConfig { segment_index_bytes: 23, ..LogConfig::default() }),
         ("index.interval.bytes", LogConfig { index_interval_bytes: u32::MAX, ..LogConfig::default() }),
         ("max.message.bytes", LogConfig { max_message_bytes: 1 << 31, ..LogConfig::default() }),
-        ("max_decompressed_bytes", LogConfig { max_decompressed_bytes: 1023, ..LogConfig::default() }),
-        ("zero_ahead_bytes", LogConfig { zero_ahead_bytes: (1 << 30) + 1, ..LogConfig::default() }),
+        ("alluvium.max.decompressed.bytes", LogConfig { max_decompressed_bytes: 1023, ..LogConfig::default() }),
+        ("alluvium.zero.ahead.bytes", LogConfig { zero_ahead_bytes: (1 << 30) + 1, ..LogConfig::default() }),
         ("flush.messages", flush(FlushPolicy { after_records: Some(0), ..FlushPolicy::default() })),
-        ("flush.after_bytes", flush(FlushPolicy { after_bytes: Some(0), ..FlushPolicy::default() })),
-        ("flush.max_waiting", flush(FlushPolicy { max_waiting: 0, ..FlushPolicy::default() })),
+        ("alluvium.flush.after.bytes", flush(FlushPolicy { after_bytes: Some(0), ..FlushPolicy::default() })),
+        ("alluvium.flush.max.waiting", flush(FlushPolicy { max_waiting: 0, ..FlushPolicy::default() })),
     ];
     let machine = Machine::new();
     let before = machine.snapshot();
     for (key, config) in &cases {
         let error = machine.try_open(config.clone()).unwrap_err();
         assert!(error.to_string().contains("set it within that range"), "{error}");
-        assert!(matches!(&error, OpenError::Config(ConfigError { key: named, .. }) if named == key), "{error:?}");
+        assert!(
+            matches!(&error, OpenError::Config(ConfigError::OutOfRange { key: named, .. }) if named == key),
+            "{error:?}"
+        );
     }
     assert_unchanged(&before, &machine.snapshot(), "config");
     // The same when settings are changed on an open log: the old ones stay.
     let log = machine.open(small());
     for (key, config) in cases {
-        assert_eq!(log.update_config(config).unwrap_err().key, key);
+        assert_eq!(log.update_config(config).unwrap_err().key(), Some(key));
     }
     assert_eq!(*log.config(), small());
 }
