@@ -29,6 +29,7 @@ pub mod sync;
 pub mod units;
 
 pub use clock::Deadline;
+pub use commit::{Mark, Marks};
 pub use config::{
     CleanupPolicy, CompressionPolicy, DirtyRatio, FlushPolicy, HighWatermarkMode, LogConfig, OnDamage, ReadMode,
     RetentionBasis, TimestampType,
@@ -36,7 +37,7 @@ pub use config::{
 pub use error::{AppendError, ChangeError, ConfigError, Damage, DurabilityError, OpenError, ReadError};
 pub use flush::Flusher;
 pub use log::{
-    AppendAs, Appended, Batches, Durable, Environment, Fetched, FetchedBatches, FileSlice, Isolation, Marks,
+    AppendAs, Appended, Batches, Durable, Environment, Fetched, FetchedBatches, FileSlice, Isolation, AppendOptions, MarkReached,
     PartitionLog, ReadOptions, RecoveryReport, Sent, SentInPart, TimestampOffset,
 };
 pub use record::{

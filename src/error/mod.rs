@@ -4,6 +4,8 @@
 
 mod batch;
 mod config;
+mod producer;
+mod wait;
 
 use std::io;
 use std::ops::Range;
@@ -12,6 +14,8 @@ use std::sync::Arc;
 
 pub use batch::{BrokenRule, BuildError, DecompressFault, InvalidBatch, InvalidRecord, RecompressError};
 pub use config::ConfigError;
+pub use producer::{ProducerFault, ProducerRefusal};
+pub use wait::WaitError;
 
 use crate::units::{FilePosition, LeaderEpoch, Offset};
 

@@ -3,10 +3,10 @@
 use std::io::IoSlice;
 
 use super::batches::Batches;
-use crate::config::LogConfig;
+use crate::config::{CompressionPolicy, LogConfig};
 use crate::error::{AppendError, BrokenRule, InvalidBatch};
 use crate::fs;
-use crate::record::{self, BatchHeader, BatchView, Rules, TransactionMarker};
+use crate::record::{self, BatchHeader, BatchView, Compression, Rules, TransactionMarker};
 use crate::units::{LeaderEpoch, Offset, TimestampMs};
 
 /// One batch of an append, found and validated.
@@ -82,7 +82,7 @@ impl<'a> Incoming<'a> {
     /// Writes data batches anew with the codec that the policy names; those that have it already stay as they are.
     /// Returns whether any was written anew.
     pub(super) fn recompress(&mut self, config: &LogConfig) -> Result<bool, AppendError> {
-        let Some((codec, level)) = config.compression.codec() else { return Ok(false) };
+        let Some((codec, level)) = codec_of(config.compression) else { return Ok(false) };
         let is_other = |placed: &Placed| {
             let attributes = placed.header.attributes;
             !attributes.is_control() && attributes.compression() != codec
@@ -213,4 +213,18 @@ fn marker_of(bytes: &[u8], header: &BatchHeader) -> Result<Option<TransactionMar
         return Ok(None);
     }
     record::transaction_marker(&BatchView::parse(bytes, u32::MAX)?)
+}
+
+/// The codec that batches are to have, with its level; `None` where each keeps the one that its producer chose.
+fn codec_of(policy: CompressionPolicy) -> Option<(Compression, Option<i32>)> {
+    Some(match policy {
+        CompressionPolicy::Producer => return None,
+        CompressionPolicy::Uncompressed => (Compression::None, None),
+        // Kafka's name for the level that zlib takes by itself.
+        CompressionPolicy::Gzip { level } => (Compression::Gzip, Some(level).filter(|level| *level != -1)),
+        CompressionPolicy::Snappy => (Compression::Snappy, None),
+        // The encoder has one level.
+        CompressionPolicy::Lz4 { .. } => (Compression::Lz4, None),
+        CompressionPolicy::Zstd { level } => (Compression::Zstd, Some(level)),
+    })
 }

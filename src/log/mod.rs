@@ -45,10 +45,9 @@ pub use report::{Action, Finding, Found, RecoveryReport};
 pub use slice::{Fetched, FetchedBatches, FileSlice, Sent, SentInPart};
 pub use sync::{Durable, Ticked};
 pub use wait::MarkReached;
-pub use crate::commit::{Mark, Marks};
 
 use crate::clock::Clock;
-use crate::commit::{CommitQueue, MarkWaiters};
+use crate::commit::{CommitQueue, MarkWaiters, Marks};
 use crate::config::LogConfig;
 use crate::error::{ChangeError, ConfigError, Damage, LogFailed};
 use crate::fs::LockGuard;

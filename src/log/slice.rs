@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::Marks;
+use crate::commit::Marks;
 use crate::error::{Corruption, CorruptionKind, IoFailure, IoOperation, ReadError};
 use crate::fs::{self, AsFd, BorrowedFd, File};
 use crate::index::AbortedTxn;

@@ -18,13 +18,11 @@
 //! All big-endian, each behind the header of a small checked file.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::error::{Corruption, CorruptionKind, IoFailure, IoOperation, SmallFileFault};
-use crate::fs::{self, File, FileSystem, OpenMode};
+use crate::fs::FileSystem;
 use crate::index::{SmallFile, SmallFileError, read_small_file, replace_small_file};
 use crate::segment::{Hole, names};
-use crate::sync::Mutex;
 use crate::units::{FilePosition, Offset};
 
 const RECOVERY_POINT: SmallFile = SmallFile { kind: 1, version: 2, in_place: false };

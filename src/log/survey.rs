@@ -206,7 +206,7 @@ impl Unjudged {
 
     /// Goes on from the newest snapshot before what is scanned. Segments between it and the scan are gone through by
     /// their headers, and so are those past the recovery point file: their epochs may not have been written down.
-    fn begin_replay(&self, bases: &[Offset], first: usize) -> Result<Replay, OpenError> {
+    pub(super) fn begin_replay(&self, bases: &[Offset], first: usize) -> Result<Replay, OpenError> {
         let log_base = bases.first().copied().unwrap_or_default();
         let scan_from = bases.get(first).copied().unwrap_or(log_base);
         let (epochs, epochs_from) = match derived::read_epochs(&self.home)? {

@@ -83,6 +83,12 @@ impl Writer {
         }
     }
 
+    /// `Err` unless the log may be changed by its embedder: open, and not sealed.
+    pub(crate) fn check_writable(&self) -> Result<(), Refusal> {
+        self.check_open()?;
+        if self.is_sealed { Err(Refusal::Sealed) } else { Ok(()) }
+    }
+
     /// The failure that latched the log.
     pub(crate) fn failed(&self) -> Option<LogFailed> {
         match &self.state {
