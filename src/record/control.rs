@@ -61,6 +61,15 @@ impl ControlRecord {
     }
 }
 
+/// The end of a producer's transaction, as its control batch says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TransactionMarker {
+    /// Committed, or else aborted.
+    pub commit: bool,
+    /// Number of the leadership of the transaction coordinator.
+    pub coordinator_epoch: i32,
+}
+
 fn coordinator_epoch(value: Option<&[u8]>) -> Result<i32, InvalidRecord> {
     let (_, rest) = take_version(value.unwrap_or_default(), "control value version")?;
     match rest.first_chunk() {

@@ -37,7 +37,7 @@ pub(crate) use batch::Crc32c;
 pub use batch::{Attributes, BatchHeader, BatchView, Batches, Body, batches, crc32c};
 pub use builder::{BatchBuilder, RecordBatch, TransactionEnd};
 pub use compress::Compression;
-pub use control::ControlRecord;
+pub use control::{ControlRecord, TransactionMarker};
 pub use layout::HEADER_BYTES;
 pub use record::{Headers, Record, Records};
 pub(crate) use stamp::unstamp;
