@@ -2,11 +2,28 @@
 //! a deadlock found at the first wrong order, not at the first unlucky one.
 //!
 //! Order (each may be taken while those before it are held): `Round` < `Writer` < `View` < `Queue` < `Leaf`.
+//!
+//! Locks and atomics that a model is to see come from here: in a test build with `--cfg loom` they are loom's, which
+//! runs a model once for every order of steps that threads can take. Such a build runs models and nothing else.
 
-#[cfg(debug_assertions)]
+#[cfg(all(test, loom))]
+mod model;
+
+#[cfg(all(debug_assertions, not(loom)))]
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
+
+use crate::clock::Deadline;
+
+#[cfg(all(test, loom))]
+pub(crate) use loom::sync::atomic;
+#[cfg(all(test, loom))]
+use model as locks;
+#[cfg(not(all(test, loom)))]
+use parking_lot as locks;
+#[cfg(not(all(test, loom)))]
+pub(crate) use std::sync::atomic;
 
 /// Where a lock stands in the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,7 +40,7 @@ pub enum Rank {
     Leaf,
 }
 
-#[cfg(debug_assertions)]
+#[cfg(all(debug_assertions, not(loom)))]
 thread_local! {
     static HELD: RefCell<Vec<Rank>> = const { RefCell::new(Vec::new()) };
 }
@@ -31,13 +48,13 @@ thread_local! {
 /// Remembers in debug builds that this thread holds a rank.
 #[derive(Debug)]
 struct Held {
-    #[cfg(debug_assertions)]
+    #[cfg(all(debug_assertions, not(loom)))]
     rank: Rank,
 }
 
 impl Held {
     fn take(rank: Rank) -> Self {
-        #[cfg(debug_assertions)]
+        #[cfg(all(debug_assertions, not(loom)))]
         HELD.with_borrow_mut(|held| {
             let top = held.iter().max().copied();
             assert!(
@@ -46,16 +63,16 @@ impl Held {
             );
             held.push(rank);
         });
-        #[cfg(not(debug_assertions))]
+        #[cfg(not(all(debug_assertions, not(loom))))]
         let _ = rank;
         Self {
-            #[cfg(debug_assertions)]
+            #[cfg(all(debug_assertions, not(loom)))]
             rank,
         }
     }
 }
 
-#[cfg(debug_assertions)]
+#[cfg(all(debug_assertions, not(loom)))]
 impl Drop for Held {
     fn drop(&mut self) {
         HELD.with_borrow_mut(|held| {
@@ -70,25 +87,25 @@ impl Drop for Held {
 #[derive(Debug)]
 pub struct Mutex<T> {
     rank: Rank,
-    lock: parking_lot::Mutex<T>,
+    lock: locks::Mutex<T>,
 }
 
 /// The lock held; released when dropped.
 #[derive(Debug)]
 pub struct MutexGuard<'a, T> {
-    guard: parking_lot::MutexGuard<'a, T>,
+    guard: locks::MutexGuard<'a, T>,
     _held: Held,
 }
 
 impl<T> Mutex<T> {
     /// A leaf lock.
-    pub const fn new(value: T) -> Self {
+    pub fn new(value: T) -> Self {
         Self::ranked(Rank::Leaf, value)
     }
 
     /// A lock at `rank`.
-    pub const fn ranked(rank: Rank, value: T) -> Self {
-        Self { rank, lock: parking_lot::Mutex::new(value) }
+    pub fn ranked(rank: Rank, value: T) -> Self {
+        Self { rank, lock: locks::Mutex::new(value) }
     }
 
     /// Waits for the lock.
@@ -125,12 +142,12 @@ impl<T> DerefMut for MutexGuard<'_, T> {
 
 /// A condition variable over a [`Mutex`].
 #[derive(Debug, Default)]
-pub struct Condvar(parking_lot::Condvar);
+pub struct Condvar(locks::Condvar);
 
 impl Condvar {
     /// Nobody waits yet.
-    pub const fn new() -> Self {
-        Self(parking_lot::Condvar::new())
+    pub fn new() -> Self {
+        Self(locks::Condvar::new())
     }
 
     /// Releases the lock until woken.
@@ -148,6 +165,15 @@ impl Condvar {
         !self.0.wait_until(&mut guard.guard, deadline).timed_out()
     }
 
+    /// Releases the lock until woken or `deadline`, which may be never; `false` when it passed.
+    pub fn wait_by<T>(&self, guard: &mut MutexGuard<'_, T>, deadline: Deadline) -> bool {
+        if let Some(at) = deadline.instant() {
+            return self.wait_until(guard, at);
+        }
+        self.wait(guard);
+        true
+    }
+
     /// Wakes every waiter.
     pub fn notify_all(&self) {
         self.0.notify_all();
@@ -163,32 +189,32 @@ impl Condvar {
 #[derive(Debug)]
 pub struct RwLock<T> {
     rank: Rank,
-    lock: parking_lot::RwLock<T>,
+    lock: locks::RwLock<T>,
 }
 
 /// Shared access; released when dropped.
 #[derive(Debug)]
 pub struct ReadGuard<'a, T> {
-    guard: parking_lot::RwLockReadGuard<'a, T>,
+    guard: locks::RwLockReadGuard<'a, T>,
     _held: Held,
 }
 
 /// Exclusive access; released when dropped.
 #[derive(Debug)]
 pub struct WriteGuard<'a, T> {
-    guard: parking_lot::RwLockWriteGuard<'a, T>,
+    guard: locks::RwLockWriteGuard<'a, T>,
     _held: Held,
 }
 
 impl<T> RwLock<T> {
     /// A leaf lock.
-    pub const fn new(value: T) -> Self {
+    pub fn new(value: T) -> Self {
         Self::ranked(Rank::Leaf, value)
     }
 
     /// A lock at `rank`.
-    pub const fn ranked(rank: Rank, value: T) -> Self {
-        Self { rank, lock: parking_lot::RwLock::new(value) }
+    pub fn ranked(rank: Rank, value: T) -> Self {
+        Self { rank, lock: locks::RwLock::new(value) }
     }
 
     /// Waits for shared access.
@@ -224,7 +250,7 @@ impl<T> DerefMut for WriteGuard<'_, T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

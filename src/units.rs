@@ -60,6 +60,46 @@ impl fmt::Display for Offset {
     }
 }
 
+/// One of the marks of a log, each an [`Offset`]. Names as in Kafka's `UnifiedLog`, whose recovery point is the durable
+/// end here.
+///
+/// ```
+/// use alluvium::units::Mark;
+/// assert_eq!(Mark::LastStable.to_string(), "last stable offset");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Mark {
+    /// First readable offset.
+    LogStart,
+    /// No transaction below it is undecided.
+    LastStable,
+    /// Everything below it is replicated as far as the embedder demands.
+    HighWatermark,
+    /// Everything below it survives a power loss.
+    DurableEnd,
+    /// Next offset to be assigned.
+    LogEnd,
+}
+
+impl Mark {
+    /// Every mark, in the order of the enum.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::LogStart, Self::LastStable, Self::HighWatermark, Self::DurableEnd, Self::LogEnd];
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LogStart => "log start",
+            Self::LastStable => "last stable offset",
+            Self::HighWatermark => "high watermark",
+            Self::DurableEnd => "durable end",
+            Self::LogEnd => "log end",
+        })
+    }
+}
+
 macro_rules! non_negative_i32 {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

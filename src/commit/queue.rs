@@ -320,7 +320,7 @@ impl Drop for Turn<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -437,5 +437,38 @@ mod tests {
         assert_eq!(counter.0.load(Ordering::Relaxed), 2);
         assert!(matches!(queue.poll(second, &mut two, &context), Poll::Ready(Err(DurabilityError::Closed))));
         assert!(!queue.has_waiters());
+    }
+
+    /// `cargo test --release --lib many_futures -- --ignored --nocapture`
+    #[test]
+    #[ignore = "measures; prints nanoseconds per operation"]
+    #[expect(clippy::disallowed_methods, reason = "it measures")]
+    fn many_futures_cost_little_each() {
+        for futures in [100, 1_000, 10_000] {
+            let queue = CommitQueue::new(Offset::ZERO);
+            let context = Context::from_waker(Waker::noop());
+            let mut enlisted: Vec<_> = (1..=futures).map(|end| (queue.ticket(at(end)), None)).collect();
+            let started = std::time::Instant::now();
+            for _ in 0..2 {
+                for (ticket, place) in &mut enlisted {
+                    assert!(queue.poll(*ticket, place, &context).is_pending());
+                }
+            }
+            let polled = started.elapsed();
+            for (_, place) in enlisted.iter().rev().step_by(2) {
+                queue.forget(place.unwrap());
+            }
+            let forgotten = started.elapsed();
+            (1..=futures).for_each(|end| queue.raise(at(end)));
+            let raised = started.elapsed();
+            assert!(!queue.has_waiters());
+            let each = |span: Duration, operations: i64| span.as_nanos() / u128::try_from(operations).unwrap();
+            println!(
+                "{futures} futures: poll {} ns, forget {} ns, raise {} ns",
+                each(polled, futures * 2),
+                each(forgotten.saturating_sub(polled), futures / 2),
+                each(raised.saturating_sub(forgotten), futures)
+            );
+        }
     }
 }

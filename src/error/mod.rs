@@ -3,6 +3,7 @@
 //! Four kinds never share a variant: a caller's mistake, corrupt bytes, failed I/O, and a log that is closed or failed.
 
 mod batch;
+mod wait;
 
 use std::io;
 use std::ops::Range;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use batch::{BrokenRule, BuildError, DecompressFault, InvalidBatch, InvalidRecord};
+pub use wait::WaitError;
 
 use crate::units::{FilePosition, LeaderEpoch, Offset};
 
