@@ -272,13 +272,8 @@ fn ten_thousand_wait_and_each_is_woken_when_due() {
     let mut due_by_step: BTreeMap<Offset, usize> = BTreeMap::new();
     for _ in 0..9_800 {
         let (mark, wanted) = wish();
-        let due = Due {
-            waiters: Arc::clone(&waiters),
-            mark,
-            wanted,
-            calls: AtomicUsize::new(0),
-            early: AtomicUsize::new(0),
-        };
+        let due =
+            Due { waiters: Arc::clone(&waiters), mark, wanted, calls: AtomicUsize::new(0), early: AtomicUsize::new(0) };
         futures.push((Arc::new(due), None));
         *due_by_step.entry(wanted).or_default() += 1;
     }
