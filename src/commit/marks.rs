@@ -1,7 +1,7 @@
 //! The marks of a log: how far it reaches in each of the senses that a reader may ask for.
 
-use crate::units::Offset;
 pub use crate::units::Mark;
+use crate::units::Offset;
 
 /// The marks of a log, one consistent snapshot. All ends are exclusive.
 ///

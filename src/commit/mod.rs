@@ -5,17 +5,13 @@
 
 #[cfg(all(test, loom))]
 mod loom_models;
-#[cfg_attr(not(test), expect(dead_code, reason = "the log takes it up in the next change"))]
-#[expect(unreachable_pub, reason = "the log takes it up in the next change")]
 mod marks;
 mod policy;
 mod queue;
 mod waiters;
 mod waitlist;
 
-#[cfg_attr(not(test), expect(unused_imports, reason = "the log takes it up in the next change"))]
 pub use marks::{Mark, Marks};
 pub(crate) use policy::{Unsynced, due_at, is_due};
 pub(crate) use queue::{CommitQueue, Enlisted, Ticket};
-#[cfg_attr(not(test), expect(unused_imports, reason = "the log takes it up in the next change"))]
 pub(crate) use waiters::{MarkWaiters, WaitsFor};

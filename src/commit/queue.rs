@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use crossbeam::channel::Sender;
 
+use super::waitlist::{Place, WaitList, wake_all};
 use crate::clock::Deadline;
 use crate::error::{DurabilityError, LogFailed};
 use crate::sync::{Condvar, Mutex, MutexGuard, Rank};
@@ -28,7 +29,7 @@ pub(crate) struct Ticket {
 
 /// Identity of a future in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Enlisted(u64);
+pub(crate) struct Enlisted(Place);
 
 #[derive(Debug)]
 enum Verdict {
@@ -37,11 +38,14 @@ enum Verdict {
     Closed,
 }
 
-#[derive(Debug)]
-struct Future {
-    id: Enlisted,
-    ticket: Ticket,
-    waker: Waker,
+/// Which futures a change lets answer. Between changes nobody in the list can be answered, so that none is looked at
+/// without need.
+#[derive(Clone, Copy, Debug)]
+enum Answers {
+    UpTo(Offset),
+    Past(Offset),
+    All,
+    None,
 }
 
 #[derive(Debug)]
@@ -56,8 +60,8 @@ struct State {
     /// A round waits for company: so many.
     lingers_for: Option<u32>,
     blocked: u32,
-    futures: Vec<Future>,
-    next_id: u64,
+    /// With the generation of each ticket.
+    futures: WaitList<u64>,
     worker: Option<Sender<()>>,
 }
 
@@ -81,8 +85,7 @@ impl CommitQueue {
             leading: false,
             lingers_for: None,
             blocked: 0,
-            futures: Vec::new(),
-            next_id: 0,
+            futures: WaitList::new(),
             worker: None,
         };
         Self { state: Mutex::ranked(Rank::Queue, state), changed: Condvar::new(), gathered: Condvar::new() }
@@ -118,7 +121,7 @@ impl CommitQueue {
             state.wake_worker();
             state.blocked += 1;
             self.tell_lingering(&state);
-            let in_time = sleep(&self.changed, &mut state, deadline);
+            let in_time = self.changed.wait_by(&mut state, deadline);
             state.blocked -= 1;
             if !in_time {
                 let durable_end = state.durable_end;
@@ -135,30 +138,34 @@ impl CommitQueue {
         enlisted: &mut Option<Enlisted>,
         context: &Context<'_>,
     ) -> Poll<Result<(), DurabilityError>> {
+        // Cloning and dropping wakers runs the caller's code, which has no business under the lock.
+        let waker = context.waker().clone();
         let mut state = self.state.lock();
         if let Some(outcome) = state.judge(ticket) {
-            if let Some(id) = enlisted.take() {
-                state.futures.retain(|future| future.id != id);
-            }
+            let removed = enlisted.take().and_then(|Enlisted(place)| state.futures.remove(place));
+            drop(state);
+            drop(removed);
             return Poll::Ready(outcome);
         }
-        let known = enlisted.and_then(|id| state.futures.iter_mut().find(|future| future.id == id));
-        if let Some(future) = known {
-            future.waker.clone_from(context.waker());
-        } else {
-            let id = Enlisted(state.next_id);
-            state.next_id += 1;
-            state.futures.push(Future { id, ticket, waker: context.waker().clone() });
-            *enlisted = Some(id);
+        let known = *enlisted;
+        let Enlisted(place) = *enlisted.get_or_insert_with(|| Enlisted(state.futures.place(ticket.end)));
+        let replaced = state.futures.put(place, ticket.generation, waker);
+        if known.is_none() {
             self.tell_lingering(&state);
         }
         state.wake_worker();
+        drop(state);
+        drop(replaced);
         Poll::Pending
     }
 
     /// Takes a future out that is dropped before it was answered.
     pub(crate) fn forget(&self, enlisted: Enlisted) {
-        self.state.lock().futures.retain(|future| future.id != enlisted);
+        let Enlisted(place) = enlisted;
+        let mut state = self.state.lock();
+        let removed = state.futures.remove(place);
+        drop(state);
+        drop(removed);
     }
 
     /// Whether anybody waits.
@@ -173,7 +180,7 @@ impl CommitQueue {
         state.lingers_for = Some(enough);
         while matches!(state.verdict, Verdict::Open)
             && state.waiting() < enough
-            && sleep(&self.gathered, &mut state, deadline)
+            && self.gathered.wait_by(&mut state, deadline)
         {}
         state.lingers_for = None;
     }
@@ -188,7 +195,8 @@ impl CommitQueue {
     pub(crate) fn raise(&self, end: Offset) {
         let mut state = self.state.lock();
         state.durable_end = state.durable_end.max(end);
-        self.settle(state);
+        let answers = Answers::UpTo(state.durable_end);
+        self.settle(state, answers);
     }
 
     /// The log was cut to `end`.
@@ -202,11 +210,16 @@ impl CommitQueue {
         }
         let generation = state.generation;
         state.cuts.push((generation, end));
+        let mut forgotten = Vec::new();
         if state.cuts.len() > CUTS_MAX {
-            let (forgotten, _) = state.cuts.remove(0);
-            state.forgotten_before = forgotten;
+            let (before, _) = state.cuts.remove(0);
+            state.forgotten_before = before;
+            // The one place that looks at everybody: it takes so many truncations that a look is nothing beside them.
+            state.futures.take_where(|generation| *generation < before, &mut forgotten);
         }
-        self.settle(state);
+        // Every ticket in the list was given before this cut, so whoever wants more than what is left is answered.
+        self.settle(state, Answers::Past(end));
+        wake_all(forgotten);
     }
 
     /// The log latched.
@@ -215,7 +228,7 @@ impl CommitQueue {
         if matches!(state.verdict, Verdict::Open) {
             state.verdict = Verdict::Failed(failed.clone());
         }
-        self.settle(state);
+        self.settle(state, Answers::All);
     }
 
     /// The log is closed.
@@ -226,7 +239,7 @@ impl CommitQueue {
             state.verdict = Verdict::Closed;
         }
         state.worker = None;
-        self.settle(state);
+        self.settle(state, Answers::All);
     }
 
     /// From now on nobody leads; `worker` is woken instead. `None` undoes it.
@@ -234,7 +247,7 @@ impl CommitQueue {
         let mut state = self.state.lock();
         state.worker = worker;
         // Whoever waits for a worker that is gone has to lead now.
-        self.settle(state);
+        self.settle(state, Answers::None);
     }
 
     /// Tells the worker that there may be something to do; `false` when there is none.
@@ -245,30 +258,19 @@ impl CommitQueue {
     }
 
     /// Wakes whoever can be answered now. Wakers run without the lock: they may poll again at once.
-    fn settle(&self, mut state: MutexGuard<'_, State>) {
+    fn settle(&self, mut state: MutexGuard<'_, State>, answers: Answers) {
         let mut ready = Vec::new();
-        let mut at = 0;
-        while let Some(future) = state.futures.get(at) {
-            if state.judge(future.ticket).is_some() {
-                ready.push(state.futures.swap_remove(at).waker);
-            } else {
-                at += 1;
-            }
+        match answers {
+            Answers::UpTo(end) => state.futures.take_up_to(end, &mut ready),
+            Answers::Past(end) => state.futures.take_past(end, &mut ready),
+            Answers::All => state.futures.take_all(&mut ready),
+            Answers::None => (),
         }
         drop(state);
         self.changed.notify_all();
         self.gathered.notify_all();
-        ready.into_iter().for_each(Waker::wake);
+        wake_all(ready);
     }
-}
-
-/// Releases the lock until woken or `deadline`; `false` when it passed.
-fn sleep(condvar: &Condvar, state: &mut MutexGuard<'_, State>, deadline: Deadline) -> bool {
-    if let Some(at) = deadline.instant() {
-        return condvar.wait_until(state, at);
-    }
-    condvar.wait(state);
-    true
 }
 
 impl State {
@@ -321,154 +323,5 @@ impl Drop for Turn<'_> {
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
-    use std::time::Duration;
-
-    use super::*;
-    use crate::error::{IoFailure, IoOperation};
-
-    fn at(value: i64) -> Offset {
-        Offset::new(value).unwrap()
-    }
-
-    fn failed() -> LogFailed {
-        LogFailed { cause: IoFailure::new(IoOperation::Sync, "x", std::io::Error::from_raw_os_error(5)) }
-    }
-
-    #[test]
-    fn one_waiter_leads_and_the_rest_follow() {
-        let queue = CommitQueue::new(Offset::ZERO);
-        let rounds = AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            for end in 1..=8 {
-                let (queue, rounds) = (&queue, &rounds);
-                scope.spawn(move || {
-                    let lead = || {
-                        rounds.fetch_add(1, Ordering::Relaxed);
-                        queue.raise(at(8));
-                    };
-                    queue.wait(queue.ticket(at(end)), Deadline::NEVER, lead).unwrap();
-                });
-            }
-        });
-        assert!((1..=8).contains(&rounds.load(Ordering::Relaxed)));
-    }
-
-    #[test]
-    fn a_failed_round_fails_everybody_and_stays_failed() {
-        let queue = CommitQueue::new(at(3));
-        let ticket = queue.ticket(at(5));
-        let outcome = queue.wait(ticket, Deadline::NEVER, || queue.fail(&failed()));
-        assert!(matches!(outcome, Err(DurabilityError::Failed(_))));
-        let outcome = queue.wait(ticket, Deadline::NEVER, || panic!("nothing is tried again"));
-        assert!(matches!(outcome, Err(DurabilityError::Failed(_))));
-        // What was durable before stays so.
-        queue.wait(queue.ticket(at(3)), Deadline::NEVER, || panic!("no round needed")).unwrap();
-    }
-
-    #[test]
-    fn a_truncated_ticket_is_not_answered_by_what_was_written_in_its_place() {
-        let queue = CommitQueue::new(Offset::ZERO);
-        let old = queue.ticket(at(10));
-        queue.cut(at(4));
-        queue.raise(at(10));
-        let outcome = queue.wait(old, Deadline::NEVER, || ());
-        assert!(matches!(outcome, Err(DurabilityError::Truncated { .. })), "{outcome:?}");
-        queue.wait(queue.ticket(at(10)), Deadline::NEVER, || ()).unwrap();
-        for end in 11..200 {
-            queue.cut(at(end));
-        }
-        assert!(matches!(queue.wait(old, Deadline::NEVER, || ()), Err(DurabilityError::Truncated { .. })));
-    }
-
-    #[test]
-    fn with_a_worker_a_deadline_passes_and_nobody_leads() {
-        let queue = CommitQueue::new(Offset::ZERO);
-        let (sender, receiver) = crossbeam::channel::bounded(1);
-        queue.attach_worker(Some(sender));
-        let deadline = Duration::from_millis(5).into();
-        let outcome = queue.wait(queue.ticket(at(1)), deadline, || panic!("the worker syncs"));
-        assert!(matches!(outcome, Err(DurabilityError::DeadlinePassed { .. })));
-        assert!(receiver.try_recv().is_ok());
-    }
-
-    #[test]
-    fn lingering_ends_when_enough_wait() {
-        let queue = CommitQueue::new(Offset::ZERO);
-        let lead = || {
-            queue.linger(Deadline::NEVER, 3);
-            queue.raise(at(3));
-        };
-        std::thread::scope(|scope| {
-            for end in 1..=3 {
-                let (queue, lead) = (&queue, &lead);
-                scope.spawn(move || queue.wait(queue.ticket(at(end)), Deadline::NEVER, lead).unwrap());
-            }
-        });
-    }
-
-    #[derive(Default)]
-    struct CountingWaker(AtomicUsize);
-
-    impl Wake for CountingWaker {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    #[test]
-    fn futures_are_woken_once_and_answered_when_the_log_closes() {
-        let queue = CommitQueue::new(Offset::ZERO);
-        let counter = Arc::new(CountingWaker::default());
-        let waker = Waker::from(Arc::clone(&counter));
-        let context = Context::from_waker(&waker);
-        let (first, second) = (queue.ticket(at(1)), queue.ticket(at(2)));
-        let (mut one, mut two) = (None, None);
-        assert!(queue.poll(first, &mut one, &context).is_pending());
-        assert!(queue.poll(second, &mut two, &context).is_pending());
-        assert!(queue.poll(second, &mut two, &context).is_pending());
-        queue.raise(at(1));
-        assert_eq!(counter.0.load(Ordering::Relaxed), 1);
-        assert!(matches!(queue.poll(first, &mut one, &context), Poll::Ready(Ok(()))));
-        queue.close();
-        assert_eq!(counter.0.load(Ordering::Relaxed), 2);
-        assert!(matches!(queue.poll(second, &mut two, &context), Poll::Ready(Err(DurabilityError::Closed))));
-        assert!(!queue.has_waiters());
-    }
-
-    /// `cargo test --release --lib many_futures -- --ignored --nocapture`
-    #[test]
-    #[ignore = "measures; prints nanoseconds per operation"]
-    #[expect(clippy::disallowed_methods, reason = "it measures")]
-    fn many_futures_cost_little_each() {
-        for futures in [100, 1_000, 10_000] {
-            let queue = CommitQueue::new(Offset::ZERO);
-            let context = Context::from_waker(Waker::noop());
-            let mut enlisted: Vec<_> = (1..=futures).map(|end| (queue.ticket(at(end)), None)).collect();
-            let started = std::time::Instant::now();
-            for _ in 0..2 {
-                for (ticket, place) in &mut enlisted {
-                    assert!(queue.poll(*ticket, place, &context).is_pending());
-                }
-            }
-            let polled = started.elapsed();
-            for (_, place) in enlisted.iter().rev().step_by(2) {
-                queue.forget(place.unwrap());
-            }
-            let forgotten = started.elapsed();
-            (1..=futures).for_each(|end| queue.raise(at(end)));
-            let raised = started.elapsed();
-            assert!(!queue.has_waiters());
-            let each = |span: Duration, operations: i64| span.as_nanos() / u128::try_from(operations).unwrap();
-            println!(
-                "{futures} futures: poll {} ns, forget {} ns, raise {} ns",
-                each(polled, futures * 2),
-                each(forgotten.saturating_sub(polled), futures / 2),
-                each(raised.saturating_sub(forgotten), futures)
-            );
-        }
-    }
-}
+#[path = "queue_tests.rs"]
+mod tests;

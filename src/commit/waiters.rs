@@ -123,9 +123,7 @@ impl MarkWaiters {
         let waker = Waker::from(Arc::clone(&parked));
         let mut waits = Waits { on: self, enlisted: None };
         loop {
-            if let Poll::Ready(outcome) =
-                self.poll(mark, at_least, &mut waits.enlisted, &Context::from_waker(&waker))
-            {
+            if let Poll::Ready(outcome) = self.poll(mark, at_least, &mut waits.enlisted, &Context::from_waker(&waker)) {
                 return outcome;
             }
             if !parked.sleep(deadline) {

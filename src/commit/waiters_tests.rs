@@ -259,26 +259,21 @@ impl Wake for Due {
     }
 }
 
-/// 9,800 futures and 200 threads wait for random offsets of four marks that rise concurrently from two threads, one
-/// step at a time: each is woken once, not before it is due, and by the step that makes it due.
+/// 9,800 futures and 200 threads wait for random offsets of four marks that rise one step at a time: each is woken once,
+/// not before it is due, and by the step that makes it due.
 #[test]
 fn ten_thousand_wait_and_each_is_woken_when_due() {
     const LAST: i64 = 2_000;
     const MARKS: [Mark; 4] = [Mark::LogEnd, Mark::HighWatermark, Mark::DurableEnd, Mark::LastStable];
     let waiters = Arc::new(MarkWaiters::new(all_at(0)));
-    let random = std::cell::RefCell::new(fastrand::Rng::with_seed(7));
-    let wish = || (MARKS[random.borrow_mut().usize(..4)], at(random.borrow_mut().i64(1..=LAST)));
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut wish = || (MARKS[random.usize(..4)], at(random.i64(1..=LAST)));
     let mut futures = Vec::new();
     let mut due_by_step: BTreeMap<Offset, usize> = BTreeMap::new();
     for _ in 0..9_800 {
         let (mark, wanted) = wish();
-        let due = Due {
-            waiters: Arc::clone(&waiters),
-            mark,
-            wanted,
-            calls: AtomicUsize::new(0),
-            early: AtomicUsize::new(0),
-        };
+        let due =
+            Due { waiters: Arc::clone(&waiters), mark, wanted, calls: AtomicUsize::new(0), early: AtomicUsize::new(0) };
         futures.push((Arc::new(due), None));
         *due_by_step.entry(wanted).or_default() += 1;
     }

@@ -8,6 +8,7 @@ use super::state::CleanShutdown;
 use super::writer::{Writer, WriterState};
 use super::{LogCore, PartitionLog, RoundState};
 use crate::error::{ChangeError, IoFailure};
+use crate::units::Offset;
 
 impl PartitionLog {
     /// Syncs everything, writes the indexes and closes the log. Appends and reads are refused from then on, waiters are
@@ -79,6 +80,8 @@ impl LogCore {
         write_epochs(&self.home, &writer.derived.epochs)?;
         writer.derived.epochs_changed = false;
         writer.derived.take_snapshot(writer.log_end);
-        writer.derived.write_pending(&self.home)
+        writer.derived.write_pending(&self.home)?;
+        let bases: Vec<Offset> = self.view.read().segments.iter().map(|segment| segment.base()).collect();
+        self.home.remove_stray_snapshots(&bases, writer.log_end)
     }
 }

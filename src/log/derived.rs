@@ -15,9 +15,9 @@ use crate::record::{BatchHeader, TransactionMarker};
 use crate::segment::{Extent, FileKind, Home, Segment, SegmentFile, Stage, Walked, names};
 use crate::units::{Offset, TimestampMs};
 
-/// Snapshots that wait for a commit round to write them. With more rolls than that between two rounds the older ones are
-/// dropped: each is worth a shorter replay and nothing else.
-const PENDING_SNAPSHOTS_MAX: usize = 4;
+/// Snapshots that wait for a commit round to write them take no more than this, or two of them. With more rolls than that
+/// between two rounds the older ones are dropped: each is worth a shorter replay and nothing else.
+const PENDING_BYTES_MAX: usize = 8 << 20;
 /// No checkpoint of epochs is larger: one line takes at most 32 bytes, and no log has a million leaderships.
 const EPOCHS_BYTES_MAX: u64 = 32 << 20;
 /// No snapshot is larger: ten million producers.
@@ -74,6 +74,10 @@ impl Derived {
         self.producers.apply(header, marker, limits)
     }
 
+    fn pending_bytes(&self) -> usize {
+        self.pending.iter().map(|snapshot| snapshot.bytes.len()).sum()
+    }
+
     /// Takes a snapshot of the producers at `end`, the end of the log.
     pub(crate) fn take_snapshot(&mut self, end: Offset) {
         if self.newest_snapshot >= end {
@@ -81,7 +85,7 @@ impl Derived {
         }
         self.newest_snapshot = end;
         self.pending.push_back(PendingSnapshot { at: end, bytes: self.producers.encode() });
-        if self.pending.len() > PENDING_SNAPSHOTS_MAX {
+        while self.pending.len() > 2 && self.pending_bytes() > PENDING_BYTES_MAX {
             self.pending.pop_front();
         }
     }

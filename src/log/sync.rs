@@ -108,6 +108,7 @@ impl PartitionLog {
     pub fn tick(&self) -> Result<Ticked, ChangeError> {
         let config = self.config();
         let rolled = self.core.maybe_roll_by_time(&config)?;
+        self.core.expire_producers();
         let now = self.core.clock.monotonic();
         let unsynced = self.core.writer.lock().unsynced;
         let wanted = self.core.queue.has_waiters();

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{FileKind, SegmentFile, names};
+use super::{FileKind, SegmentFile, Stage, names};
 use crate::error::{IoFailure, IoOperation};
 use crate::fs::{DirEntry, File, FileSystem, OpenMode};
 use crate::units::Offset;
@@ -77,6 +77,19 @@ impl Home {
         for entry in self.list()? {
             let Some(file) = SegmentFile::of(&entry) else { continue };
             if file.kind == FileKind::Snapshot && file.base > end {
+                self.remove(&entry.name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes producer snapshots that are not where a segment of `bases` (rising) begins, but for the one at `end` (Kafka's
+    /// `removeStraySnapshots`): closes leave them behind. The names last once the directory is synced.
+    pub(crate) fn remove_stray_snapshots(&self, bases: &[Offset], end: Offset) -> Result<(), IoFailure> {
+        for entry in self.list()? {
+            let Some(file) = SegmentFile::of(&entry) else { continue };
+            let is_snapshot = file.kind == FileKind::Snapshot && file.stage == Stage::Live;
+            if is_snapshot && file.base != end && bases.binary_search(&file.base).is_err() {
                 self.remove(&entry.name)?;
             }
         }
