@@ -101,7 +101,10 @@ fn a_file_past_the_bound_is_not_read() {
 
 #[test]
 fn a_fault_says_where_it_is() {
-    assert_eq!(fault("0\n1\norders 0 -1\n").to_string(), "line 3: offset is -1, which is outside 0..=9223372036854775807");
+    assert_eq!(
+        fault("0\n1\norders 0 -1\n").to_string(),
+        "line 3: offset is -1, which is outside 0..=9223372036854775807"
+    );
     assert_eq!(fault("0\n").to_string(), "it ends before line 2, the number of entries");
 }
 
@@ -133,7 +136,8 @@ fn any_damage_is_an_answer_or_an_error() {
     for seed in 0..seeds {
         let mut rng = Rng::with_seed(seed);
         let count = rng.i32(0..6);
-        let entries: Vec<_> = (0..count).map(|n| entry(["orders", "users"][usize::from(rng.bool())], n, rng.i64(0..))).collect();
+        let entries: Vec<_> =
+            (0..count).map(|n| entry(["orders", "users"][usize::from(rng.bool())], n, rng.i64(0..))).collect();
         let bytes = damaged(&mut rng, &encode_offsets(&entries));
         if let Ok(read) = decode_offsets(&bytes) {
             assert_eq!(decode_offsets(&encode_offsets(&read)), Ok(read), "seed {seed}");
