@@ -114,6 +114,15 @@ fn a_topic_that_could_not_be_read_again_is_not_written() {
     encode_offsets(&[entry("two words", 0, 0)]);
 }
 
+/// Java's readers part fields at ASCII white space alone, so that any other belongs to the topic.
+#[test]
+fn whatever_is_read_can_be_written_again() {
+    let text = "0\n1\na\u{a0}b\u{85}c\u{2028} 0 7\n";
+    let read = decode_offsets(text.as_bytes()).unwrap();
+    assert_eq!(read, [entry("a\u{a0}b\u{85}c\u{2028}", 0, 7)]);
+    assert_eq!(encode_offsets(&read), text.as_bytes());
+}
+
 /// Bytes that are right, with a few of them changed, cut or doubled.
 fn damaged(rng: &mut Rng, right: &[u8]) -> Vec<u8> {
     let mut bytes = right.to_vec();
