@@ -48,6 +48,16 @@ fn time_indexes() {
 }
 
 #[test]
+fn transaction_indexes() {
+    run_all("txn_index", shared::txn_index::run);
+}
+
+#[test]
+fn checkpoints() {
+    run_all("checkpoint", shared::checkpoint::run);
+}
+
+#[test]
 fn directories() {
     run_all("open_dir", shared::open_dir::run);
 }

@@ -27,9 +27,18 @@ fn main() {
                 write("offset_index", &seed, &input);
             } else if name.ends_with(".timeindex") {
                 write("time_index", &seed, &[&[0, 3], &content[..]].concat());
+            } else if name.ends_with(".txnindex") {
+                seed_aborted(&seed, content);
+            } else if name == "leader-epoch-checkpoint" {
+                write("checkpoint", &seed, content);
             }
         }
         seed_directories(&partition, &files);
+    }
+    for (name, content) in files(Path::new("tests/fixtures/kafka/logdir")) {
+        if name.ends_with("-offset-checkpoint") {
+            write("checkpoint", &name, &content);
+        }
     }
     seed_operations();
 }
@@ -56,7 +65,8 @@ fn files(dir: &Path) -> Files {
         let entry = entry.unwrap();
         (entry.file_name().to_string_lossy().into_owned(), std::fs::read(entry.path()).unwrap())
     };
-    let mut all: Files = std::fs::read_dir(dir).unwrap().map(entry).collect();
+    let is_file = |entry: &std::io::Result<std::fs::DirEntry>| entry.as_ref().unwrap().file_type().unwrap().is_file();
+    let mut all: Files = std::fs::read_dir(dir).unwrap().filter(is_file).map(entry).collect();
     all.sort();
     all
 }
@@ -65,6 +75,14 @@ fn write(target: &str, name: &str, data: &[u8]) {
     let dir = Path::new("fuzz/corpus").join(target);
     std::fs::create_dir_all(&dir).unwrap();
     std::fs::write(dir.join(format!("seed-{name}")), data).unwrap();
+}
+
+/// The whole index, and each entry alone. The first two bytes are the base offset of the segment.
+fn seed_aborted(seed: &str, index: &[u8]) {
+    write("txn_index", seed, &[&[0, 0], index].concat());
+    for (at, entry) in index.chunks(34).enumerate() {
+        write("txn_index", &format!("{seed}-{at}"), &[&[0, 7], entry].concat());
+    }
 }
 
 /// The first batches of a log: more of them are more of the same.

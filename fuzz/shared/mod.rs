@@ -4,12 +4,14 @@
 
 pub(crate) mod batch;
 pub(crate) mod canary;
+pub(crate) mod checkpoint;
 pub(crate) mod input;
 pub(crate) mod offset_index;
 pub(crate) mod open_dir;
 pub(crate) mod ops;
 pub(crate) mod record;
 pub(crate) mod time_index;
+pub(crate) mod txn_index;
 
 #[path = "../../tests/support/mod.rs"]
 mod support;

@@ -122,8 +122,8 @@ pub enum TextFault {
 /// whatever their order here.
 ///
 /// # Panics
-/// If a topic is empty or has white space, or a partition is negative: the file could not be read again. Topics have
-/// names, of letters, digits, `.`, `_` and `-`.
+/// If a topic is empty or has ASCII white space, or a partition is negative: the file could not be read again. Topics
+/// have names, of letters, digits, `.`, `_` and `-`.
 ///
 /// ```
 /// use alluvium::Offset;
@@ -139,7 +139,7 @@ pub fn encode_offsets(entries: &[(String, i32, Offset)]) -> Vec<u8> {
     sorted.sort_unstable();
     let mut text = heading(entries.len());
     for (topic, partition, offset) in sorted {
-        assert!(!topic.is_empty() && !topic.contains(char::is_whitespace), "{topic:?} is no name of a topic");
+        assert!(!topic.is_empty() && !topic.contains(parts_text), "{topic:?} is no name of a topic");
         assert!(*partition >= 0, "partition {partition} of {topic} does not exist");
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{topic} {partition} {offset}");
@@ -239,6 +239,11 @@ fn fields<const FIELDS: usize>(line: usize, text: &str) -> Result<[&str; FIELDS]
 /// The white space of Java's patterns, but for the ends of lines.
 fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\x0b' | '\x0c')
+}
+
+/// What ends a field or a line.
+fn parts_text(c: char) -> bool {
+    is_space(c) || matches!(c, '\n' | '\r')
 }
 
 /// Lines as Java's readers part them, with their numbers from 1.

@@ -78,7 +78,11 @@ impl AbortedTxns {
     /// Adds a transaction whose marker comes after all others.
     pub fn push(&mut self, txn: AbortedTxn) {
         debug_assert!(txn.fault().is_none(), "{txn:?}");
-        debug_assert!(self.entries.last().is_none_or(|last| txn.follows(last)), "{txn:?} after {:?}", self.entries.last());
+        debug_assert!(
+            self.entries.last().is_none_or(|last| txn.follows(last)),
+            "{txn:?} after {:?}",
+            self.entries.last()
+        );
         self.entries.push(txn);
     }
 

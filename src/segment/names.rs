@@ -182,10 +182,9 @@ pub fn classify(entry: &DirEntry) -> Known {
         return if name.ends_with(TEMPORARY_SUFFIX) { Known::Temporary } else { Known::State };
     }
     match name {
-        LEADER_EPOCH_CHECKPOINT
-        | "partition.metadata"
-        | "leader-epoch-checkpoint.tmp"
-        | "partition.metadata.tmp" => Known::State,
+        LEADER_EPOCH_CHECKPOINT | "partition.metadata" | "leader-epoch-checkpoint.tmp" | "partition.metadata.tmp" => {
+            Known::State
+        }
         _ if name.starts_with('.') => Known::Ignorable,
         _ => Known::Foreign,
     }

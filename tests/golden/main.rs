@@ -4,6 +4,7 @@
 #![expect(clippy::indexing_slicing, reason = "a failed test is meant to panic, its helpers too")]
 #![expect(clippy::disallowed_methods, reason = "tests look at directories behind the log's back")]
 
+mod checkpoints;
 mod fixtures;
 mod followed;
 mod indexes;

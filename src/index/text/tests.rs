@@ -101,7 +101,10 @@ fn a_file_past_the_bound_is_not_read() {
 
 #[test]
 fn a_fault_says_where_it_is() {
-    assert_eq!(fault("0\n1\norders 0 -1\n").to_string(), "line 3: offset is -1, which is outside 0..=9223372036854775807");
+    assert_eq!(
+        fault("0\n1\norders 0 -1\n").to_string(),
+        "line 3: offset is -1, which is outside 0..=9223372036854775807"
+    );
     assert_eq!(fault("0\n").to_string(), "it ends before line 2, the number of entries");
 }
 
@@ -109,6 +112,15 @@ fn a_fault_says_where_it_is() {
 #[should_panic(expected = "no name of a topic")]
 fn a_topic_that_could_not_be_read_again_is_not_written() {
     encode_offsets(&[entry("two words", 0, 0)]);
+}
+
+/// Java's readers part fields at ASCII white space alone, so that any other belongs to the topic.
+#[test]
+fn whatever_is_read_can_be_written_again() {
+    let text = "0\n1\na\u{a0}b\u{85}c\u{2028} 0 7\n";
+    let read = decode_offsets(text.as_bytes()).unwrap();
+    assert_eq!(read, [entry("a\u{a0}b\u{85}c\u{2028}", 0, 7)]);
+    assert_eq!(encode_offsets(&read), text.as_bytes());
 }
 
 /// Bytes that are right, with a few of them changed, cut or doubled.
@@ -133,7 +145,8 @@ fn any_damage_is_an_answer_or_an_error() {
     for seed in 0..seeds {
         let mut rng = Rng::with_seed(seed);
         let count = rng.i32(0..6);
-        let entries: Vec<_> = (0..count).map(|n| entry(["orders", "users"][usize::from(rng.bool())], n, rng.i64(0..))).collect();
+        let entries: Vec<_> =
+            (0..count).map(|n| entry(["orders", "users"][usize::from(rng.bool())], n, rng.i64(0..))).collect();
         let bytes = damaged(&mut rng, &encode_offsets(&entries));
         if let Ok(read) = decode_offsets(&bytes) {
             assert_eq!(decode_offsets(&encode_offsets(&read)), Ok(read), "seed {seed}");
