@@ -482,23 +482,31 @@ impl Unjudged {
         derived.epochs.truncate_from_end(log_end);
         let log_start = self.log_start(&segments, log_end);
         derived.epochs.truncate_from_start(log_start);
-        self.save_epochs(&mut derived)?;
+        let are_epochs_saved = self.save_epochs(&mut derived)?;
         if damage != self.known_damage {
             state::write_damage(&*self.home.fs, &self.home.dir, &damage)?;
         }
-        keeper.settle(log_end, log_start, self.had_point)?;
+        // The recovery point must not pass epochs that are written down nowhere: what is below it is not scanned for them.
+        let point = if are_epochs_saved { log_end } else { self.recovery_point.min(log_end) };
+        keeper.settle(log_end, point, log_start, self.had_point)?;
         Ok(Judged { segments, active, log_start, log_end, derived })
     }
 
-    /// The recovery point is about to rise over everything, and what is below it is not scanned for epochs again.
-    fn save_epochs(&self, derived: &mut Derived) -> Result<(), OpenError> {
+    /// Writes the leader epochs down, unless their file says the same; `false` on a full disk, which must not keep a log
+    /// from opening.
+    fn save_epochs(&self, derived: &mut Derived) -> Result<bool, OpenError> {
         let on_disk = derived::read_epochs(&self.home)?.ok().flatten();
-        if on_disk.as_ref() == Some(&derived.epochs) || (on_disk.is_none() && derived.epochs.entries().is_empty()) {
-            return Ok(());
+        if on_disk.as_ref() != Some(&derived.epochs) && (on_disk.is_some() || !derived.epochs.entries().is_empty()) {
+            match derived::write_epochs(&self.home, &derived.epochs) {
+                Err(failure) if failure.is_storage_full() && self.had_point => {
+                    derived.epochs_changed = true;
+                    return Ok(false);
+                }
+                written => written?,
+            }
         }
-        derived::write_epochs(&self.home, &derived.epochs)?;
         derived.epochs_changed = false;
-        Ok(())
+        Ok(true)
     }
 
     fn set_aside(&self, base: Offset, report: &mut RecoveryReport) -> Result<(), OpenError> {
