@@ -37,17 +37,17 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let out = BufWriter::new(io::stdout().lock());
     let Some(Action::Check { file }) = &args.action else {
         if args.json {
-            describe_json(out)?
+            describe_json(out)?;
         } else {
-            describe_text(out)?
+            describe_text(out)?;
         }
         return Ok(ExitCode::SUCCESS);
     };
     let verdict = LogConfig::from_kafka_properties(&text_of(file)?);
     if args.json {
-        print_json(out, &verdict)?
+        print_json(out, &verdict)?;
     } else {
-        print_text(out, &verdict)?
+        print_text(out, &verdict)?;
     }
     Ok(if verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
