@@ -21,9 +21,12 @@ fn ignored(text: &str) -> Vec<(&'static str, String)> {
     parsed.ignored.into_iter().map(|ignored| (ignored.key, ignored.reason.to_string())).collect()
 }
 
+type Change = fn(&mut LogConfig);
+
 /// The properties of a config.
 fn text_of(config: &LogConfig) -> String {
-    config.entries().map(|(key, value)| format!("{key} = {value}\n")).collect()
+    let lines: Vec<String> = config.entries().map(|(key, value)| format!("{key} = {value}")).collect();
+    lines.join("\n")
 }
 
 /// Configs that differ from the default in one field, with that field's key. The pattern names every field: a new one
@@ -60,7 +63,7 @@ fn one_field_each() -> Vec<(&'static str, LogConfig)> {
         zero_ahead_bytes: _,
     } = LogConfig::default();
     let mut cases = Vec::new();
-    let mut case = |key: &'static str, change: fn(&mut LogConfig)| {
+    let mut case = |key: &'static str, change: Change| {
         let mut config = LogConfig::default();
         change(&mut config);
         cases.push((key, config));
@@ -239,7 +242,7 @@ fn both_ends_of_every_range_are_taken_and_one_past_them_is_refused() {
 /// Out of range in the struct, where no parser has looked: fields can hold more than their keys.
 #[test]
 fn values_put_into_fields_are_checked_as_well() {
-    let cases: [(&str, i128, fn(&mut LogConfig)); 27] = [
+    let cases: [(&str, i128, Change); 27] = [
         ("segment.bytes", 13, |c| c.segment_bytes = 13),
         ("segment.bytes", 1 << 31, |c| c.segment_bytes = 1 << 31),
         ("segment.ms", 0, |c| c.segment_ms = 0),
