@@ -10,12 +10,14 @@ mod loom_models;
 mod marks;
 mod policy;
 mod queue;
+#[cfg_attr(not(test), expect(dead_code, reason = "the log takes it up in the next change"))]
 mod waiters;
+#[cfg_attr(not(test), expect(dead_code, reason = "the log takes it up in the next change"))]
 mod waitlist;
 
-#[cfg_attr(not(test), expect(unused_imports, reason = "the log takes it up in the next change"))]
+#[cfg_attr(not(loom), expect(unused_imports, reason = "the log takes it up in the next change"))]
 pub(crate) use marks::{Mark, Marks};
 pub(crate) use policy::{Unsynced, due_at, is_due};
 pub(crate) use queue::{CommitQueue, Enlisted, Ticket};
-#[cfg_attr(not(test), expect(unused_imports, reason = "the log takes it up in the next change"))]
+#[cfg_attr(not(loom), expect(unused_imports, reason = "the log takes it up in the next change"))]
 pub(crate) use waiters::{MarkWaiters, WaitsFor};
