@@ -84,7 +84,6 @@ pub enum Mark {
 
 impl Mark {
     /// Every mark, in the order of the enum.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the log takes it up in the next change"))]
     pub(crate) const ALL: [Self; 5] =
         [Self::LogStart, Self::LastStable, Self::HighWatermark, Self::DurableEnd, Self::LogEnd];
 }

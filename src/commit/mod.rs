@@ -12,7 +12,6 @@ mod policy;
 mod queue;
 #[cfg_attr(not(test), expect(dead_code, reason = "the log takes it up in the next change"))]
 mod waiters;
-#[cfg_attr(not(test), expect(dead_code, reason = "the log takes it up in the next change"))]
 mod waitlist;
 
 #[cfg_attr(not(loom), expect(unused_imports, reason = "the log takes it up in the next change"))]
