@@ -322,6 +322,7 @@ impl Drop for Turn<'_> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(not(loom))]
+#[cfg(test)]
 #[path = "queue_tests.rs"]
 mod tests;
