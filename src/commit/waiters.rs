@@ -327,6 +327,7 @@ impl<T> PerMark<T> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(not(loom))]
+#[cfg(test)]
 #[path = "waiters_tests.rs"]
 mod tests;
