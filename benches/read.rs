@@ -229,15 +229,16 @@ fn sequential_to_socket(name: &str, library: &Arc<Library>) -> Contest {
 }
 
 /// The ranges are found beforehand on both sides: what is left is the sending.
-fn slices_to_socket(library: &Arc<Library>) -> Contest {
-    let fetches = library.fetches(FETCH_BYTES as u64);
+fn slices_to_socket(name: &str, library: &Arc<Library>, max_bytes: u64) -> Contest {
+    let mut fetches = library.fetches(max_bytes);
+    fastrand::Rng::with_seed(7).shuffle(&mut fetches);
     let bytes: usize = fetches.iter().map(Found::bytes).sum();
-    let options = ReadOptions::default();
+    let options = ReadOptions { max_bytes, ..ReadOptions::default() };
     let fetched: Vec<_> = fetches.iter().map(|found| library.log.read(found.offset, &options).unwrap()).collect();
     let by_hand = Arc::clone(library);
     let (raw_socket, our_socket) = (drained(), drained());
     Contest {
-        name: "1MiB slices held, to a socket".into(),
+        name: name.to_owned(),
         unit: Unit::Bytes((bytes / fetches.len()) as u64),
         operations: fetches.len() as u64,
         contenders: vec![
@@ -253,6 +254,7 @@ fn slices_to_socket(library: &Arc<Library>) -> Contest {
     }
 }
 
+/// Here ours finds the batch as well.
 fn random_to_socket(library: &Arc<Library>) -> Contest {
     let fetches = shuffled(library);
     let (for_us, by_hand, ours_of) = (fetches.clone(), Arc::clone(library), Arc::clone(library));
@@ -315,7 +317,8 @@ fn main() {
         random(&one),
         sequential_to_socket("1MiB fetches in order, to a socket", &one),
         sequential_to_socket("1MiB fetches, 64MiB segments, to a socket", &many),
-        slices_to_socket(&one),
+        slices_to_socket("1MiB slices at random, to a socket", &one, FETCH_BYTES as u64),
+        slices_to_socket("16KiB slices at random, to a socket", &one, 1),
         random_to_socket(&one),
         by_time(&one),
     ];

@@ -110,12 +110,12 @@ fn sockets_pipes_and_files_get_all_bytes_of_all_segments() {
 /// What an event loop does, with a reader who takes a little now and then.
 fn send_in_parts(
     bytes: u64,
-    mut send: impl FnMut(u64) -> Result<Sent, IoFailure>,
+    mut attempt: impl FnMut(u64) -> Result<Sent, IoFailure>,
     mut read: impl FnMut() -> usize,
 ) -> u32 {
     let (mut sent, mut blocked) = (0, 0);
     while sent < bytes {
-        let now = send(sent).unwrap();
+        let now = attempt(sent).unwrap();
         sent += now.bytes;
         assert!(sent <= bytes);
         if sent < bytes {
@@ -151,7 +151,7 @@ fn a_socket_that_does_not_block_takes_parts() {
         ours.set_nonblocking(true).unwrap();
         let mut got = Vec::new();
         for slice in fetched.slices() {
-            let mut piece = [0; 20_000];
+            let mut piece = vec![0; 20_000];
             let read = || {
                 let n = theirs.read(&mut piece).unwrap();
                 got.extend_from_slice(&piece[..n]);
