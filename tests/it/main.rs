@@ -10,4 +10,5 @@ mod reads;
 mod recovery;
 mod refusals;
 mod rolls;
+mod sends;
 mod support;
