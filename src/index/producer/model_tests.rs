@@ -8,7 +8,7 @@ use super::tests::{Batch, apply, at, data, end, id, judge, txn};
 use super::{Authority, ProducerLimits, ProducerState, ProducerTable, Verdict};
 use crate::index::AbortedTxn;
 use crate::record::BatchHeader;
-use crate::units::{Offset, ProducerId, Sequence, TimestampMs};
+use crate::units::{Offset, ProducerEpoch, ProducerId, Sequence, TimestampMs};
 
 #[derive(Clone, Copy)]
 enum Event {
@@ -58,7 +58,19 @@ impl Model {
         // Of those before the restart the newest was in the snapshot.
         let newer = data.iter().take_while(|(at, _)| *at >= restarted).count();
         let kept = if restarted > 0 { newer + 1 } else { data.len() };
-        data.into_iter().take(kept.min(5)).map(|(_, batch)| batch.header).collect()
+        data.into_iter().take(kept.min(5)).map(|(at, batch)| self.as_restored(*at, batch.header)).collect()
+    }
+
+    /// A snapshot has one timestamp a producer, that of its last batch or marker, and gives it to the batch in it.
+    fn as_restored(&self, place: usize, mut header: BatchHeader) -> BatchHeader {
+        let history = self.history(header.producer_id.unwrap());
+        let restarted = self.restarted();
+        if place < restarted
+            && let Some((_, last)) = history.iter().rev().find(|(at, _)| *at < restarted)
+        {
+            header.max_timestamp = last.header.max_timestamp;
+        }
+        header
     }
 
     fn open(&self, of: ProducerId) -> Option<Offset> {
@@ -240,7 +252,7 @@ impl Life {
     fn batch(&mut self, authority: Authority) -> Batch {
         let producer = self.rng.i64(0..6);
         let last = self.model.last(id(producer)).map(|(_, batch)| batch.header);
-        let epoch = last.and_then(|header| header.producer_epoch).map_or(0, |epoch| epoch.value());
+        let epoch = last.and_then(|header| header.producer_epoch).map_or(0, ProducerEpoch::value);
         let epoch = match self.rng.u8(0..12) {
             0 => epoch + 1,
             1 => (epoch - 1).max(0),
