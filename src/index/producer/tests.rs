@@ -231,7 +231,11 @@ mod duplicates {
     use super::*;
 
     fn six() -> ProducerTable {
-        after(&(0..6).map(|n| data(1, 0, 10 * n, 10).at(100 + 20 * i64::from(n)).stamped(i64::from(n))).collect::<Vec<_>>())
+        after(
+            &(0..6)
+                .map(|n| data(1, 0, 10 * n, 10).at(100 + 20 * i64::from(n)).stamped(i64::from(n)))
+                .collect::<Vec<_>>(),
+        )
     }
 
     #[test]
@@ -404,7 +408,11 @@ mod transactions {
 mod verification {
     use super::*;
 
-    fn guarded(table: &ProducerTable, batch: Batch, guard: Option<VerificationGuard>) -> Result<Verdict, ProducerRefusal> {
+    fn guarded(
+        table: &ProducerTable,
+        batch: Batch,
+        guard: Option<VerificationGuard>,
+    ) -> Result<Verdict, ProducerRefusal> {
         judge(table, &[batch], Authority::Client, guard, &VERIFIED)
     }
 
@@ -520,7 +528,8 @@ mod bounds {
 
     #[test]
     fn producers_expire_but_for_those_in_a_transaction() {
-        let mut table = after(&[data(1, 0, 0, 1).stamped(10), txn(2, 0, 0, 1).stamped(10), data(3, 0, 0, 1).stamped(11)]);
+        let mut table =
+            after(&[data(1, 0, 0, 1).stamped(10), txn(2, 0, 0, 1).stamped(10), data(3, 0, 0, 1).stamped(11)]);
         assert_eq!(table.expire(TimestampMs::new(1009), &LIMITS), 0);
         assert_eq!(table.expire(TimestampMs::new(1010), &LIMITS), 1);
         assert_eq!(ids(&table), [2, 3]);
