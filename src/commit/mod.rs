@@ -11,9 +11,7 @@ mod queue;
 mod waiters;
 mod waitlist;
 
-#[cfg_attr(not(loom), expect(unused_imports, reason = "the log takes it up in the next change"))]
 pub use marks::{Mark, Marks};
 pub(crate) use policy::{Unsynced, due_at, is_due};
 pub(crate) use queue::{CommitQueue, Enlisted, Ticket};
-#[cfg_attr(not(loom), expect(unused_imports, reason = "the log takes it up in the next change"))]
 pub(crate) use waiters::{MarkWaiters, WaitsFor};
