@@ -71,6 +71,7 @@ impl MarkWaiters {
     /// Calls must come in the order of the changes: an older snapshot that came last would stay. Where a lock makes that
     /// order and wakers are not to run under it, [`note`](Self::note) belongs under the lock and
     /// [`wake`](Self::wake) behind it.
+    #[cfg(test)]
     pub(crate) fn publish(&self, marks: &Marks) {
         if self.note(marks) {
             self.wake();

@@ -65,7 +65,10 @@ impl PartitionLog {
         let end = cut.end;
         writer.derived = derived;
         match core.cut(&mut writer, cut) {
-            Ok(()) => Ok(end),
+            Ok(()) => {
+                core.wake(writer);
+                Ok(end)
+            }
             Err(failure) => Err(core.latch(&mut writer, failure).into()),
         }
     }
@@ -84,7 +87,13 @@ impl PartitionLog {
         let restarted = core.restart(&mut writer, offset);
         let restarted =
             restarted.and_then(|()| core.keeper.finish_restart(offset)).and_then(|()| core.keeper.finish(None));
-        restarted.map_err(|failure| core.latch(&mut writer, failure).into())
+        match restarted {
+            Ok(()) => {
+                core.wake(writer);
+                Ok(())
+            }
+            Err(failure) => Err(core.latch(&mut writer, failure).into()),
+        }
     }
 }
 
