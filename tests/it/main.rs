@@ -5,6 +5,7 @@
 
 mod appends;
 mod basics;
+mod crowds;
 mod durability;
 mod reads;
 mod recovery;
