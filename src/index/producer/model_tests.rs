@@ -228,6 +228,11 @@ impl Model {
     }
 }
 
+/// The sequence after a batch, as producers count.
+fn following(newest: Option<&BatchHeader>) -> i32 {
+    newest.and_then(BatchHeader::last_sequence).and_then(|last| last.value().checked_add(1)).unwrap_or(0)
+}
+
 /// One random life of a partition.
 struct Life {
     rng: Rng,
@@ -272,17 +277,13 @@ impl Life {
                 let known = self.rng.choice(&recent).unwrap();
                 (known.base_sequence.map_or(-1, Sequence::value), known.last_offset_delta.value() + 1)
             }
-            _ => (self.expected(recent.first()), count),
+            _ => (following(recent.first()), count),
         };
         let first = if authority == Authority::Coordinator { -1 } else { first.max(0) };
         let is_open = self.model.open(id(producer)).is_some();
         let is_transactional = if self.rng.u8(0..6) == 0 { !is_open } else { is_open };
         let make = if is_transactional { txn } else { data };
         make(producer, epoch, first, count).stamped(self.clock)
-    }
-
-    fn expected(&self, newest: Option<&BatchHeader>) -> i32 {
-        newest.and_then(BatchHeader::last_sequence).and_then(|last| last.value().checked_add(1)).unwrap_or(0)
     }
 
     fn append(&mut self) {
