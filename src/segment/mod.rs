@@ -111,7 +111,7 @@ impl Segment {
     /// Another object over the same file and index, so that holders of this one can be told apart.
     pub(crate) fn twin(&self, index: SegmentIndex) -> Result<Self, IoFailure> {
         let twin = Self::loaded(self.home.clone(), self.base, self.options, self.file()?, index);
-        twin.lend(self.lent_bytes.load(Ordering::Acquire));
+        twin.lend(self.lent_bytes());
         Ok(twin.with_holes(self.holes().to_vec()))
     }
 
@@ -182,9 +182,9 @@ impl Segment {
         self.lent_bytes.fetch_max(end, Ordering::AcqRel);
     }
 
-    /// Whether a socket may still read bytes past `kept` from the pages of the file.
-    pub(crate) fn is_lent_past(&self, kept: u64) -> bool {
-        self.lent_bytes.load(Ordering::Acquire) > kept
+    /// Where the bytes end that sockets may still read from the pages of the file.
+    pub(crate) fn lent_bytes(&self) -> u64 {
+        self.lent_bytes.load(Ordering::Acquire)
     }
 
     /// The mapped bytes, where the read mode asks for a map and the segment is sealed.
