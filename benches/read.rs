@@ -234,7 +234,7 @@ fn slices_to_socket(name: &str, library: &Arc<Library>, max_bytes: u64) -> Conte
     fastrand::Rng::with_seed(7).shuffle(&mut fetches);
     let bytes: usize = fetches.iter().map(Found::bytes).sum();
     let options = ReadOptions { max_bytes, ..ReadOptions::default() };
-    let fetched: Vec<_> = fetches.iter().map(|found| library.log.read(found.offset, &options).unwrap()).collect();
+    let held: Vec<_> = fetches.iter().map(|found| library.log.read(found.offset, &options).unwrap()).collect();
     let by_hand = Arc::clone(library);
     let (raw_socket, our_socket) = (drained(), drained());
     Contest {
@@ -247,7 +247,7 @@ fn slices_to_socket(name: &str, library: &Arc<Library>, max_bytes: u64) -> Conte
             }),
             ours("alluvium", move |operations| {
                 timed(operations, |at| {
-                    fetched[at % fetched.len()].send_to(&our_socket).unwrap();
+                    held[at % held.len()].send_to(&our_socket).unwrap();
                 })
             }),
         ],

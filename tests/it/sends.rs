@@ -348,6 +348,52 @@ fn bytes_on_their_way_to_a_receiver_outlive_truncation() {
     }
 }
 
+/// The same with everybody at once: who sends gives the slices up at once and reads the other end later.
+#[test]
+fn senders_and_cuts_at_once() {
+    let temp = tempfile::tempdir().unwrap();
+    let config = LogConfig { zero_ahead_bytes: 0, segment_bytes: 20_000, ..LogConfig::default() };
+    let log = PartitionLog::open(temp.path().join("log"), config).unwrap();
+    fill(&log, 0, 50, 100);
+    let is_done = std::sync::atomic::AtomicBool::new(false);
+    let sent_while_cutting = |seed| -> usize {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut compared = 0;
+        // A cut that failed must not leave the senders at it for ever.
+        let started = std::time::Instant::now();
+        while !is_done.load(std::sync::atomic::Ordering::Relaxed) && started.elapsed() < Duration::from_mins(1) {
+            let options = ReadOptions { max_bytes: rng.u64(0..20_000), ..ReadOptions::default() };
+            // The end may have been cut off meanwhile.
+            let Ok(fetched) = log.read(at(rng.i64(0..50)), &options) else { continue };
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let before = fetched.read().unwrap();
+            assert_eq!(fetched.send_to(&ours).unwrap(), before.len() as u64);
+            drop((fetched, ours));
+            std::thread::sleep(Duration::from_micros(rng.u64(0..3000)));
+            let mut got = Vec::new();
+            theirs.read_to_end(&mut got).unwrap();
+            assert!(got == before, "seed {seed}: the receiver got other bytes than were sent");
+            compared += usize::from(!got.is_empty());
+        }
+        compared
+    };
+    std::thread::scope(|scope| {
+        let sent_while_cutting = &sent_while_cutting;
+        let senders = [1, 2, 3].map(|seed| scope.spawn(move || sent_while_cutting(seed)));
+        let mut rng = fastrand::Rng::with_seed(0);
+        for _ in 0..150 {
+            let cut = rng.i64(1..log.log_end().value());
+            log.truncate_to(at(cut)).unwrap();
+            fill(&log, cut, cut + rng.i64(1..30), rng.usize(50..200));
+            std::thread::sleep(Duration::from_micros(rng.u64(0..2000)));
+        }
+        is_done.store(true, std::sync::atomic::Ordering::Relaxed);
+        let compared: usize = senders.into_iter().map(|sender| sender.join().unwrap()).sum();
+        assert!(compared > 100, "{compared}");
+    });
+    log.close().unwrap();
+}
+
 /// A cut that no receiver can see still goes in place: nothing of what it takes was sent.
 #[test]
 fn a_cut_past_all_that_was_sent_copies_nothing() {
