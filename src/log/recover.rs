@@ -113,7 +113,7 @@ impl Unjudged {
         segments.push(Arc::clone(&segment));
         let replay = self.replay_to(&segments, position, marker.log_end, epochs)?;
         self.note_snapshots(&replay, report);
-        let log_start = self.log_start(&segments, marker.log_end);
+        let log_start = self.log_start(&segments, marker.log_end)?;
         let active = Active { segment, file, cursor, position, first_timestamp };
         Ok(Some(Judged { segments, active, log_start, log_end: marker.log_end, derived: replay.derived }))
     }
@@ -151,13 +151,25 @@ impl Unjudged {
         }
     }
 
-    /// The stored log start, unless the segments say more.
-    fn log_start(&self, segments: &[Arc<Segment>], log_end: Offset) -> Offset {
-        let first = segments.first().map_or(log_end, |segment| segment.base());
+    /// The stored log start; without one, where the first segment begins that holds anything. An empty one in front of
+    /// it is no promise that its offsets were ever there.
+    fn log_start(&self, segments: &[Arc<Segment>], log_end: Offset) -> Result<Offset, OpenError> {
         let stored = self.standing.log_start.filter(|_| self.restart.is_none());
         let keeps_missing = self.config.on_damage != OnDamage::Cut;
-        let start = stored.map_or(first, |stored| if keeps_missing { stored } else { stored.max(first) });
-        start.min(log_end)
+        let start = match stored {
+            Some(stored) if keeps_missing => stored,
+            stored => self.first_filled(segments, log_end)?.max(stored.unwrap_or_default()),
+        };
+        Ok(start.min(log_end))
+    }
+
+    fn first_filled(&self, segments: &[Arc<Segment>], log_end: Offset) -> Result<Offset, OpenError> {
+        for segment in segments {
+            if segment.bytes()? > 0 || !segment.holes().is_empty() {
+                return Ok(segment.base());
+            }
+        }
+        Ok(segments.last().map_or(log_end, |last| last.base()))
     }
 
     fn trusted_segment(&self, base: Offset, entries: &[DirEntry]) -> Arc<Segment> {
@@ -480,7 +492,7 @@ impl Unjudged {
         keeper.forget_removed()?;
         let mut derived = replay.derived;
         derived.epochs.truncate_from_end(log_end);
-        let log_start = self.log_start(&segments, log_end);
+        let log_start = self.log_start(&segments, log_end)?;
         derived.epochs.truncate_from_start(log_start);
         let are_epochs_saved = self.save_epochs(&mut derived)?;
         if damage != self.known_damage {
