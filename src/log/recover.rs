@@ -164,7 +164,8 @@ impl Unjudged {
     }
 
     fn first_filled(&self, segments: &[Arc<Segment>], log_end: Offset) -> Result<Offset, OpenError> {
-        for segment in segments {
+        // The last one takes appends; its size is not to be fixed.
+        for segment in segments.iter().take(segments.len().saturating_sub(1)) {
             if segment.bytes()? > 0 || !segment.holes().is_empty() {
                 return Ok(segment.base());
             }
