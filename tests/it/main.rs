@@ -5,9 +5,12 @@
 
 mod appends;
 mod basics;
+mod conditional;
 mod durability;
+mod facade;
 mod reads;
 mod recovery;
 mod refusals;
 mod rolls;
 mod support;
+mod table;
