@@ -304,11 +304,14 @@ fn stale_leader_epochs_and_marks_that_are_not_to_be_moved() {
     assert!(matches!(error, ChangeError::NotYours), "{error:?}");
     log.close().unwrap();
     let log = machine.open(LogConfig { high_watermark: HighWatermarkMode::Embedder, ..small() });
-    let error = unchanged(&machine, &log, "past the end", || log.advance_high_watermark(at(3)).unwrap_err());
+    log.append(batch(&["c", "d"]), led_by(3)).unwrap();
+    assert_eq!(log.marks().high_watermark, at(2));
+    let error = unchanged(&machine, &log, "past the end", || log.advance_high_watermark(at(5)).unwrap_err());
     assert!(matches!(error, ChangeError::OutOfBounds { .. }), "{error:?}");
-    log.advance_high_watermark(at(1)).unwrap();
-    let error = unchanged(&machine, &log, "past the mark", || log.advance_log_start(at(2)).unwrap_err());
+    let error = unchanged(&machine, &log, "past the mark", || log.advance_log_start(at(3)).unwrap_err());
     assert!(matches!(error, ChangeError::OutOfBounds { .. }), "{error:?}");
+    assert_eq!(log.advance_high_watermark(at(3)).unwrap(), at(3));
+    assert_eq!(log.advance_log_start(at(3)).unwrap(), at(3));
 }
 
 #[test]
@@ -326,11 +329,9 @@ fn every_fault_of_a_producer_is_its_own_and_changes_nothing() {
     let log = machine.open(LogConfig { producers_max: 2, ..unverified() });
     log.append(produced(1, 1, 0, 2, false), client()).unwrap();
     log.append(produced(2, 0, 0, 1, true), client()).unwrap();
-    let fault = |what: &str, bytes: &[u8], origin: AppendAs| {
-        match refused(&machine, &log, what, bytes, origin.into()) {
-            AppendError::Producer(refusal) => refusal.cause,
-            other => panic!("{what}: {other:?}"),
-        }
+    let fault = |what: &str, bytes: &[u8], origin: AppendAs| match refused(&machine, &log, what, bytes, origin.into()) {
+        AppendError::Producer(refusal) => refusal.cause,
+        other => panic!("{what}: {other:?}"),
     };
     let found = fault("fenced", produced(1, 0, 0, 1, false).as_bytes(), client());
     assert!(matches!(found, ProducerFault::FencedEpoch { .. }), "{found:?}");

@@ -17,8 +17,8 @@ use alluvium::table::{CompactedTable, TableError, TableWrite};
 use alluvium::{
     AppendError, AppendOptions, Appended, Batches, BoxedFuture, ChangeError, Deadline, Durable, Environment, Fetched,
     FetchedBatches, FileSlice, Flusher, LeaderEpoch, Log, LogAppended, LogConfig, LogRead, Mark, MarkReached, Marks,
-    MemoryRead, Offset, PartitionLog, ProducerEpoch, ProducerId, ReadError, ReadOptions, RecoveryReport,
-    TimestampMs, TimestampOffset,
+    MemoryRead, Offset, PartitionLog, ProducerEpoch, ProducerId, ReadError, ReadOptions, RecoveryReport, TimestampMs,
+    TimestampOffset,
 };
 use alluvium::{Sequence, error};
 
@@ -224,7 +224,8 @@ fn produce_and_consume(log: &Arc<dyn Log>) {
     assert_eq!((read.next_offset().unwrap(), read.marks().log_end), (at(3), at(3)));
     assert!(!read.is_empty() && read.aborted().is_empty());
     let bytes = read.into_bytes().unwrap();
-    let headers: Vec<_> = alluvium::record::batches(&bytes, u32::MAX).map(|b| b.unwrap().header().base_offset).collect();
+    let headers: Vec<_> =
+        alluvium::record::batches(&bytes, u32::MAX).map(|b| b.unwrap().header().base_offset).collect();
     assert_eq!(headers, [at(0), at(2)]);
     assert_eq!(log.truncate_to(at(2)).unwrap(), at(2));
     log.close().unwrap();
