@@ -70,7 +70,7 @@ impl<'p> Loading<'p> {
         let (fetch_bytes, on_damage) = (table.options.fetch_bytes, table.options.on_damage);
         let options = ScanOptions { fetch_bytes, on_damage, ..Isolation::LogEnd.into() };
         let scanned = scan_batches(log, table.position, &options, |batch, _, scanned| {
-            if self.leaves_the_log(table, batch.header()) {
+            if leaves_the_log(table, batch.header()) {
                 return Ok(self.stop(Stop::Diverged));
             }
             if self.take(table, batch, scanned)?.is_break() {
@@ -91,15 +91,6 @@ impl<'p> Loading<'p> {
         let room = DAMAGE_LISTED_MAX.saturating_sub(table.damage.len());
         table.damage.extend(scanned.damage.into_iter().take(room));
         Ok(())
-    }
-
-    /// A batch of another leader: whether what was loaded before it is the log's.
-    fn leaves_the_log(&self, table: &CompactedTable, header: &BatchHeader) -> bool {
-        let before = table.last.and_then(|last| last.epoch);
-        match before {
-            Some(epoch) if header.leader_epoch != Some(epoch) => table.log.divergence(table.position, epoch).is_some(),
-            _ => false,
-        }
     }
 
     fn take(
@@ -156,6 +147,15 @@ impl<'p> Loading<'p> {
             }
             _ => ControlFlow::Continue(()),
         }
+    }
+}
+
+/// A batch of another leader: whether what was loaded before it is the log's.
+fn leaves_the_log(table: &CompactedTable, header: &BatchHeader) -> bool {
+    let before = table.last.and_then(|last| last.epoch);
+    match before {
+        Some(epoch) if header.leader_epoch != Some(epoch) => table.log.divergence(table.position, epoch).is_some(),
+        _ => false,
     }
 }
 
