@@ -57,7 +57,8 @@ pub(super) struct LastBatch {
 ///
 /// **Truncation.** Loading and catching up notice by leader epochs (KIP-101), by the log's ends and by the last batch
 /// that was loaded that the log was cut below the position, and load anew. A log whose start was moved up loses the keys
-/// below it.
+/// below it. A write looks at epoch and log end alone: who cuts a log and fills it to the same end again, within one
+/// leader epoch, has to call [`catch_up`](Self::catch_up). No leader of Kafka does that.
 ///
 /// **Transactions.** Records of a transaction count from its COMMIT marker on (as offsets committed in a transaction do
 /// in Kafka), and never after an ABORT. Until then they are kept aside, within the same bound on memory.
