@@ -338,6 +338,13 @@ fn every_fault_of_a_producer_is_its_own_and_changes_nothing() {
         let found = fault("gap", produced(1, 1, sequence, 1, false).as_bytes(), client());
         assert!(matches!(found, ProducerFault::OutOfOrderSequence { .. }), "{found:?}");
     }
+    let mut incomplete = BatchBuilder::new();
+    incomplete.producer(ProducerId::new(1).unwrap(), ProducerEpoch::new(1).unwrap(), None);
+    let incomplete = incomplete.record(ms(NOW), Some(b"k"), None).build().unwrap();
+    // Told from the batch alone, before any producer is looked at.
+    let error = refused(&machine, &log, "incomplete", incomplete.as_bytes(), client().into());
+    let AppendError::Invalid { cause: InvalidBatch::Rule(rule), .. } = error else { panic!("{error:?}") };
+    assert!(matches!(rule, BrokenRule::Producer { .. }), "{rule:?}");
     let found = fault("open", produced(2, 0, 1, 1, false).as_bytes(), client());
     assert!(matches!(found, ProducerFault::TransactionOpen { .. }), "{found:?}");
     let both = [produced(1, 1, 0, 2, false).into_bytes(), produced(1, 1, 2, 1, false).into_bytes()].concat();
@@ -363,6 +370,11 @@ fn a_transaction_without_a_guard_is_refused() {
     assert!(matches!(refusal.cause, ProducerFault::Unverified { .. }), "{refusal:?}");
     let (id, producer_epoch) = (ProducerId::new(2).unwrap(), ProducerEpoch::new(0).unwrap());
     let guard = log.begin_verification(id, producer_epoch, Sequence::new(0)).unwrap().unwrap();
+    // A later batch overtook the first one.
+    let how = AppendOptions::new(client()).verified_by(guard);
+    let error = refused(&machine, &log, "overtaken", produced(2, 0, 3, 1, true).as_bytes(), how);
+    let AppendError::Producer(refusal) = error else { panic!("{error:?}") };
+    assert!(matches!(refusal.cause, ProducerFault::PastVerifiedSequence { .. }), "{refusal:?}");
     log.append(first, AppendOptions::new(client()).verified_by(guard)).unwrap();
 }
 
