@@ -5,11 +5,14 @@
 
 mod appends;
 mod basics;
+mod conditional;
 mod crowds;
 mod durability;
+mod facade;
 mod reads;
 mod recovery;
 mod refusals;
 mod rolls;
 mod sends;
 mod support;
+mod table;
