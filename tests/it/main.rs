@@ -5,9 +5,11 @@
 
 mod appends;
 mod basics;
+mod derived;
 mod durability;
 mod reads;
 mod recovery;
 mod refusals;
+mod replication;
 mod rolls;
 mod support;
