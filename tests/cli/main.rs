@@ -10,6 +10,7 @@ mod append_cat;
 mod crash;
 mod dump;
 mod verify;
+mod verify_derived;
 
 use std::io::Write as _;
 use std::path::Path;

@@ -7,6 +7,7 @@ mod cat;
 mod demo;
 mod dump;
 mod dump_all;
+mod dump_derived;
 mod output;
 mod rng;
 mod verify;
