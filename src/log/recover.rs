@@ -6,18 +6,16 @@
 
 use std::sync::Arc;
 
-use super::report::{Action, Found, RecoveryReport};
 use super::derived::{self, BadSnapshot, Derived, Replay};
 use super::keeper::SyncKeeper;
+use super::report::{Action, Found, RecoveryReport};
 use super::state::{self, CleanShutdown, DamageList, Standing};
 use super::survey::{Scanned, Survey, live_logs};
 use crate::clock::Clock;
 use crate::config::{LogConfig, OnDamage};
 use crate::error::{IoFailure, IoOperation, OpenError, ReadError};
 use crate::fs::{self, DirEntry, File, OpenMode};
-use crate::index::{
-    AbortedTxns, IndexCursor, IndexFault, LeaderEpochs, OffsetIndex, SegmentIndex, TimeIndex,
-};
+use crate::index::{AbortedTxns, IndexCursor, IndexFault, LeaderEpochs, OffsetIndex, SegmentIndex, TimeIndex};
 use crate::segment::names::{self, Known};
 use crate::segment::scan;
 use crate::segment::{Extent, FileKind, Hole, Home, Segment, SegmentFile, SegmentOptions, Stage};
@@ -120,7 +118,9 @@ impl Unjudged {
         let mut segments: Vec<Arc<Segment>> =
             bases.into_iter().map(|base| self.trusted_segment(base, &entries)).collect();
         segments.push(Arc::clone(&segment));
-        let replay = self.replay_to(&segments, position, marker.log_end, epochs)?;
+        let mut replay = self.replay_to(&segments, position, marker.log_end, epochs)?;
+        // As every opening does, however the log was left: who led and wrote nothing leads no more.
+        replay.derived.epochs_changed |= replay.derived.epochs.truncate_from_end(marker.log_end);
         self.note_snapshots(&replay, report);
         let log_start = self.log_start(&segments, marker.log_end);
         let active = Active { segment, file, cursor, position, first_timestamp };
