@@ -52,10 +52,9 @@ fn a_flipped_bit_of_a_snapshot_is_damage() {
     }
 }
 
-/// Each field but the timestamp of the clock is one that the log gives.
 #[test]
 fn a_snapshot_that_says_something_else_than_the_log_is_damage() {
-    // Epoch, last sequence, last offset, offset delta of the first entry.
+    // Epoch, last sequence, last offset, timestamp of the first entry.
     for byte in [9 + 10, 13 + 10, 21 + 10, 33 + 10] {
         let found = problem("txn-0", "00000000000000000080.snapshot", |bytes| {
             bytes[byte] = bytes[byte].wrapping_add(1);

@@ -141,7 +141,17 @@ struct NaiveSegment {
 impl NaiveSegment {
     fn new(base: i64, snapshot: Vec<u8>) -> Self {
         let (log, index, time_index, aborted) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { base, log, index, time_index, aborted, snapshot, bytes_since_entry: 0, largest: (-1, base), indexed_time: -1 }
+        Self {
+            base,
+            log,
+            index,
+            time_index,
+            aborted,
+            snapshot,
+            bytes_since_entry: 0,
+            largest: (-1, base),
+            indexed_time: -1,
+        }
     }
 
     fn add(&mut self, batch: &[u8], interval_bytes: usize) {

@@ -336,6 +336,73 @@ fn a_bad_transaction_index_is_made_anew_when_it_is_looked_at() {
     }
 }
 
+/// A power loss came between the sync of a segment and the names of its index files. That there was no `.txnindex` was
+/// taken for "nothing was aborted here", and consumers of committed records were shown what had been aborted.
+#[test]
+fn aborted_transactions_are_found_again_where_no_index_was_written() {
+    let machine = Machine::new();
+    let log = machine.open(config());
+    fill(&log, 0..ROUNDS);
+    log.flush().unwrap();
+    let right = aborted(&log);
+    drop(log);
+    let names = names_of(&machine, ".log");
+    let sealed = &names[..names.len() - 1];
+    for lost in [&[".index", ".timeindex", ".txnindex"][..], &[".timeindex", ".txnindex"], &[".index", ".txnindex"]] {
+        for closes in [false, true] {
+            let mut machine = machine.kill();
+            for name in sealed {
+                for kind in lost {
+                    let name = name.replace(".log", kind);
+                    if machine.exists(&name) {
+                        machine.remove(&name);
+                    }
+                }
+            }
+            let log = machine.open(config());
+            assert_eq!(aborted(&log), right, "{lost:?}");
+            if closes {
+                log.close().unwrap();
+            }
+            drop(log);
+            machine = machine.kill();
+            // Not asked for before the close, either.
+            machine.open(config()).close().unwrap();
+            let log = machine.open(config());
+            assert_eq!(log.recovery_report().scanned_bytes, 0);
+            assert_eq!(aborted(&log), right, "{lost:?}, closed: {closes}");
+        }
+    }
+}
+
+/// A leader that wrote nothing has an epoch that begins at the log end. It is told by no record, and forgotten.
+#[test]
+fn an_epoch_without_records_is_forgotten_by_every_opening() {
+    let (machine, right) = closed();
+    for closes in [true, false] {
+        let machine = machine.kill();
+        let log = machine.open(config());
+        log.begin_leader_epoch(LeaderEpoch::new(70).unwrap()).unwrap();
+        assert_eq!(log.leader_epoch(), LeaderEpoch::new(70));
+        if closes {
+            log.close().unwrap();
+        }
+        drop(log);
+        let machine = machine.kill();
+        let log = machine.open(config());
+        assert_eq!(log.recovery_report().was_clean, closes);
+        assert_eq!(state(&log), right, "closed: {closes}");
+        log.close().unwrap();
+        assert_eq!(state_after(&machine), right);
+    }
+}
+
+fn state_after(machine: &Machine) -> State {
+    let log = machine.open(config());
+    assert!(log.recovery_report().was_clean);
+    state(&log)
+}
+
 /// Without a clean close everything comes from the log and what was synced beside it.
 #[test]
 fn a_killed_log_says_the_same_again() {

@@ -295,7 +295,12 @@ fn epochs_without_records_are_forgotten_when_the_log_goes_on_without_them() {
             assert_eq!(cluster.log(leader).leader_epochs().len(), 2);
             for follower in cluster.followers() {
                 cluster.catch_up(follower);
-                assert_eq!(cluster.log(follower).leader_epochs().len(), 1, "{:?}", cluster.log(follower).leader_epochs());
+                assert_eq!(
+                    cluster.log(follower).leader_epochs().len(),
+                    1,
+                    "{:?}",
+                    cluster.log(follower).leader_epochs()
+                );
             }
             if dies.is_some() {
                 let next = cluster.followers()[0];

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use alluvium::index::EpochStart;
-use alluvium::record::BatchBuilder;
+use alluvium::index::{AbortedTxn, EpochStart};
+use alluvium::record::{BatchBuilder, RecordBatch, TransactionEnd};
 use alluvium::{
-    AppendAs, HighWatermarkMode, Isolation, LeaderEpoch, LogConfig, Offset, PartitionLog, ReadOptions,
+    AppendAs, HighWatermarkMode, Isolation, LeaderEpoch, LogConfig, Offset, PartitionLog, ProducerEpoch, ProducerId,
+    ReadOptions, Sequence,
 };
 
 use crate::support::{Machine, NOW, at, ms, small};
@@ -41,6 +42,8 @@ pub(super) struct Cluster {
     reported: [Option<Offset>; REPLICAS],
     leader: Option<usize>,
     epoch: i32,
+    /// The next one of the producer that writes in this epoch.
+    sequence: i32,
     /// Everything that a leader ever took.
     taken: BTreeMap<(i64, i32), String>,
     /// What all in-sync replicas acknowledged: it may never be lost.
@@ -50,7 +53,11 @@ pub(super) struct Cluster {
 }
 
 fn config() -> LogConfig {
-    LogConfig { high_watermark: HighWatermarkMode::Embedder, ..small() }
+    LogConfig {
+        high_watermark: HighWatermarkMode::Embedder,
+        transaction_partition_verification_enable: false,
+        ..small()
+    }
 }
 
 fn epoch(value: i32) -> LeaderEpoch {
@@ -86,6 +93,12 @@ fn bytes(log: &PartitionLog) -> Vec<u8> {
     log.read(log.log_start(), &options).unwrap().read().unwrap()
 }
 
+/// The aborted transactions in the decided part of a log.
+fn aborted_transactions(log: &PartitionLog) -> Vec<AbortedTxn> {
+    let options = ReadOptions { max_bytes: u64::MAX, isolation: Isolation::Stable, ..ReadOptions::default() };
+    log.read(log.log_start(), &options).unwrap().aborted().to_vec()
+}
+
 /// The epochs that the records tell of.
 fn epochs_of(lines: &[Line]) -> Vec<EpochStart> {
     let mut epochs: Vec<EpochStart> = Vec::new();
@@ -109,7 +122,19 @@ impl Cluster {
         let (taken, acknowledged) = (BTreeMap::new(), Vec::new());
         let in_sync = [true; REPLICAS];
         let reported = [None; REPLICAS];
-        Self { death, seed, replicas, in_sync, reported, leader: None, epoch: -1, taken, acknowledged, lost: 0 }
+        Self {
+            death,
+            seed,
+            replicas,
+            in_sync,
+            reported,
+            leader: None,
+            epoch: -1,
+            sequence: 0,
+            taken,
+            acknowledged,
+            lost: 0,
+        }
     }
 
     pub(super) fn log(&self, replica: usize) -> &PartitionLog {
@@ -141,6 +166,7 @@ impl Cluster {
     /// Makes a replica the leader, in sync or not.
     pub(super) fn lead(&mut self, replica: usize) {
         self.epoch += 1;
+        self.sequence = 0;
         self.log(replica).begin_leader_epoch(epoch(self.epoch)).unwrap();
         self.leader = Some(replica);
         self.in_sync[replica] = true;
@@ -153,20 +179,30 @@ impl Cluster {
         self.lead(replica);
     }
 
-    /// The leader takes `batches` batches of one or two records. They are its own until others fetch them.
+    /// The leader takes `batches` batches of one or two records, from a producer that writes in its time only: in every
+    /// second leadership within transactions, some of which it aborts. They are the leader's own until others fetch them.
     pub(super) fn append(&mut self, batches: usize) {
         let leader = self.leader.unwrap();
+        let producer = (ProducerId::new(1000 + i64::from(self.epoch)).unwrap(), ProducerEpoch::new(0).unwrap());
+        let is_transactional = self.epoch % 2 == 1;
         for _ in 0..batches {
-            let log = self.log(leader).clone();
-            let base = log.log_end().value();
+            let base = self.log(leader).log_end().value();
             let mut builder = BatchBuilder::new();
+            builder.producer(producer.0, producer.1, Sequence::new(self.sequence)).transactional(is_transactional);
             for offset in base..base + 1 + base % 2 {
                 let value = format!("{offset} of epoch {} by replica {leader}", self.epoch);
                 builder.record(ms(NOW + offset), Some(b"k"), Some(value.as_bytes()));
                 self.taken.insert((offset, self.epoch), value);
+                self.sequence += 1;
             }
-            let appended = log.append(builder.build().unwrap(), AppendAs::Client { epoch: epoch(self.epoch) }).unwrap();
+            let epoch = epoch(self.epoch);
+            let appended = self.log(leader).append(builder.build().unwrap(), AppendAs::Client { epoch }).unwrap();
             assert_eq!(appended.base_offset(), at(base));
+            if is_transactional && base % 3 == 0 {
+                let marker = RecordBatch::end_transaction_marker(TransactionEnd::Abort, producer, 0, ms(NOW + base));
+                let appended = self.log(leader).append(marker, AppendAs::Coordinator { epoch }).unwrap();
+                self.taken.insert((appended.base_offset().value(), self.epoch), "\0".repeat(6));
+            }
         }
     }
 
@@ -191,8 +227,7 @@ impl Cluster {
 
     fn report(&mut self, replica: usize) {
         let marks = self.log(replica).marks();
-        self.reported[replica] =
-            Some(if self.death == Death::PowerLoss { marks.durable_end } else { marks.log_end });
+        self.reported[replica] = Some(if self.death == Death::PowerLoss { marks.durable_end } else { marks.log_end });
     }
 
     /// A follower fetches one batch, if there is one.
@@ -295,6 +330,9 @@ impl Cluster {
             self.catch_up(follower);
         }
         self.acknowledge();
+        for follower in self.followers() {
+            self.tell(follower);
+        }
         let leader = self.leader.unwrap();
         let right = lines(self.log(leader));
         assert_eq!(right, self.acknowledged);
@@ -316,11 +354,17 @@ impl Cluster {
 
     fn compare(&self, right: &[Line]) {
         let all = bytes(self.log(0));
+        let (producers, aborted, marks) =
+            (self.log(0).producers(), aborted_transactions(self.log(0)), self.log(0).marks());
+        assert_eq!(marks.high_watermark, marks.log_end);
         for replica in 0..REPLICAS {
             let log = self.log(replica);
             assert_eq!(lines(log), right, "replica {replica}");
             assert_eq!(log.leader_epochs(), epochs_of(right), "replica {replica}");
             assert!(bytes(log) == all, "replica {replica} has other bytes");
+            assert_eq!(log.producers(), producers, "replica {replica}");
+            assert_eq!(aborted_transactions(log), aborted, "replica {replica}");
+            assert_eq!(log.marks().last_stable, marks.last_stable, "replica {replica}");
         }
     }
 }
