@@ -10,9 +10,7 @@ use std::path::PathBuf;
 use super::PartitionFiles;
 use super::report::FindingKind;
 use crate::error::IoFailure;
-use crate::index::{
-    AbortedTxn, EpochStart, IndexFault, LeaderEpochs, ProducerLimits, ProducerState, ProducerTable,
-};
+use crate::index::{AbortedTxn, EpochStart, IndexFault, LeaderEpochs, ProducerLimits, ProducerState, ProducerTable};
 use crate::log::derived_bytes;
 use crate::record::{BatchHeader, TransactionMarker};
 use crate::segment::{FileKind, SegmentFile, names};
