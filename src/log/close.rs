@@ -57,7 +57,7 @@ impl LogCore {
             match self.aborted_in(&view, at) {
                 Err(ReadError::Io(failure)) => return Err(failure),
                 // One that cannot be told is told when it is asked for.
-                Err(_) => continue,
+                Err(_) => {}
                 Ok(_) => segment.save_index()?,
             }
         }
