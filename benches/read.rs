@@ -1,4 +1,5 @@
-//! Reads from the page cache, against positional reads of the same ranges; and lookups by time.
+//! Reads from the page cache, against positional reads of the same ranges; sends to a socket, against sendfile of the
+//! same ranges; and lookups by time.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark that fails may panic")]
 #![expect(clippy::disallowed_methods, reason = "the baseline is the file system itself")]
 
@@ -9,12 +10,16 @@ mod raw;
 
 use std::fs::File;
 use std::hint::black_box;
+use std::io::Read;
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alluvium::{AppendAs, FileSlice, LeaderEpoch, LogConfig, Offset, PartitionLog, ReadOptions, TimestampMs};
+
+use nix::sys::sendfile::sendfile64;
 
 use paired::{Contest, Settings, Unit, ours};
 
@@ -85,6 +90,24 @@ impl Library {
             filled += len;
         }
         black_box(&buffer[0]);
+    }
+
+    /// One sendfile for each range, and the rest of it when that was short.
+    fn send_raw(&self, found: &Found, socket: &UnixStream) {
+        for &(file, position, len) in &found.ranges {
+            let mut at = i64::try_from(position).unwrap();
+            let mut rest = len;
+            while rest > 0 {
+                rest -= sendfile64(socket, &self.files[file], Some(&mut at), rest).unwrap();
+            }
+        }
+    }
+
+    /// Fetches from `offset` on into the socket; returns where to go on.
+    fn send_ours(&self, offset: Offset, options: &ReadOptions, socket: &UnixStream) -> Offset {
+        let fetched = self.log.read(offset, options).unwrap();
+        fetched.send_to(socket).unwrap();
+        fetched.next_offset().unwrap()
     }
 
     /// Fetches from `offset` on into `buffer`; returns where to go on.
@@ -167,6 +190,93 @@ fn random(library: &Arc<Library>) -> Contest {
     }
 }
 
+/// A socket whose other end is emptied by a thread, until the socket is closed.
+fn drained() -> UnixStream {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; FETCH_BYTES];
+        while theirs.read(&mut buffer).unwrap() > 0 {}
+    });
+    ours
+}
+
+fn sequential_to_socket(name: &str, library: &Arc<Library>) -> Contest {
+    let fetches = library.fetches(FETCH_BYTES as u64);
+    let bytes: usize = fetches.iter().map(Found::bytes).sum();
+    let (operations, unit) = (fetches.len() as u64, Unit::Bytes((bytes / fetches.len()) as u64));
+    let (by_hand, ours_of) = (Arc::clone(library), Arc::clone(library));
+    let (raw_socket, our_socket) = (drained(), drained());
+    let mut next = Offset::ZERO;
+    Contest {
+        name: name.to_owned(),
+        unit,
+        operations,
+        contenders: vec![
+            paired::raw("raw sendfile", move |operations| {
+                timed(operations, |at| by_hand.send_raw(&fetches[at % fetches.len()], &raw_socket))
+            }),
+            ours("alluvium", move |operations| {
+                let options = ReadOptions::default();
+                timed(operations, |_| {
+                    if next == ours_of.log.log_end() {
+                        next = Offset::ZERO;
+                    }
+                    next = ours_of.send_ours(next, &options, &our_socket);
+                })
+            }),
+        ],
+    }
+}
+
+/// The ranges are found beforehand on both sides: what is left is the sending.
+fn slices_to_socket(name: &str, library: &Arc<Library>, max_bytes: u64) -> Contest {
+    let mut fetches = library.fetches(max_bytes);
+    fastrand::Rng::with_seed(7).shuffle(&mut fetches);
+    let bytes: usize = fetches.iter().map(Found::bytes).sum();
+    let options = ReadOptions { max_bytes, ..ReadOptions::default() };
+    let held: Vec<_> = fetches.iter().map(|found| library.log.read(found.offset, &options).unwrap()).collect();
+    let by_hand = Arc::clone(library);
+    let (raw_socket, our_socket) = (drained(), drained());
+    Contest {
+        name: name.to_owned(),
+        unit: Unit::Bytes((bytes / fetches.len()) as u64),
+        operations: fetches.len() as u64,
+        contenders: vec![
+            paired::raw("raw sendfile", move |operations| {
+                timed(operations, |at| by_hand.send_raw(&fetches[at % fetches.len()], &raw_socket))
+            }),
+            ours("alluvium", move |operations| {
+                timed(operations, |at| {
+                    held[at % held.len()].send_to(&our_socket).unwrap();
+                })
+            }),
+        ],
+    }
+}
+
+/// Here ours finds the batch as well.
+fn random_to_socket(library: &Arc<Library>) -> Contest {
+    let fetches = shuffled(library);
+    let (for_us, by_hand, ours_of) = (fetches.clone(), Arc::clone(library), Arc::clone(library));
+    let (raw_socket, our_socket) = (drained(), drained());
+    Contest {
+        name: "one 16KiB batch at random, to a socket".into(),
+        unit: Unit::Things(1, ""),
+        operations: 40_000,
+        contenders: vec![
+            paired::raw("raw sendfile", move |operations| {
+                timed(operations, |at| by_hand.send_raw(&fetches[at % fetches.len()], &raw_socket))
+            }),
+            ours("alluvium", move |operations| {
+                let options = ReadOptions { max_bytes: 1, ..ReadOptions::default() };
+                timed(operations, |at| {
+                    ours_of.send_ours(for_us[at % for_us.len()].offset, &options, &our_socket);
+                })
+            }),
+        ],
+    }
+}
+
 /// There is no way by hand to look up a time; one read and the checksum of the batch that holds it is the least.
 fn by_time(library: &Arc<Library>) -> Contest {
     let fetches = shuffled(library);
@@ -205,6 +315,11 @@ fn main() {
         sequential("1MiB fetches in order", &one),
         sequential("1MiB fetches in order, 64MiB segments", &many),
         random(&one),
+        sequential_to_socket("1MiB fetches in order, to a socket", &one),
+        sequential_to_socket("1MiB fetches, 64MiB segments, to a socket", &many),
+        slices_to_socket("1MiB slices at random, to a socket", &one, FETCH_BYTES as u64),
+        slices_to_socket("16KiB slices at random, to a socket", &one, 1),
+        random_to_socket(&one),
         by_time(&one),
     ];
     paired::run("read", &settings.unscaled(), contests);

@@ -4,7 +4,7 @@
 //! A round covers a waiter only if it captured its target after the waiter's append, so a raise of the durable end is
 //! the only thing that counts as success. A failed round fails everybody who waits and everybody who comes later.
 
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use crossbeam::channel::Sender;
 
@@ -322,6 +322,7 @@ impl Drop for Turn<'_> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(not(loom))]
+#[cfg(test)]
 #[path = "queue_tests.rs"]
 mod tests;

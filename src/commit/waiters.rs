@@ -71,6 +71,7 @@ impl MarkWaiters {
     /// Calls must come in the order of the changes: an older snapshot that came last would stay. Where a lock makes that
     /// order and wakers are not to run under it, [`note`](Self::note) belongs under the lock and
     /// [`wake`](Self::wake) behind it.
+    #[cfg(test)]
     pub(crate) fn publish(&self, marks: &Marks) {
         if self.note(marks) {
             self.wake();
@@ -327,6 +328,7 @@ impl<T> PerMark<T> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(not(loom))]
+#[cfg(test)]
 #[path = "waiters_tests.rs"]
 mod tests;

@@ -95,7 +95,7 @@ impl Place {
 /// Calls every waker, the others too when one panics. To be called without a lock: they may poll again at once.
 pub(super) fn wake_all(wakers: Vec<Waker>) {
     let mut rest = Rest(wakers.into_iter());
-    while let Some(waker) = rest.0.next() {
+    for waker in rest.0.by_ref() {
         waker.wake();
     }
 }
@@ -109,7 +109,8 @@ impl Drop for Rest {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(not(loom))]
+#[cfg(test)]
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};

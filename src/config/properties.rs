@@ -5,7 +5,7 @@
 //! key=value          key : value         key value          key                (an empty value)
 //! key = first,\
 //!       second                           an odd number of backslashes goes on in the next line, less its indentation
-//! \t \n \r \f \uXXXX                     escapes, in keys too; \ before any other character is dropped
+//! \t \n \r \f \uHHHH                     escapes, in keys too; \ before any other character is dropped
 //! ```
 //! White space is space, tab and form feed; lines end with `\n`, `\r` or both. Blanks after a value belong to it.
 //! One thing differs: half a surrogate pair is refused, since no UTF-8 text can hold it.

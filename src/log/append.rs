@@ -219,6 +219,7 @@ impl LogCore {
         // Only a policy by age asks what time it is.
         let now = config.flush.after.map_or_else(Duration::default, |_| self.clock.monotonic());
         let should_flush = is_due(&config.flush, &writer.unsynced, now);
+        self.wake(writer);
         Ok(Placement::Done { base: shape.first, ticket, should_flush })
     }
 

@@ -212,13 +212,19 @@ impl SyncKeeper {
         self.write(&kept)
     }
 
-    /// Opening judged everything from `log_start` up to `end` and made it durable. `had_point`: a recovery point file is
-    /// there.
-    pub(crate) fn settle(&self, end: Offset, log_start: Offset, had_point: bool) -> Result<(), IoFailure> {
+    /// Opening judged everything from `log_start` up to `end` and made it durable; a recovery starts at `point`.
+    /// `had_point`: a recovery point file is there.
+    pub(crate) fn settle(
+        &self,
+        end: Offset,
+        point: Offset,
+        log_start: Offset,
+        had_point: bool,
+    ) -> Result<(), IoFailure> {
         let mut kept = self.kept.lock();
         let standing = Standing { log_start: Some(log_start), ..kept.point.standing };
         let generation = kept.point.generation.wrapping_add(1);
-        let point = RecoveryPoint { generation, offset: end, restart: None, standing };
+        let point = RecoveryPoint { generation, offset: point, restart: None, standing };
         match point.write(&*self.fs, &self.dir) {
             Ok(()) => kept.point = point,
             // A full disk must not keep a log from opening. The older point is lower and as true, and the sync state,

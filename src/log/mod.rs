@@ -125,6 +125,10 @@ pub struct LogHealth {
     pub is_closed: bool,
     /// Ranges that cannot be read.
     pub damage: Vec<Damage>,
+    /// Producers that are remembered; `producers_max` bounds those without an open transaction.
+    pub producers: usize,
+    /// Calls and futures that wait for a mark.
+    pub waiting: usize,
 }
 
 impl PartitionLog {
@@ -187,12 +191,16 @@ impl PartitionLog {
 
     /// How the log is doing. Waits for an append in progress, never for a sync.
     pub fn health(&self) -> LogHealth {
-        let failed = self.core.writer.lock().failed();
+        let (failed, producers) = {
+            let writer = self.core.writer.lock();
+            (writer.failed(), writer.derived.producers.len())
+        };
         let view = self.core.view.read().clone();
         let damage = |segment: &Arc<crate::segment::Segment>| {
             segment.holes().iter().map(|hole| segment.damage(hole)).collect::<Vec<_>>()
         };
-        LogHealth { failed, is_closed: view.is_closed, damage: view.segments.iter().flat_map(damage).collect() }
+        let damage = view.segments.iter().flat_map(damage).collect();
+        LogHealth { failed, is_closed: view.is_closed, damage, producers, waiting: self.core.waiters.len() }
     }
 
     /// Paths of the `.log` files, oldest first.

@@ -302,6 +302,7 @@ impl Opening {
             // After a clean shutdown the index files of the active segment were removed, and that is not synced yet.
             names_changed: report.was_clean,
             unsynced: Unsynced::default(),
+            must_wake: false,
         };
         // Kafka's rule: a stored mark that lies outside the log says nothing.
         let is_inside = |mark: &Offset| (log_start..=log_end).contains(mark);

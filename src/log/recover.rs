@@ -122,7 +122,7 @@ impl Unjudged {
         // As every opening does, however the log was left: who led and wrote nothing leads no more.
         replay.derived.epochs_changed |= replay.derived.epochs.truncate_from_end(marker.log_end);
         self.note_snapshots(&replay, report);
-        let log_start = self.log_start(&segments, marker.log_end);
+        let log_start = self.log_start(&segments, marker.log_end)?;
         let active = Active { segment, file, cursor, position, first_timestamp };
         Ok(Some(Judged { segments, active, log_start, log_end: marker.log_end, derived: replay.derived }))
     }
@@ -160,13 +160,25 @@ impl Unjudged {
         }
     }
 
-    /// The stored log start, unless the segments say more.
-    fn log_start(&self, segments: &[Arc<Segment>], log_end: Offset) -> Offset {
-        let first = segments.first().map_or(log_end, |segment| segment.base());
+    /// The stored log start; without one, where the first segment begins that holds anything. An empty one in front of
+    /// it is no promise that its offsets were ever there.
+    fn log_start(&self, segments: &[Arc<Segment>], log_end: Offset) -> Result<Offset, OpenError> {
         let stored = self.standing.log_start.filter(|_| self.restart.is_none());
         let keeps_missing = self.config.on_damage != OnDamage::Cut;
-        let start = stored.map_or(first, |stored| if keeps_missing { stored } else { stored.max(first) });
-        start.min(log_end)
+        let start = match stored {
+            Some(stored) if keeps_missing => stored,
+            stored => self.first_filled(segments, log_end)?.max(stored.unwrap_or_default()),
+        };
+        Ok(start.min(log_end))
+    }
+
+    fn first_filled(&self, segments: &[Arc<Segment>], log_end: Offset) -> Result<Offset, OpenError> {
+        for segment in segments {
+            if segment.bytes()? > 0 || !segment.holes().is_empty() {
+                return Ok(segment.base());
+            }
+        }
+        Ok(segments.last().map_or(log_end, |last| last.base()))
     }
 
     fn trusted_segment(&self, base: Offset, entries: &[DirEntry]) -> Arc<Segment> {
@@ -490,13 +502,15 @@ impl Unjudged {
         self.home.sync_names()?;
         keeper.forget_removed()?;
         derived.epochs.truncate_from_end(log_end);
-        let log_start = self.log_start(&segments, log_end);
+        let log_start = self.log_start(&segments, log_end)?;
         derived.epochs.truncate_from_start(log_start);
-        self.save_epochs(&mut derived)?;
+        let are_epochs_saved = self.save_epochs(&mut derived)?;
         if damage != self.known_damage {
             state::write_damage(&*self.home.fs, &self.home.dir, &damage)?;
         }
-        keeper.settle(log_end, log_start, self.had_point)?;
+        // The recovery point must not pass epochs that are written down nowhere: what is below it is not scanned for them.
+        let point = if are_epochs_saved { log_end } else { self.recovery_point.min(log_end) };
+        keeper.settle(log_end, point, log_start, self.had_point)?;
         Ok(Judged { segments, active, log_start, log_end, derived })
     }
 
@@ -510,15 +524,21 @@ impl Unjudged {
         Ok(())
     }
 
-    /// The recovery point is about to rise over everything, and what is below it is not scanned for epochs again.
-    fn save_epochs(&self, derived: &mut Derived) -> Result<(), OpenError> {
+    /// Writes the leader epochs down, unless their file says the same; `false` on a full disk, which must not keep a log
+    /// from opening.
+    fn save_epochs(&self, derived: &mut Derived) -> Result<bool, OpenError> {
         let on_disk = derived::read_epochs(&self.home)?.ok().flatten();
-        if on_disk.as_ref() == Some(&derived.epochs) || (on_disk.is_none() && derived.epochs.entries().is_empty()) {
-            return Ok(());
+        if on_disk.as_ref() != Some(&derived.epochs) && (on_disk.is_some() || !derived.epochs.entries().is_empty()) {
+            match derived::write_epochs(&self.home, &derived.epochs) {
+                Err(failure) if failure.is_storage_full() && self.had_point => {
+                    derived.epochs_changed = true;
+                    return Ok(false);
+                }
+                written => written?,
+            }
         }
-        derived::write_epochs(&self.home, &derived.epochs)?;
         derived.epochs_changed = false;
-        Ok(())
+        Ok(true)
     }
 
     fn set_aside(&self, base: Offset, report: &mut RecoveryReport) -> Result<(), OpenError> {

@@ -13,7 +13,8 @@ use crate::units::{FilePosition, Offset};
 
 /// A stretch of whole batches in one file. While it lives the bytes stay as they are: the file is neither shortened nor
 /// overwritten in place, and goes on being readable when its name is gone. What was sent stays as it was even after that,
-/// until the receiver has it.
+/// until the receiver has it or the log is opened anew: the kernel sends from the file's own pages, and a cut would show
+/// in what it has not sent yet.
 #[derive(Clone, Debug)]
 pub struct FileSlice {
     pub(super) segment: Arc<Segment>,

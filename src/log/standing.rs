@@ -85,6 +85,7 @@ impl PartitionLog {
         self.core.publish(&mut writer, &config, |view| {
             view.marks.high_watermark = view.marks.high_watermark.max(to);
         });
+        self.core.wake(writer);
         Ok(self.marks().high_watermark)
     }
 
@@ -114,6 +115,7 @@ impl PartitionLog {
         writer.derived.epochs_changed |= writer.derived.epochs.truncate_from_start(to);
         writer.derived.producers.advance_log_start(to);
         core.publish(&mut writer, &config, |view| view.marks.log_start = to);
+        core.wake(writer);
         Ok(to)
     }
 }

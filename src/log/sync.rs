@@ -202,6 +202,7 @@ impl LogCore {
         self.publish(&mut writer, &config, |view| {
             view.marks.durable_end = view.marks.durable_end.max(target.end);
         });
+        self.wake(writer);
         self.queue.raise(target.end);
         Ok(())
     }

@@ -53,7 +53,7 @@ impl PartitionLog {
         drop(view);
         let is_held = Arc::strong_count(&cut.old) > 2 + writer.holds(&cut.old);
         // A receiver that is slow would be sent zeros, or what is appended next, from pages that it was given before.
-        let is_pinned = is_held || cut.old.is_lent_past(cut.kept);
+        let is_pinned = is_held || cut.old.lent_bytes() > cut.kept;
         core.prepare(&mut writer, || {
             if is_pinned {
                 cut.copy = Some(core.copy_aside(cut.old.base(), cut.kept)?);
@@ -68,7 +68,10 @@ impl PartitionLog {
         let end = cut.end;
         writer.derived = derived;
         match core.cut(&mut writer, cut) {
-            Ok(()) => Ok(end),
+            Ok(()) => {
+                core.wake(writer);
+                Ok(end)
+            }
             Err(failure) => Err(core.latch(&mut writer, failure).into()),
         }
     }
@@ -87,7 +90,13 @@ impl PartitionLog {
         let restarted = core.restart(&mut writer, offset);
         let restarted =
             restarted.and_then(|()| core.keeper.finish_restart(offset)).and_then(|()| core.keeper.finish(None));
-        restarted.map_err(|failure| core.latch(&mut writer, failure).into())
+        match restarted {
+            Ok(()) => {
+                core.wake(writer);
+                Ok(())
+            }
+            Err(failure) => Err(core.latch(&mut writer, failure).into()),
+        }
     }
 }
 
@@ -189,7 +198,11 @@ impl LogCore {
         self.remove_past(base, end, &removed)?;
         drop(removed);
         // What was published is the twin. If nobody else holds the old one, nobody can read past the cut any more.
-        let is_pinned = Arc::into_inner(old).is_none_or(|old| old.is_lent_past(kept));
+        let is_pinned = Arc::into_inner(old).is_none_or(|old| {
+            // Also what was sent since the twin was made: it goes on with the same file.
+            twin.lend(old.lent_bytes());
+            old.lent_bytes() > kept
+        });
         let file = match copy {
             Some(copy) => self.swap_in(base, copy)?,
             // Somebody who read the old view just now.

@@ -7,6 +7,7 @@ use super::writer::Writer;
 use crate::commit::Marks;
 use crate::config::{HighWatermarkMode, LogConfig};
 use crate::segment::{Extent, Segment};
+use crate::sync::MutexGuard;
 use crate::units::Offset;
 
 /// Segments and marks that belong together.
@@ -37,7 +38,8 @@ impl LogView {
 
 impl LogCore {
     /// Changes what readers see, and what follows from it: high watermark, last stable offset, who waits for them. The
-    /// writer is locked, so marks are published in the order in which they came about.
+    /// writer is locked, so marks are published in the order in which they came about. Who waits is woken by
+    /// [`LogCore::wake`], without the lock: a waker is somebody else's code.
     pub(super) fn publish(&self, writer: &mut Writer, config: &LogConfig, change: impl FnOnce(&mut LogView)) {
         let marks = {
             let mut view = self.view.write();
@@ -45,7 +47,16 @@ impl LogCore {
             view.marks = settled(view.marks, writer, config.high_watermark);
             view.marks
         };
-        self.waiters.publish(&marks);
+        writer.must_wake |= self.waiters.note(&marks);
+    }
+
+    /// Lets go of the writer and wakes those who waited for the marks that were published under it.
+    pub(super) fn wake(&self, mut writer: MutexGuard<'_, Writer>) {
+        let must_wake = std::mem::take(&mut writer.must_wake);
+        drop(writer);
+        if must_wake {
+            self.waiters.wake();
+        }
     }
 }
 

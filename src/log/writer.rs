@@ -71,6 +71,8 @@ pub(crate) struct Writer {
     /// Names came or went that no directory sync has covered.
     pub(crate) names_changed: bool,
     pub(crate) unsynced: Unsynced,
+    /// Marks were published that somebody waits for, and nobody was woken yet.
+    pub(crate) must_wake: bool,
 }
 
 impl Writer {

@@ -121,7 +121,7 @@ impl Segment {
     pub(crate) fn twin(&self, index: SegmentIndex) -> Result<Self, IoFailure> {
         let twin = Self::loaded(self.home.clone(), self.base, self.options, self.file()?, index);
         *twin.aborted.write() = self.aborted.read().clone();
-        twin.lend(self.lent_bytes.load(Ordering::Acquire));
+        twin.lend(self.lent_bytes());
         Ok(twin.with_holes(self.holes().to_vec()))
     }
 
@@ -192,9 +192,9 @@ impl Segment {
         self.lent_bytes.fetch_max(end, Ordering::AcqRel);
     }
 
-    /// Whether a socket may still read bytes past `kept` from the pages of the file.
-    pub(crate) fn is_lent_past(&self, kept: u64) -> bool {
-        self.lent_bytes.load(Ordering::Acquire) > kept
+    /// Where the bytes end that sockets may still read from the pages of the file.
+    pub(crate) fn lent_bytes(&self) -> u64 {
+        self.lent_bytes.load(Ordering::Acquire)
     }
 
     /// The mapped bytes, where the read mode asks for a map and the segment is sealed.

@@ -7,6 +7,7 @@
 )]
 
 mod append_cat;
+mod config;
 mod crash;
 mod dump;
 mod verify;

@@ -5,6 +5,7 @@
 
 mod appends;
 mod basics;
+mod crowds;
 mod derived;
 mod durability;
 mod reads;
@@ -12,4 +13,5 @@ mod recovery;
 mod refusals;
 mod replication;
 mod rolls;
+mod sends;
 mod support;

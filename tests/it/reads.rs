@@ -230,28 +230,3 @@ fn readers_see_a_growing_prefix_while_the_log_grows_and_rolls() {
     });
     assert!(log.metrics().reads.value() > 3);
 }
-
-/// sendfile(2) hands the pages of the file to the socket, which still reads them when the call has returned and the slice
-/// is gone. A cut in place, and what is appended after it, would show there: a receiver that is slow would be sent zeros,
-/// or the new batches in the place of the old ones.
-#[test]
-fn bytes_on_their_way_to_a_receiver_outlive_truncation() {
-    let temp = tempfile::tempdir().unwrap();
-    for (name, cut) in [("middle", 20), ("start", 0), ("one", 39)] {
-        let config = LogConfig { zero_ahead_bytes: 0, ..LogConfig::default() };
-        let log = PartitionLog::open(temp.path().join(name), config).unwrap();
-        fill(&log, 0, 40);
-        let before = log.read(at(0), &ReadOptions::default()).unwrap().read().unwrap();
-        let (socket, mut peer) = std::os::unix::net::UnixStream::pair().unwrap();
-        let sent = log.read(at(0), &ReadOptions::default()).unwrap().send_to(&socket).unwrap();
-        assert_eq!(sent, before.len() as u64);
-        drop(socket);
-        log.truncate_to(at(cut)).unwrap();
-        for n in cut..cut + 30 {
-            log.append(batch_at(NOW + n, &["something else, and longer"]), client()).unwrap();
-        }
-        let mut received = Vec::new();
-        std::io::Read::read_to_end(&mut peer, &mut received).unwrap();
-        assert!(received == before, "{name}: the receiver got other bytes than were sent");
-    }
-}

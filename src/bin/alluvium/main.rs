@@ -1,9 +1,10 @@
 //! The `alluvium` command-line tool: looks at partition logs, writes them, checks them, and shows what the crate does.
 //!
-//! Exit codes: 0 done, 1 what was looked for is not as it should be (`verify`, `demo`), 2 could not run.
+//! Exit codes: 0 done, 1 what was looked for is not as it should be (`verify`, `demo`, `config check`), 2 could not run.
 
 mod append;
 mod cat;
+mod config;
 mod demo;
 mod dump;
 mod dump_all;
@@ -42,6 +43,8 @@ enum Command {
     Dump(dump::Args),
     /// Check everything: exit 0 when sound, 1 when damage was found, 2 when it could not run. Takes no lock.
     Verify(verify::Args),
+    /// List every setting with its type, default, range and meaning, or check a file of settings.
+    Config(config::Args),
     /// Work in a directory until done, saying what was tried and what was acknowledged. For crash tests from outside.
     WriteWorkload(workload::Args),
     /// Open every partition in a directory and print its records. For crash tests from outside.
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Cat(args) => cat::run(&args),
         Command::Dump(args) => dump::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Config(args) => config::run(&args),
         Command::WriteWorkload(args) => workload::run(&args),
         Command::DumpAll(args) => dump_all::run(&args),
         Command::DemoWriter(args) => demo::write_until_killed(&args),

@@ -165,7 +165,7 @@ impl File for SimFile {
 
     fn send_to(&self, socket: BorrowedFd<'_>, position: u64, len: u64) -> io::Result<u64> {
         if i64::try_from(position).is_err() {
-            return Err(errno(libc::EINVAL));
+            return Err(io::ErrorKind::InvalidInput.into());
         }
         let call = Call::on_range(Operation::Send, &self.path, position, len);
         let bytes = self.read_live(call, usize::try_from(len).unwrap_or(usize::MAX), <[u8]>::to_vec)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
-use crate::fs::{OsFileSystem, read_exact_at, write_all_at, write_all_vectored_at};
+use crate::fs::{AsFd, OsFileSystem, read_exact_at, write_all_at, write_all_vectored_at};
 
 const SECTOR: usize = 512;
 const DRAWS: u64 = 400;
@@ -672,6 +672,7 @@ fn every_operation_can_be_struck() {
     struck(FaultOn::Metadata, &|fs, _| fs.metadata(at("/a")).map(|_| ()));
     struck(FaultOn::Metadata, &|_, file| file.size().map(|_| ()));
     struck(FaultOn::Advise, &|_, file| file.advise(0, 0, crate::fs::Advice::DontNeed));
+    struck(FaultOn::Send, &|_, file| file.send_to(io::pipe()?.1.as_fd(), 0, 0).map(|_| ()));
 }
 
 #[test]
@@ -885,7 +886,7 @@ impl Pair {
         let (one, two) = (path()[rng.usize(0..8)], path()[rng.usize(0..8)]);
         let index = rng.usize(0..6);
         let (from, len) = (rng.u64(0..5000), rng.usize(0..3000));
-        match rng.u8(0..18) {
+        match rng.u8(0..20) {
             0 => self.open(one, OpenMode::Read),
             1 => self.open(one, OpenMode::ReadWrite),
             2 => self.open(one, OpenMode::CreateNew),
@@ -907,6 +908,15 @@ impl Pair {
             16 => self.same_on_file(index, |file| {
                 file.write_vectored_at(&[io::IoSlice::new(&vec![1; len]), io::IoSlice::new(b"end")], from)
             }),
+            17 => self.same_on_file(index, |file| {
+                let (mut reader, writer) = io::pipe()?;
+                let sent = file.send_to(writer.as_fd(), from, len as u64)?;
+                drop(writer);
+                let mut got = Vec::new();
+                io::Read::read_to_end(&mut reader, &mut got)?;
+                Ok((sent, got))
+            }),
+            18 => self.same_on_file(index, |file| file.send_to(io::pipe()?.1.as_fd(), u64::MAX - from, len as u64)),
             _ => self.same_on_file(index, |file| file.write_at(&vec![from.to_le_bytes()[0]; len], from)),
         }
     }

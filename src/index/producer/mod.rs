@@ -60,7 +60,8 @@ pub(crate) enum Verdict {
         base_offset: Offset,
         /// Last offset of the last batch. Inclusive.
         last_offset: Offset,
-        /// Largest timestamp of the last batch.
+        /// Largest timestamp of the last batch; if it was restored from a snapshot, that of its producer's last batch
+        /// or marker then, since the file has no other.
         timestamp: TimestampMs,
     },
 }

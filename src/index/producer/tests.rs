@@ -124,9 +124,9 @@ fn out_of_order(producer: i64, of_epoch: i16, given: i32, expected: i32) -> Prod
     ProducerFault::OutOfOrderSequence { producer_id: id(producer), epoch: epoch(of_epoch), given, expected }
 }
 
-fn duplicate(base_offset: i64, last_offset: i64, timestamp: i64) -> Result<Verdict, ProducerRefusal> {
+fn duplicate(base_offset: i64, last_offset: i64, timestamp: i64) -> Verdict {
     let (base_offset, last_offset) = (at(base_offset), at(last_offset));
-    Ok(Verdict::Duplicate { base_offset, last_offset, timestamp: TimestampMs::new(timestamp) })
+    Verdict::Duplicate { base_offset, last_offset, timestamp: TimestampMs::new(timestamp) }
 }
 
 fn only(table: &ProducerTable) -> ProducerState {
@@ -154,7 +154,7 @@ mod sequences {
         assert_eq!(client(&table, &[data(1, 0, 1, 1)]), refused(0, out_of_order(1, 0, 1, 0)));
         // A batch that wraps within is known again, and goes on after its wrapped end.
         let table = after(&[data(1, 0, i32::MAX - 1, 4).at(7).stamped(5)]);
-        assert_eq!(client(&table, &[data(1, 0, i32::MAX - 1, 4)]), duplicate(7, 10, 5));
+        assert_eq!(client(&table, &[data(1, 0, i32::MAX - 1, 4)]), Ok(duplicate(7, 10, 5)));
         assert_eq!(client(&table, &[data(1, 0, 2, 1)]), Ok(Verdict::Append));
     }
 
@@ -231,7 +231,11 @@ mod duplicates {
     use super::*;
 
     fn six() -> ProducerTable {
-        after(&(0..6).map(|n| data(1, 0, 10 * n, 10).at(100 + 20 * i64::from(n)).stamped(i64::from(n))).collect::<Vec<_>>())
+        after(
+            &(0..6)
+                .map(|n| data(1, 0, 10 * n, 10).at(100 + 20 * i64::from(n)).stamped(i64::from(n)))
+                .collect::<Vec<_>>(),
+        )
     }
 
     #[test]
@@ -239,7 +243,7 @@ mod duplicates {
         let table = six();
         for n in 1..6 {
             let base = 100 + 20 * i64::from(n);
-            assert_eq!(client(&table, &[data(1, 0, 10 * n, 10)]), duplicate(base, base + 9, i64::from(n)));
+            assert_eq!(client(&table, &[data(1, 0, 10 * n, 10)]), Ok(duplicate(base, base + 9, i64::from(n))));
         }
         assert_eq!(client(&table, &[data(1, 0, 0, 10)]), refused(0, out_of_order(1, 0, 0, 60)));
     }
@@ -259,7 +263,7 @@ mod duplicates {
     fn a_call_is_known_again_as_a_whole_or_refused() {
         let table = six();
         let [fourth, fifth, next] = [40, 50, 60].map(|first| data(1, 0, first, 10));
-        assert_eq!(client(&table, &[fourth, fifth]), duplicate(180, 209, 5));
+        assert_eq!(client(&table, &[fourth, fifth]), Ok(duplicate(180, 209, 5)));
         let partly = |is_duplicate, base| ProducerFault::PartlyDuplicate { is_duplicate, base_offset: at(base) };
         assert_eq!(client(&table, &[fourth, fifth, next]), refused(2, partly(false, 200)));
         assert_eq!(client(&table, &[next, fifth]), refused(1, partly(true, 200)));
@@ -404,7 +408,11 @@ mod transactions {
 mod verification {
     use super::*;
 
-    fn guarded(table: &ProducerTable, batch: Batch, guard: Option<VerificationGuard>) -> Result<Verdict, ProducerRefusal> {
+    fn guarded(
+        table: &ProducerTable,
+        batch: Batch,
+        guard: Option<VerificationGuard>,
+    ) -> Result<Verdict, ProducerRefusal> {
         judge(table, &[batch], Authority::Client, guard, &VERIFIED)
     }
 
@@ -520,7 +528,8 @@ mod bounds {
 
     #[test]
     fn producers_expire_but_for_those_in_a_transaction() {
-        let mut table = after(&[data(1, 0, 0, 1).stamped(10), txn(2, 0, 0, 1).stamped(10), data(3, 0, 0, 1).stamped(11)]);
+        let mut table =
+            after(&[data(1, 0, 0, 1).stamped(10), txn(2, 0, 0, 1).stamped(10), data(3, 0, 0, 1).stamped(11)]);
         assert_eq!(table.expire(TimestampMs::new(1009), &LIMITS), 0);
         assert_eq!(table.expire(TimestampMs::new(1010), &LIMITS), 1);
         assert_eq!(ids(&table), [2, 3]);
