@@ -1,13 +1,11 @@
 //! Closing cleanly: everything durable, indexes written, the recovery point at the log end, and a marker that spares the
 //! next opening its scan. The marker is written last, when all that it vouches for is synced.
 
-use std::sync::Arc;
-
 use super::derived::{epochs_checksum, write_epochs};
 use super::state::CleanShutdown;
 use super::writer::{Writer, WriterState};
 use super::{LogCore, PartitionLog, RoundState};
-use crate::error::{ChangeError, IoFailure};
+use crate::error::{ChangeError, IoFailure, ReadError};
 use crate::units::Offset;
 
 impl PartitionLog {
@@ -53,11 +51,17 @@ impl LogCore {
             active.sync()?;
         }
         writer.active.close_time_index(&writer.cursor);
-        let segments = Arc::clone(&self.view.read().segments);
-        for segment in segments.iter().filter(|segment| !segment.is_index_saved()) {
+        let view = self.view.read().clone();
+        for (at, segment) in view.segments.iter().enumerate().filter(|(_, segment)| !segment.is_index_saved()) {
             segment.build_index()?;
-            segment.save_index()?;
+            match self.aborted_in(&view, at) {
+                Err(ReadError::Io(failure)) => return Err(failure),
+                // One that cannot be told is told when it is asked for.
+                Err(_) => {}
+                Ok(_) => segment.save_index()?,
+            }
         }
+        drop(view);
         self.put_down_derived(writer)?;
         self.home.sync_names()?;
         let marks = self.view.read().marks;

@@ -6,18 +6,16 @@
 
 use std::sync::Arc;
 
-use super::report::{Action, Found, RecoveryReport};
 use super::derived::{self, BadSnapshot, Derived, Replay};
 use super::keeper::SyncKeeper;
+use super::report::{Action, Found, RecoveryReport};
 use super::state::{self, CleanShutdown, DamageList, Standing};
 use super::survey::{Scanned, Survey, live_logs};
 use crate::clock::Clock;
 use crate::config::{LogConfig, OnDamage};
 use crate::error::{IoFailure, IoOperation, OpenError, ReadError};
 use crate::fs::{self, DirEntry, File, OpenMode};
-use crate::index::{
-    AbortedTxns, IndexCursor, IndexFault, LeaderEpochs, OffsetIndex, SegmentIndex, TimeIndex,
-};
+use crate::index::{AbortedTxns, IndexCursor, IndexFault, LeaderEpochs, OffsetIndex, SegmentIndex, TimeIndex};
 use crate::segment::names::{self, Known};
 use crate::segment::scan;
 use crate::segment::{Extent, FileKind, Hole, Home, Segment, SegmentFile, SegmentOptions, Stage};
@@ -39,6 +37,8 @@ pub(super) struct Unjudged {
     pub(super) removed: Vec<Offset>,
     /// Whether there is a recovery point file.
     pub(super) had_point: bool,
+    /// A clean close left another file of leader epochs than there is now.
+    pub(super) doubts_epochs: bool,
     pub(super) known_damage: DamageList,
     /// What its embedder decided about the log.
     pub(super) standing: Standing,
@@ -73,6 +73,13 @@ impl Unjudged {
         Ok(!live_logs(&self.home.list()?).is_empty())
     }
 
+    /// Whether the leader epochs are those that a clean close wrote. Nothing else vouches for them: below the recovery
+    /// point no batch is looked at that could contradict them.
+    pub(super) fn has_epochs_of(&self, marker: &CleanShutdown) -> Result<bool, IoFailure> {
+        let epochs = derived::read_epochs(&self.home)?.ok().flatten();
+        Ok(epochs.is_some_and(|epochs| derived::epochs_checksum(&epochs) == marker.epochs_checksum))
+    }
+
     /// Opens without a scan after a clean shutdown, looking at the active segment alone and changing nothing. `None` when the active segment is
     /// not what the marker says after all.
     pub(super) fn accept(
@@ -94,7 +101,7 @@ impl Unjudged {
             Err(_) => return Ok(None),
         };
         let Some(epochs) = derived::read_epochs(&self.home)?.ok().flatten() else { return Ok(None) };
-        if derived::epochs_checksum(&epochs) != marker.epochs_checksum {
+        if self.doubts_epochs {
             return Ok(None);
         }
         segment.put_index(index);
@@ -111,7 +118,9 @@ impl Unjudged {
         let mut segments: Vec<Arc<Segment>> =
             bases.into_iter().map(|base| self.trusted_segment(base, &entries)).collect();
         segments.push(Arc::clone(&segment));
-        let replay = self.replay_to(&segments, position, marker.log_end, epochs)?;
+        let mut replay = self.replay_to(&segments, position, marker.log_end, epochs)?;
+        // As every opening does, however the log was left: who led and wrote nothing leads no more.
+        replay.derived.epochs_changed |= replay.derived.epochs.truncate_from_end(marker.log_end);
         self.note_snapshots(&replay, report);
         let log_start = self.log_start(&segments, marker.log_end)?;
         let active = Active { segment, file, cursor, position, first_timestamp };
@@ -489,9 +498,10 @@ impl Unjudged {
             self.home.remove(&SegmentFile::live(bad.at, FileKind::Snapshot).name())?;
         }
         self.home.remove_snapshots_past(log_end)?;
+        let mut derived = replay.derived;
+        self.save_snapshots(&mut derived)?;
         self.home.sync_names()?;
         keeper.forget_removed()?;
-        let mut derived = replay.derived;
         derived.epochs.truncate_from_end(log_end);
         let log_start = self.log_start(&segments, log_end)?;
         derived.epochs.truncate_from_start(log_start);
@@ -503,6 +513,16 @@ impl Unjudged {
         let point = if are_epochs_saved { log_end } else { self.recovery_point.min(log_end) };
         keeper.settle(log_end, point, log_start, self.had_point)?;
         Ok(Judged { segments, active, log_start, log_end, derived })
+    }
+
+    /// Writes the snapshots of where the scanned segments begin: those of the rolls may have been lost.
+    fn save_snapshots(&self, derived: &mut Derived) -> Result<(), OpenError> {
+        match derived.write_pending(&self.home) {
+            // A log opens on a full disk; without a snapshot a later opening looks at more of the log.
+            Err(failure) if failure.is_storage_full() => derived.pending.clear(),
+            written => written?,
+        }
+        Ok(())
     }
 
     /// Writes the leader epochs down, unless their file says the same; `false` on a full disk, which must not keep a log
