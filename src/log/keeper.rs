@@ -102,6 +102,7 @@ impl SyncKeeper {
             generation: kept.point.generation,
             durable_end: kept.durable_end,
             in_doubt,
+            log_start: kept.point.standing.log_start,
             removed: kept.removed.clone(),
         };
         fs::write_all_at(&*self.file, &state.encode(), 0)
@@ -172,11 +173,32 @@ impl SyncKeeper {
     pub(crate) fn decide(&self, standing: Standing) -> Result<(), IoFailure> {
         let mut kept = self.kept.lock();
         let point = RecoveryPoint { standing, ..kept.point };
-        if point != kept.point {
-            point.write(&*self.fs, &self.dir)?;
-            kept.point = point;
+        if point == kept.point {
+            return Ok(());
         }
+        let is_log_start_alone = Standing { log_start: standing.log_start, ..kept.point.standing } == standing;
+        match point.write(&*self.fs, &self.dir) {
+            // Deleting must not need the space that it is to free.
+            Err(failure) if failure.is_storage_full() && *failure.path != *self.dir && is_log_start_alone => {
+                self.decide_in_place(&mut kept, point)?;
+            }
+            written => written?,
+        }
+        kept.point = point;
         Ok(())
+    }
+
+    /// Writes the log start of `point` into the sync state, which takes no space, and syncs it there.
+    fn decide_in_place(&self, kept: &mut Kept, point: RecoveryPoint) -> Result<(), IoFailure> {
+        let before = std::mem::replace(&mut kept.point, point);
+        let path = self.dir.join(names::SYNC_STATE);
+        let synced = self
+            .write(kept)
+            .and_then(|()| self.file.sync_data().map_err(|e| IoFailure::new(IoOperation::Sync, path, e)));
+        if synced.is_err() {
+            kept.point = before;
+        }
+        synced
     }
 
     /// Lowers the durable recovery point to at most `to` before a cut, and makes every older sync state void.
@@ -223,7 +245,9 @@ impl SyncKeeper {
             Ok(()) => kept.point = point,
             // A full disk must not keep a log from opening. The older point is lower and as true, and the sync state,
             // which needs no space, says the rest.
-            Err(failure) if failure.is_storage_full() && had_point && kept.point.restart.is_none() => {}
+            Err(failure) if failure.is_storage_full() && had_point && kept.point.restart.is_none() => {
+                kept.point.standing = standing;
+            }
             Err(failure) => return Err(failure),
         }
         kept.durable_end = end;

@@ -77,10 +77,11 @@ impl PartitionLog {
     /// [`ChangeError`]; a failure once the first file is gone latches the log.
     pub fn truncate_fully_and_start_at(&self, offset: Offset) -> Result<(), ChangeError> {
         let core = &self.core;
-        let _round = core.round.lock();
+        let mut round = core.round.lock();
         let mut writer = core.writer.lock();
         writer.check_writable()?;
         core.prepare(&mut writer, || core.keeper.prepare_cut(Offset::ZERO, Some(offset)))?;
+        round.leaving.forget();
         let restarted = core.restart(&mut writer, offset);
         let restarted =
             restarted.and_then(|()| core.keeper.finish_restart(offset)).and_then(|()| core.keeper.finish(None));
@@ -250,7 +251,7 @@ impl LogCore {
 
     /// Writes down what is unreadable in the segments that are left. Otherwise the list would go on about bytes that are
     /// gone, and good records in their place would pass for damaged after the next opening.
-    fn save_damage(&self) -> Result<(), IoFailure> {
+    pub(super) fn save_damage(&self) -> Result<(), IoFailure> {
         let segments = Arc::clone(&self.view.read().segments);
         let holes_of = |segment: &Arc<Segment>| {
             let base = segment.base();

@@ -9,5 +9,7 @@ mod durability;
 mod reads;
 mod recovery;
 mod refusals;
+mod retention;
 mod rolls;
 mod support;
+mod timestamps;
