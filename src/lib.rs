@@ -38,7 +38,7 @@ pub use error::{AppendError, ChangeError, ConfigError, Damage, DurabilityError, 
 pub use flush::Flusher;
 pub use log::{
     AppendAs, Appended, Batches, Durable, Environment, Fetched, FetchedBatches, FileSlice, Isolation, AppendOptions, MarkReached,
-    PartitionLog, ReadOptions, RecoveryReport, Sent, SentInPart, TimestampOffset,
+    Deleted, DeletedBecause, PartitionLog, ReadOptions, RecoveryReport, Retained, Sent, SentInPart, TimestampOffset,
 };
 pub use record::{
     Attributes, BatchBuilder, BatchHeader, BatchView, Compression, ControlRecord, Origin, Record, RecordBatch, Rules,

@@ -254,5 +254,14 @@ impl SyncKeeper {
         kept.failed = false;
         self.write(&kept)
     }
+
+    /// As [`SyncKeeper::settle`], where the recovery point must not rise. There is one, and no restart is pending.
+    pub(crate) fn settle_in_place(&self, end: Offset, log_start: Offset) -> Result<(), IoFailure> {
+        let mut kept = self.kept.lock();
+        kept.point.standing.log_start = Some(log_start);
+        kept.durable_end = end;
+        kept.failed = false;
+        self.write(&kept)
+    }
 }
 

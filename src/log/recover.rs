@@ -499,16 +499,26 @@ impl Unjudged {
         derived.epochs.truncate_from_end(log_end);
         let log_start = self.log_start(&segments, log_end);
         derived.epochs.truncate_from_start(log_start);
-        self.save_epochs(&mut derived)?;
+        let saved = self.save_epochs(&mut derived);
         if damage != self.known_damage {
             state::write_damage(&*self.home.fs, &self.home.dir, &damage)?;
         }
-        keeper.settle(log_end, log_start, self.had_point)?;
+        match saved {
+            // A log opens on a full disk. Its recovery point stays where it is, below the epochs that are not written.
+            Err(failure) if failure.is_storage_full() && self.had_point && self.restart.is_none() => {
+                derived.epochs_changed = true;
+                keeper.settle_in_place(log_end, log_start)?;
+            }
+            saved => {
+                saved?;
+                keeper.settle(log_end, log_start, self.had_point)?;
+            }
+        }
         Ok(Judged { segments, active, log_start, log_end, derived })
     }
 
     /// The recovery point is about to rise over everything, and what is below it is not scanned for epochs again.
-    fn save_epochs(&self, derived: &mut Derived) -> Result<(), OpenError> {
+    fn save_epochs(&self, derived: &mut Derived) -> Result<(), IoFailure> {
         let on_disk = derived::read_epochs(&self.home)?.ok().flatten();
         if on_disk.as_ref() == Some(&derived.epochs) || (on_disk.is_none() && derived.epochs.entries().is_empty()) {
             return Ok(());

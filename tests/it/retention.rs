@@ -21,7 +21,13 @@ fn machine() -> Machine {
 
 /// Keeps everything for ever, but for what a test says.
 fn keeping() -> LogConfig {
-    LogConfig { retention_ms: None, retention_bytes: None, segment_ms: i64::MAX as u64, ..small() }
+    LogConfig {
+        retention_ms: None,
+        retention_bytes: None,
+        segment_ms: i64::MAX as u64,
+        message_timestamp_after_max_ms: i64::MAX as u64,
+        ..small()
+    }
 }
 
 /// Appends `count` segments of two records each, the last one active; the n-th record has timestamp `first + n`.
@@ -352,7 +358,10 @@ fn a_first_segment_that_nobody_deleted_is_missing() {
     remove(&machine);
     let refusing = LogConfig { on_damage: OnDamage::Refuse, ..keeping() };
     let refused = machine.try_open(refusing).unwrap_err();
-    assert!(matches!(&refused, alluvium::OpenError::Damaged { first, .. } if first.offsets == (at(1)..at(2))), "{refused}");
+    assert!(
+        matches!(&refused, alluvium::OpenError::Damaged { first, .. } if first.offsets == (at(1)..at(2))),
+        "{refused}"
+    );
     let log = machine.open(LogConfig { on_damage: OnDamage::Quarantine, ..keeping() });
     assert_eq!(log.log_start(), at(1));
     let error = log.read(at(1), &ReadOptions::default()).unwrap_err();
@@ -380,10 +389,8 @@ fn a_full_disk_does_not_keep_retention_from_freeing_it() {
     log.tick().unwrap();
     assert!(starting_with(&machine, "00000000000000000000").is_empty(), "{:?}", machine.names());
     for survival in [Survival::Nothing, Survival::Everything, Survival::Random(1), Survival::Random(2)] {
-        let after = Machine {
-            fs: machine.fs.power_loss_keeping(survival),
-            clock: std::sync::Arc::clone(&machine.clock),
-        };
+        let after =
+            Machine { fs: machine.fs.power_loss_keeping(survival), clock: std::sync::Arc::clone(&machine.clock) };
         let reopened = after.open(LogConfig { on_damage: OnDamage::Refuse, ..keeping() });
         assert_eq!((reopened.log_start(), contents(&reopened).len()), (at(4), 4), "{survival:?}");
     }
@@ -464,12 +471,7 @@ fn a_restart_forgets_what_was_leaving() {
 #[test]
 fn appends_and_reads_race_with_retention() {
     let dir = tempfile::tempdir().unwrap();
-    let config = LogConfig {
-        retention_bytes: Some(4000),
-        file_delete_delay_ms: 0,
-        zero_ahead_bytes: 0,
-        ..small()
-    };
+    let config = LogConfig { retention_bytes: Some(4000), file_delete_delay_ms: 0, zero_ahead_bytes: 0, ..small() };
     let log = PartitionLog::open(dir.path().join("raced-0"), config).unwrap();
     let now = log.clock().wall().value();
     let appended = 600;
