@@ -485,6 +485,7 @@ impl Unjudged {
             segments.push(Arc::clone(&judged.segment));
             active = may_grow.then_some(judged);
         }
+        let is_nothing_left = segments.is_empty();
         let active = match active {
             Some(active) => active,
             None => self.begin(log_end, &mut segments)?,
@@ -497,7 +498,8 @@ impl Unjudged {
         keeper.forget_removed()?;
         let mut derived = replay.derived;
         derived.epochs.truncate_from_end(log_end);
-        let log_start = self.log_start(&segments, log_end);
+        // Without any segment the log starts behind what was lost, which the report tells.
+        let log_start = if is_nothing_left { log_end } else { self.log_start(&segments, log_end) };
         derived.epochs.truncate_from_start(log_start);
         let saved = self.save_epochs(&mut derived);
         if damage != self.known_damage {
