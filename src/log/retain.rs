@@ -368,3 +368,80 @@ impl LogCore {
         round.leaving.segments.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{CleanupPolicy, LogConfig};
+
+    /// Ends at `end` and holds ten bytes; `None` for a time that cannot be told.
+    struct Planned {
+        end: i64,
+        largest: Option<i64>,
+        written: Option<i64>,
+        is_active: bool,
+    }
+
+    fn offset(value: i64) -> Offset {
+        Offset::new(value).unwrap()
+    }
+
+    impl Facts for Planned {
+        fn base(&self) -> Offset {
+            offset(self.end - 10)
+        }
+        fn end(&self) -> Offset {
+            offset(self.end)
+        }
+        fn bytes(&self) -> u64 {
+            10
+        }
+        fn is_active(&self) -> bool {
+            self.is_active
+        }
+        fn largest_timestamp(&self) -> Result<Option<TimestampMs>, IoFailure> {
+            Ok(self.largest.map(TimestampMs::new))
+        }
+        fn last_written(&self) -> Result<TimestampMs, IoFailure> {
+            let failed = || IoFailure::new(IoOperation::List, "gone", std::io::ErrorKind::PermissionDenied.into());
+            self.written.map(TimestampMs::new).ok_or_else(failed)
+        }
+    }
+
+    fn segment(end: i64, largest: Option<i64>, written: Option<i64>) -> Planned {
+        Planned { end, largest, written, is_active: end == 40 }
+    }
+
+    fn planned(facts: &[Planned], log_start: i64, config: &LogConfig) -> Vec<(i64, DeletedBecause)> {
+        let (log_start, end) = (offset(log_start), offset(40));
+        let marks = Marks { log_start, last_stable: end, high_watermark: end, durable_end: end, log_end: end };
+        let plan = plan(facts, &marks, config, TimestampMs::new(1000));
+        plan.into_iter().map(|deleted| (deleted.base.value(), deleted.because)).collect()
+    }
+
+    #[test]
+    fn each_segment_has_its_own_reason_and_the_first_that_has_none_ends_the_plan() {
+        use DeletedBecause::{LogStart, Size, Time};
+        let recent = |end| segment(end, Some(990), Some(990));
+        let facts = [recent(10), segment(20, Some(100), Some(990)), recent(30), recent(40)];
+        let config = |ms, bytes| LogConfig { retention_ms: ms, retention_bytes: bytes, ..LogConfig::default() };
+        assert_eq!(planned(&facts, 15, &config(Some(500), Some(20))), [(0, LogStart), (10, Time)]);
+        assert_eq!(planned(&facts, 15, &config(Some(500), Some(10))), [(0, LogStart), (10, Time), (20, Size)]);
+        assert_eq!(planned(&facts, 0, &config(Some(500), None)), [], "a young one in front holds the others");
+        assert_eq!(planned(&facts, 40, &config(None, None)), [(0, LogStart), (10, LogStart), (20, LogStart)]);
+        let compact = LogConfig { cleanup_policy: CleanupPolicy::Compact, ..config(Some(0), Some(0)) };
+        assert_eq!(planned(&facts, 0, &compact), []);
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_not_deleted() {
+        let config = LogConfig { retention_ms: Some(500), ..LogConfig::default() };
+        let goes = |largest, written| !planned(&[segment(10, largest, written)], 0, &config).is_empty();
+        assert!(goes(Some(1), None), "1970 is taken at its word");
+        assert!(!goes(Some(0), None) && !goes(Some(-1), None) && !goes(None, None) && !goes(Some(1001), None));
+        assert!(goes(Some(0), Some(499)) && goes(Some(1001), Some(499)) && goes(None, Some(-5)));
+        assert!(!goes(Some(0), Some(500)) && !goes(Some(500), Some(1)), "exactly as old as allowed");
+        let smaller = LogConfig { retention_basis: RetentionBasis::Smaller, ..config };
+        assert!(!planned(&[segment(10, Some(900), Some(100))], 0, &smaller).is_empty());
+    }
+}

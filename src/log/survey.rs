@@ -236,7 +236,10 @@ impl Unjudged {
     /// do not tell of it. The modes in which the mark moves by itself begin at the log end.
     pub(super) fn decided_below(&self) -> Option<Offset> {
         match self.config.high_watermark {
-            HighWatermarkMode::Embedder => Some(self.standing.high_watermark.or(self.standing.log_start).unwrap_or_default()),
+            HighWatermarkMode::Embedder => {
+                // The stored mark may be behind; what is deleted lay below it.
+                Some(self.standing.high_watermark.max(self.standing.log_start).unwrap_or_default())
+            }
             HighWatermarkMode::LogEnd | HighWatermarkMode::DurableEnd => None,
         }
     }
