@@ -206,7 +206,6 @@ impl<'a> Incoming<'a> {
     }
 }
 
-
 /// What a control batch decides about a transaction.
 fn marker_of(bytes: &[u8], header: &BatchHeader) -> Result<Option<TransactionMarker>, InvalidBatch> {
     if !header.attributes.is_control() {

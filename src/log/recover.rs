@@ -108,7 +108,9 @@ impl Unjudged {
         segment.put_aborted(aborted);
         segment.mark_index_saved(false);
         Self::note_entries(&entries, report);
-        for (base, hole) in &self.known_damage {
+        // Of a segment that was deleted nothing is damaged any more.
+        let is_here = |base: &Offset| *base == marker.active_base || bases.binary_search(base).is_ok();
+        for (base, hole) in self.known_damage.iter().filter(|(base, _)| is_here(base)) {
             self.note_known(*base, hole, report)?;
         }
         report.was_clean = true;
@@ -205,6 +207,7 @@ impl Unjudged {
         self.finish_restart(keeper, report)?;
         self.clear_leftovers(report)?;
         self.remove_empty(report)?;
+        self.remove_hidden(report)?;
         if self.is_in_doubt {
             self.remove_indexes()?;
         }
@@ -302,6 +305,19 @@ impl Unjudged {
         Ok(())
     }
 
+    /// Removes segments wholly below the log start, which was durable before this began. What comes back of them is removed
+    /// again.
+    fn remove_hidden(&self, report: &mut RecoveryReport) -> Result<(), OpenError> {
+        let bases = live_logs(&self.home.list()?);
+        for base in bases.iter().take(self.hidden(&bases)) {
+            let name = SegmentFile::live(*base, FileKind::Log).name();
+            report.note(Found::BelowLogStart, self.config.on_damage, name, 0, Some(*base));
+            self.home.remove(&SegmentFile::live(*base, FileKind::Snapshot).name())?;
+            self.home.remove_segment(*base)?;
+        }
+        Ok(())
+    }
+
     /// Empty logs below the recovery point.
     pub(super) fn empty_logs(&self) -> Result<Vec<Offset>, IoFailure> {
         let durable_end = self.restart.or(self.durable_end).unwrap_or_default();
@@ -391,7 +407,7 @@ impl Unjudged {
             if let Some(last) = survey.scanned.last_mut() {
                 // With nothing durable, a scan takes the damage for a tear and stops at it.
                 (*last, _) = self.scan_one(last.base, None, Offset::ZERO, None)?;
-                survey.end = last.scan.end;
+                survey.end = last.scan.end.max(self.decided_start().unwrap_or_default());
             }
         }
         if damaged.is_some() || survey.lost.take().is_some() {
@@ -484,7 +500,8 @@ impl Unjudged {
                 scanned.scan.holes.push(Hole { bytes, offsets: lost, cause: None });
             }
             damage.extend(scanned.scan.holes.iter().map(|hole| (scanned.base, hole.clone())));
-            let may_grow = is_last && scanned.scan.holes.is_empty();
+            // What ends below the log start has lost what was deleted: its next offsets are not the log's.
+            let may_grow = is_last && scanned.scan.holes.is_empty() && scanned.scan.end == log_end;
             let aborted = replay.aborted.remove(&scanned.base).unwrap_or_default();
             let judged = self.settle_segment(scanned, aborted, may_grow, report)?;
             segments.push(Arc::clone(&judged.segment));
@@ -509,9 +526,12 @@ impl Unjudged {
         if damage != self.known_damage {
             state::write_damage(&*self.home.fs, &self.home.dir, &damage)?;
         }
-        // The recovery point must not pass epochs that are written down nowhere: what is below it is not scanned for them.
-        let point = if are_epochs_saved { log_end } else { self.recovery_point.min(log_end) };
-        keeper.settle(log_end, point, log_start, self.had_point)?;
+        if are_epochs_saved {
+            keeper.settle(log_end, log_start, self.had_point)?;
+        } else {
+            // The recovery point must not pass epochs that are written down nowhere: what is below it is not scanned.
+            keeper.settle_in_place(log_end, log_start)?;
+        }
         Ok(Judged { segments, active, log_start, log_end, derived })
     }
 
@@ -531,7 +551,7 @@ impl Unjudged {
         let on_disk = derived::read_epochs(&self.home)?.ok().flatten();
         if on_disk.as_ref() != Some(&derived.epochs) && (on_disk.is_some() || !derived.epochs.entries().is_empty()) {
             match derived::write_epochs(&self.home, &derived.epochs) {
-                Err(failure) if failure.is_storage_full() && self.had_point => {
+                Err(failure) if failure.is_storage_full() && self.had_point && self.restart.is_none() => {
                     derived.epochs_changed = true;
                     return Ok(false);
                 }

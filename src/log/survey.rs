@@ -4,9 +4,9 @@
 use super::derived::{self, Replay};
 use super::recover::Unjudged;
 use super::report::{Action, Found, RecoveryReport};
+use crate::config::HighWatermarkMode;
 use crate::error::{Damage, IoFailure, IoOperation, OpenError, ReadError};
 use crate::fs::DirEntry;
-use crate::config::HighWatermarkMode;
 use crate::index::{AbortedTxns, IndexFault, LeaderEpochs, OffsetIndex, SegmentIndex, TimeIndex};
 use crate::segment::names::{self, Known};
 use crate::segment::scan::{Scan, Stop};
@@ -62,14 +62,15 @@ impl Unjudged {
 
     /// Scans what the recovery point does not cover. Changes nothing.
     pub(super) fn survey(&self) -> Result<Survey, OpenError> {
-        let bases = live_logs(&self.home.list()?);
+        let mut bases = live_logs(&self.home.list()?);
+        bases.drain(..self.hidden(&bases));
         let durable_end = self.restart.or(self.durable_end);
         let covered = self.first_uncovered(&bases);
         let sealed_late = self.first_sealed_late(&bases, covered);
         let first = self.first_with_zeros(&bases, sealed_late..covered)?;
         let last_filled = self.last_filled(&bases)?;
         let (trusted, rest) = bases.split_at(first);
-        let start = self.restart.or(self.standing.log_start);
+        let start = self.decided_start();
         let mut survey = Survey {
             trusted: trusted.to_vec(),
             sealed_late: bases.get(sealed_late..first).unwrap_or_default().to_vec(),
@@ -93,6 +94,8 @@ impl Unjudged {
                 break;
             }
         }
+        // What a power loss took may have been deleted: then nothing is lost, and its offsets are not given out again.
+        survey.end = survey.end.max(start.unwrap_or_default());
         if let Some(durable_end) = durable_end.filter(|durable_end| survey.end < *durable_end) {
             // Also when no segment is left at all.
             survey.lost = Some(survey.end..durable_end);
@@ -158,7 +161,8 @@ impl Unjudged {
                 replay.enter(base);
                 // Kafka takes one after each segment that it recovers.
                 replay.derived.take_snapshot(base);
-                let scan = segment.scan_each(next_base, durable_below, |header, marker| replay.take(base, header, marker))?;
+                let scan =
+                    segment.scan_each(next_base, durable_below, |header, marker| replay.take(base, header, marker))?;
                 aborted = replay.aborted.get(&base);
                 scan
             }
@@ -235,13 +239,28 @@ impl Unjudged {
     /// do not tell of it. The modes in which the mark moves by itself begin at the log end.
     pub(super) fn decided_below(&self) -> Option<Offset> {
         match self.config.high_watermark {
-            HighWatermarkMode::Embedder => Some(self.standing.high_watermark.or(self.standing.log_start).unwrap_or_default()),
+            HighWatermarkMode::Embedder => {
+                // The stored mark may be behind; what is deleted lay below it.
+                Some(self.standing.high_watermark.max(self.standing.log_start).unwrap_or_default())
+            }
             HighWatermarkMode::LogEnd | HighWatermarkMode::DurableEnd => None,
         }
     }
 
     pub(super) fn known_holes(&self, base: Offset) -> Vec<Hole> {
         self.known_damage.iter().filter(|(at, _)| *at == base).map(|(_, hole)| hole.clone()).collect()
+    }
+
+    /// Where the log was decided to begin.
+    pub(super) fn decided_start(&self) -> Option<Offset> {
+        self.restart.or(self.standing.log_start)
+    }
+
+    /// How many of the segments, from the first one on, lie wholly below the log start. They wait to be deleted, or came
+    /// back with a power loss after they were; nobody reads them.
+    pub(super) fn hidden(&self, bases: &[Offset]) -> usize {
+        let start = self.decided_start().unwrap_or_default();
+        bases.partition_point(|base| *base <= start).saturating_sub(1)
     }
 
     /// Segments go only after the log start was raised past them.

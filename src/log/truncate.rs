@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use super::derived::{Derived, Replay, producer_limits};
 use super::state::{self, DamageList};
-use super::writer::{Unsealed, Writer};
 use super::view::LogView;
+use super::writer::{Unsealed, Writer};
 use super::{LogCore, PartitionLog};
-use crate::error::{ChangeError, IoFailure, IoOperation, ReadError};
-use crate::fs::{self, File, OpenMode};
 use crate::commit::Marks;
 use crate::config::HighWatermarkMode;
+use crate::error::{ChangeError, IoFailure, IoOperation, ReadError};
+use crate::fs::{self, File, OpenMode};
 use crate::index::{AbortedTxns, IndexCursor, LeaderEpochs, ProducerTable, SegmentIndex};
 use crate::segment::{Extent, FileKind, Segment, SegmentFile, Stage};
 use crate::sync::MutexGuard;
@@ -83,10 +83,11 @@ impl PartitionLog {
     /// [`ChangeError`]; a failure once the first file is gone latches the log.
     pub fn truncate_fully_and_start_at(&self, offset: Offset) -> Result<(), ChangeError> {
         let core = &self.core;
-        let _round = core.round.lock();
+        let mut round = core.round.lock();
         let mut writer = core.writer.lock();
         writer.check_writable()?;
         core.prepare(&mut writer, || core.keeper.prepare_cut(Offset::ZERO, Some(offset)))?;
+        round.leaving.forget();
         let restarted = core.restart(&mut writer, offset);
         let restarted =
             restarted.and_then(|()| core.keeper.finish_restart(offset)).and_then(|()| core.keeper.finish(None));
@@ -173,8 +174,7 @@ impl LogCore {
         let from = replay.producers_from();
         for at in view.segment_of(from)..=cut.at {
             let Some(segment) = view.segments.get(at) else { break };
-            let extent =
-                if at == cut.at { Extent { bytes: cut.kept, end: cut.end } } else { view.extent_of(at)? };
+            let extent = if at == cut.at { Extent { bytes: cut.kept, end: cut.end } } else { view.extent_of(at)? };
             replay.walk(segment, from, extent)?;
         }
         let mut derived = replay.derived;
@@ -266,7 +266,7 @@ impl LogCore {
 
     /// Writes down what is unreadable in the segments that are left. Otherwise the list would go on about bytes that are
     /// gone, and good records in their place would pass for damaged after the next opening.
-    fn save_damage(&self) -> Result<(), IoFailure> {
+    pub(super) fn save_damage(&self) -> Result<(), IoFailure> {
         let segments = Arc::clone(&self.view.read().segments);
         let holes_of = |segment: &Arc<Segment>| {
             let base = segment.base();
@@ -320,8 +320,7 @@ impl LogCore {
         writer.derived.epochs_changed = true;
         let config = Arc::clone(&self.config.read());
         self.publish(writer, &config, |view| {
-            view.marks =
-                Marks { log_start: at, last_stable: at, high_watermark: at, durable_end: at, log_end: at };
+            view.marks = Marks { log_start: at, last_stable: at, high_watermark: at, durable_end: at, log_end: at };
         });
         self.queue.cut(Offset::ZERO);
         self.queue.raise(at);
