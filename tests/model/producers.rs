@@ -1,0 +1,77 @@
+//! Random producers, transactions and leaders, with truncations and restarts, without crashes: after every operation
+//! the log is asked all that it can say of itself, and held to a model that works it out from all batches.
+
+use alluvium::fs::sim::{SimConfig, SimFs};
+use fastrand::Rng;
+
+use crate::support::checker::check_indexes;
+use crate::support::naive::Naive;
+use crate::support::runner::Runner;
+use crate::support::standing;
+use crate::support::workload::Workload;
+
+const OPERATIONS: usize = 90;
+
+fn seeds() -> std::ops::Range<u64> {
+    0..std::env::var("ALLUVIUM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(300)
+}
+
+fn shaky(seed: u64) -> SimFs {
+    SimFs::with_config(seed, SimConfig { short_transfers: true, interrupts: true, ..SimConfig::default() })
+}
+
+/// What a run met, so that it can be told whether the runs meet anything.
+#[derive(Debug, Default)]
+struct Met {
+    aborted: usize,
+    committed: usize,
+    open: usize,
+    segments: usize,
+    epochs: usize,
+    duplicates: u64,
+}
+
+fn check(seed: u64, met: &mut Met) -> Result<(), String> {
+    let workload = Workload::with_producers(30_000 + seed, OPERATIONS);
+    let mut rng = Rng::with_seed(seed);
+    let mut runner = Runner::new(shaky(seed), workload.config.clone());
+    runner.reopen().map_err(|trouble| format!("{trouble:?}"))?;
+    for (index, op) in workload.ops.iter().enumerate() {
+        let fail = |what| format!("operation {index} {op:?}: {what}");
+        let before = runner.log().map(|log| log.metrics().duplicate_appends.value()).unwrap_or_default();
+        runner.apply(op).map_err(|trouble| fail(format!("{trouble:?}")))?;
+        let log = runner.log().map_err(|trouble| fail(format!("{trouble:?}")))?;
+        met.duplicates += log.metrics().duplicate_appends.value().saturating_sub(before);
+        let model = &runner.history.model;
+        for _ in 0..3 {
+            let sizes = [1, 300, 900, 1 << 20];
+            let from = rng.i64(model.start..=model.end);
+            standing::compare_aborted(log, model, from, sizes[rng.usize(..sizes.len())]).map_err(fail)?;
+        }
+    }
+    let naive = Naive(&runner.history.model.batches);
+    met.aborted += naive.aborted().len();
+    met.committed += naive.transactions().iter().filter(|t| t.end.is_some()).count() - naive.aborted().len();
+    met.open += naive.transactions().iter().filter(|t| t.end.is_none()).count();
+    met.epochs += naive.epochs(&[]).len();
+    let log = runner.log().map_err(|trouble| format!("{trouble:?}"))?;
+    met.segments += log.segment_files().len();
+    standing::compare_all_aborted(log, &runner.history.model)?;
+    log.close().map_err(|e| e.to_string())?;
+    check_indexes(&runner.fs, &runner.config)?;
+    runner.reopen().map_err(|trouble| format!("after close: {trouble:?}"))?;
+    let log = runner.log().map_err(|trouble| format!("{trouble:?}"))?;
+    standing::compare_all_aborted(log, &runner.history.model)
+}
+
+#[test]
+fn a_log_says_of_producers_transactions_and_epochs_what_the_model_does() {
+    let mut met = Met::default();
+    for seed in seeds() {
+        if let Err(what) = check(seed, &mut met) {
+            panic!("seed {seed}: {what}");
+        }
+    }
+    println!("{met:?}");
+    assert!(met.aborted > 0 && met.committed > 0 && met.open > 0 && met.epochs > 0 && met.duplicates > 0, "{met:?}");
+}
