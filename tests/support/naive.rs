@@ -273,10 +273,10 @@ pub(crate) fn judge(log: &[StoredBatch], batches: &[StoredBatch], how: Circumsta
             (Some(Verdict::Duplicate(..)), Verdict::Duplicate(..)) => return Verdict::Refuse(Refusal::OutOfOrder),
             _ => return Verdict::Refuse(Refusal::PartlyDuplicate),
         };
-        if batch_facts.is_transactional {
-            verified = verified.filter(|(of, _)| *of != id);
+        if verdict == Verdict::Append {
+            verified = verified.filter(|(of, _)| !batch_facts.is_transactional || *of != id);
+            grown.push(batch.clone());
         }
-        grown.push(batch.clone());
     }
     first_verdict.unwrap_or(Verdict::Append)
 }

@@ -323,8 +323,8 @@ impl Runner {
         if closed.is_ok() && !report.was_clean {
             return Err(Trouble::Wrong(format!("not clean after a close: {:?}", report.findings)));
         }
-        if closed.is_ok() && self.history.standing != standing {
-            let now = &self.history.standing;
+        let now = &self.history.standing;
+        if closed.is_ok() && !now.says_as(&standing, &self.history.model) {
             return Err(Trouble::Wrong(format!("{now:?} after a close, not {standing:?}")));
         }
         Ok(())

@@ -23,6 +23,12 @@ impl Standing {
         self.begun.retain(|(_, start)| *start < end);
     }
 
+    /// Whether a log of these batches says the same with both.
+    pub(crate) fn says_as(&self, other: &Self, model: &ModelLog) -> bool {
+        let epochs = |standing: &Self| Naive(&model.batches).epochs(&standing.begun);
+        epochs(self) == epochs(other) && self.high_watermark == other.high_watermark
+    }
+
     /// What a log may say of itself that was just opened, and says. Two things may be older than they were:
     /// - the high watermark of the embedder, which is written down at times only, as in Kafka;
     /// - an epoch that was announced and in which nothing was written: its file may not have been written again.
