@@ -15,7 +15,6 @@ use super::{LogCore, PartitionLog};
 use crate::error::{ChangeError, IoFailure, IoOperation, ReadError};
 use crate::fs::{self, File, OpenMode};
 use crate::commit::Marks;
-use crate::config::HighWatermarkMode;
 use crate::index::{AbortedTxns, IndexCursor, LeaderEpochs, ProducerTable, SegmentIndex};
 use crate::segment::{Extent, FileKind, Segment, SegmentFile, Stage};
 use crate::sync::MutexGuard;
@@ -150,11 +149,9 @@ impl LogCore {
         let config = Arc::clone(&self.config.read());
         let mut epochs = writer.derived.epochs.clone();
         epochs.truncate_from_end(cut.end);
-        // A transaction that was decided past the high watermark is undecided below it.
-        let at_most = match config.high_watermark {
-            HighWatermarkMode::Embedder => cut.end.min(view.marks.high_watermark),
-            HighWatermarkMode::LogEnd | HighWatermarkMode::DurableEnd => cut.end,
-        };
+        // A transaction that was decided past the high watermark is undecided below it, and a snapshot taken past the
+        // mark does not tell of it.
+        let at_most = cut.end.min(view.marks.high_watermark);
         let log_base = view.segments.first().map_or(view.marks.log_start, |segment| segment.base());
         let (now, limits) = (self.clock.wall(), producer_limits(&config));
         let mut replay = Replay::begin(&self.home, at_most, log_base, epochs, now, limits)?;
