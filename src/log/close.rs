@@ -7,7 +7,7 @@ use super::derived::{epochs_checksum, write_epochs};
 use super::state::CleanShutdown;
 use super::writer::{Writer, WriterState};
 use super::{LogCore, PartitionLog, RoundState};
-use crate::error::{ChangeError, IoFailure};
+use crate::error::{ChangeError, IoFailure, ReadError};
 use crate::units::Offset;
 
 impl PartitionLog {
@@ -53,11 +53,16 @@ impl LogCore {
             active.sync()?;
         }
         writer.active.close_time_index(&writer.cursor);
-        let segments = Arc::clone(&self.view.read().segments);
-        for segment in segments.iter().filter(|segment| !segment.is_index_saved()) {
+        let view = self.view.read().clone();
+        for (at, segment) in view.segments.iter().enumerate().filter(|(_, segment)| !segment.is_index_saved()) {
             segment.build_index()?;
+            // Once the other index files are there, the lack of this one says that nothing was aborted.
+            if let Err(ReadError::Io(failure)) = self.aborted_in(&view, at) {
+                return Err(failure);
+            }
             segment.save_index()?;
         }
+        drop(view);
         self.put_down_derived(writer)?;
         self.home.sync_names()?;
         let marks = self.view.read().marks;

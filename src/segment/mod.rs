@@ -254,13 +254,18 @@ impl Segment {
         Ok(look(slot.get_or_insert(loaded)))
     }
 
-    /// Reads `.txnindex`; without one no transaction was aborted here.
+    /// Reads `.txnindex`. It is written before the other index files: once those are there, the lack of this one means
+    /// that no transaction was aborted here, and before that it means nothing.
     pub(crate) fn load_aborted(&self) -> Result<AbortedTxns, ReadError> {
-        let Some(bytes) = self.read_sidecar(FileKind::TxnIndex)? else { return Ok(AbortedTxns::default()) };
-        AbortedTxns::decode(&bytes, self.base).map_err(|_| {
+        let corrupt = || {
             let file = self.home.path(self.base, FileKind::TxnIndex);
-            Corruption { file, at: FilePosition::START, kind: CorruptionKind::TransactionIndex }.into()
-        })
+            Corruption { file, at: FilePosition::START, kind: CorruptionKind::TransactionIndex }
+        };
+        match self.read_sidecar(FileKind::TxnIndex)? {
+            Some(bytes) => Ok(AbortedTxns::decode(&bytes, self.base).map_err(|_| corrupt())?),
+            None if self.is_index_saved() => Ok(AbortedTxns::default()),
+            None => Err(corrupt().into()),
+        }
     }
 
     /// A copy of the index, loaded or rebuilt if need be.
