@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::derived::{Derived, Replay, producer_limits};
+use super::derived::{Derived, Replay, producer_limits, write_epochs};
 use super::state::{self, DamageList};
 use super::writer::{Unsealed, Writer};
 use super::view::LogView;
@@ -63,7 +63,8 @@ impl PartitionLog {
         })?;
         let end = cut.end;
         writer.derived = derived;
-        match core.cut(&mut writer, cut) {
+        let cut = core.put_down_epochs(&mut writer).and_then(|()| core.cut(&mut writer, cut));
+        match cut {
             Ok(()) => Ok(end),
             Err(failure) => Err(core.latch(&mut writer, failure).into()),
         }
@@ -163,8 +164,24 @@ impl LogCore {
             replay.walk(segment, from, extent)?;
         }
         let mut derived = replay.derived;
-        derived.epochs_changed = true;
+        derived.epochs_changed = writer.derived.epochs_changed || derived.epochs != writer.derived.epochs;
         Ok(derived)
+    }
+
+    /// Writes the epochs that are left. One that begins past the cut would stay in the file when the log goes on behind a
+    /// gap, as a follower's does: no batch there contradicts it. The recovery point is lowered by now, so that a crash
+    /// before the cut has the others derived again.
+    fn put_down_epochs(&self, writer: &mut Writer) -> Result<(), IoFailure> {
+        if !writer.derived.epochs_changed {
+            return Ok(());
+        }
+        match write_epochs(&self.home, &writer.derived.epochs) {
+            Ok(()) => writer.derived.epochs_changed = false,
+            // Then the next round does it: a log is cut on a full disk too.
+            Err(failure) if failure.is_storage_full() && *failure.path != *self.home.dir => {}
+            Err(failure) => return Err(failure),
+        }
+        Ok(())
     }
 
     fn cut(&self, writer: &mut MutexGuard<'_, Writer>, cut: Cut) -> Result<(), IoFailure> {
