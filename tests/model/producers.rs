@@ -13,6 +13,7 @@ use crate::support::workload::Workload;
 const OPERATIONS: usize = 90;
 
 fn seeds() -> std::ops::Range<u64> {
+    if let Ok(s) = std::env::var("ONE") { let s: u64 = s.parse().unwrap(); return s..s+1; }
     0..std::env::var("ALLUVIUM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(300)
 }
 
@@ -38,6 +39,7 @@ fn check(seed: u64, met: &mut Met) -> Result<(), String> {
     runner.reopen().map_err(|trouble| format!("{trouble:?}"))?;
     for (index, op) in workload.ops.iter().enumerate() {
         let fail = |what| format!("operation {index} {op:?}: {what}");
+        if std::env::var("DBG").is_ok() { eprintln!("{index} {op:?}\n  {:?} {:?} {:?}", runner.log().unwrap().marks(), Naive(&runner.history.model.batches).transactions(), crate::support::checker::files(&runner.fs).into_iter().map(|(n,b)| format!("{n} {}", b.len())).collect::<Vec<_>>()); }
         let before = runner.log().map(|log| log.metrics().duplicate_appends.value()).unwrap_or_default();
         runner.apply(op).map_err(|trouble| fail(format!("{trouble:?}")))?;
         let log = runner.log().map_err(|trouble| fail(format!("{trouble:?}")))?;
