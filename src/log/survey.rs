@@ -249,7 +249,8 @@ impl Unjudged {
                 let (before, after) = segment.neighbours(point, Extent { bytes: segment.bytes()?, end })?;
                 for header in [before, after].into_iter().flatten() {
                     let is_told = (log_start..limit).contains(&header.base_offset) && header.leader_epoch.is_some();
-                    if is_told && epochs.epoch_of(header.base_offset) != header.leader_epoch {
+                    let said = [header.base_offset, header.last_offset()].map(|offset| epochs.epoch_of(offset));
+                    if is_told && said != [header.leader_epoch; 2] {
                         return Ok(false);
                     }
                 }

@@ -45,7 +45,8 @@ impl Segment {
         extent: Extent,
     ) -> Result<(Option<BatchHeader>, Option<BatchHeader>), IoFailure> {
         let (mut before, mut after) = (None, None);
-        self.walk_while(offset, extent, |_, _, header| {
+        let below = Offset::new(offset.value() - 1).unwrap_or_default();
+        self.walk_while(below, extent, |_, _, header| {
             let slot = if header.base_offset < offset { &mut before } else { &mut after };
             *slot = Some(*header);
             Ok(after.is_none())
