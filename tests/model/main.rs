@@ -5,6 +5,8 @@ mod producers;
 #[cfg(test)]
 mod random;
 #[cfg(test)]
+mod side_files;
+#[cfg(test)]
 mod threads;
 
 #[cfg(test)]
