@@ -4,9 +4,9 @@
 use super::derived::{self, Replay};
 use super::recover::Unjudged;
 use super::report::{Action, Found, RecoveryReport};
+use crate::config::HighWatermarkMode;
 use crate::error::{Damage, IoFailure, IoOperation, OpenError, ReadError};
 use crate::fs::DirEntry;
-use crate::config::HighWatermarkMode;
 use crate::index::{AbortedTxns, IndexFault, LeaderEpochs, OffsetIndex, SegmentIndex, TimeIndex};
 use crate::segment::names::{self, Known};
 use crate::segment::scan::{Scan, Stop};
@@ -156,7 +156,8 @@ impl Unjudged {
             None => segment.scan(next_base, durable_below)?,
             Some(replay) => {
                 replay.enter(base);
-                let scan = segment.scan_each(next_base, durable_below, |header, marker| replay.take(base, header, marker))?;
+                let scan =
+                    segment.scan_each(next_base, durable_below, |header, marker| replay.take(base, header, marker))?;
                 aborted = replay.aborted.get(&base);
                 scan
             }
@@ -263,7 +264,9 @@ impl Unjudged {
     /// do not tell of it. The modes in which the mark moves by itself begin at the log end.
     pub(super) fn decided_below(&self) -> Option<Offset> {
         match self.config.high_watermark {
-            HighWatermarkMode::Embedder => Some(self.standing.high_watermark.or(self.standing.log_start).unwrap_or_default()),
+            HighWatermarkMode::Embedder => {
+                Some(self.standing.high_watermark.or(self.standing.log_start).unwrap_or_default())
+            }
             HighWatermarkMode::LogEnd | HighWatermarkMode::DurableEnd => None,
         }
     }

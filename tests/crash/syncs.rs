@@ -4,7 +4,7 @@
 use alluvium::fs::sim::{Effect, Fault, FaultOn, SimFs, Survival};
 use alluvium::{AppendAs, AppendError, Deadline, DurabilityError};
 
-use crate::common::{mixed, crashed_at, images, run_whole, seeds};
+use crate::common::{crashed_at, images, mixed, run_whole, seeds};
 use crate::support::batches::{BatchPlan, RecordPlan, epoch};
 use crate::support::checker::{Checker, Depth};
 use crate::support::history::{Ending, History};

@@ -7,7 +7,7 @@ use alluvium::fs::FileSystem;
 use alluvium::fs::sim::{Effect, Errno, Fault, FaultOn, SimFs, Survival};
 use alluvium::{AppendAs, AppendError};
 
-use crate::common::{mixed, crashed_at, images, run_whole, seeds};
+use crate::common::{crashed_at, images, mixed, run_whole, seeds};
 use crate::support::batches::{BatchPlan, RecordPlan, epoch};
 use crate::support::checker::{Checker, Depth};
 use crate::support::history::{Ending, History};

@@ -7,6 +7,8 @@ mod random;
 #[cfg(test)]
 mod side_files;
 #[cfg(test)]
+mod stories;
+#[cfg(test)]
 mod threads;
 
 #[cfg(test)]

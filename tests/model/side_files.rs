@@ -8,8 +8,8 @@ use alluvium::fs::sim::SimFs;
 use alluvium::fs::{FileSystem, OpenMode, write_all_at};
 
 use crate::support::checker::files;
-use crate::support::reading;
 use crate::support::producing::Produce;
+use crate::support::reading;
 use crate::support::runner::{DIR, Runner, new_clock, open};
 use crate::support::standing;
 use crate::support::workload::{Op, Who, Workload};
@@ -64,7 +64,8 @@ fn used(seed: u64, is_closed: bool) -> Used {
         // What was cut off told of batches that are gone. Put back where others stand by now, it has a right checksum and
         // names an offset of the log: nothing tells it from the right one.
         let end = runner.history.model.end;
-        let is_past = |name: &str| name.split('.').next().and_then(|base| base.parse().ok()).is_some_and(|base: i64| base > end);
+        let is_past =
+            |name: &str| name.split('.').next().and_then(|base| base.parse().ok()).is_some_and(|base: i64| base > end);
         versions.retain(|name, _| !is_past(name));
         if matches!(op, Op::Restart { .. }) {
             versions.clear();

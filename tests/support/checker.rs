@@ -75,13 +75,7 @@ impl Checker {
     }
 
     /// Everything that must hold of a log just opened, beyond its contents.
-    fn examine(
-        &self,
-        image: &SimFs,
-        log: PartitionLog,
-        found: &ModelLog,
-        standing: &Standing,
-    ) -> Result<(), String> {
+    fn examine(&self, image: &SimFs, log: PartitionLog, found: &ModelLog, standing: &Standing) -> Result<(), String> {
         reading::compare_lookups(&log, found)?;
         standing::compare_all_aborted(&log, found)?;
         // What opening serves as durable is durable.

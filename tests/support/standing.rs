@@ -83,11 +83,12 @@ fn compare_producers(log: &PartitionLog, naive: Naive<'_>) -> Result<(), String>
         let open = (p.coordinator_epoch, p.open_transaction.map(|o| o.value()));
         (p.producer_id.value(), p.epoch.value(), last, open)
     });
-    let wanted = naive.producers().into_iter().map(|Producer { id, epoch, batches, timestamp, coordinator_epoch, open }| {
-        let last = batches.last();
-        let last_sequence = last.and_then(|batch| batch.sequences).map(|(_, last)| last);
-        (id, epoch, (last_sequence, last.map(|batch| batch.next - 1), timestamp), (coordinator_epoch, open))
-    });
+    let wanted =
+        naive.producers().into_iter().map(|Producer { id, epoch, batches, timestamp, coordinator_epoch, open }| {
+            let last = batches.last();
+            let last_sequence = last.and_then(|batch| batch.sequences).map(|(_, last)| last);
+            (id, epoch, (last_sequence, last.map(|batch| batch.next - 1), timestamp), (coordinator_epoch, open))
+        });
     let (said, wanted): (Vec<_>, Vec<_>) = (said.collect(), wanted.collect());
     if said == wanted { Ok(()) } else { Err(format!("producers are\n{said:?}, not\n{wanted:?}")) }
 }
@@ -135,10 +136,14 @@ pub(crate) fn compare_aborted(log: &PartitionLog, model: &ModelLog, from: i64, m
     if batches != wanted {
         return fail(format!("{} batches, not {}, below {stable}", batches.len(), wanted.len()));
     }
-    let said: Vec<Aborted> = fetched.aborted().iter().map(|txn| {
-        let offsets = [txn.first_offset, txn.last_offset, txn.last_stable_offset].map(|offset| offset.value());
-        (txn.producer_id.value(), offsets[0], offsets[1], offsets[2])
-    }).collect();
+    let said: Vec<Aborted> = fetched
+        .aborted()
+        .iter()
+        .map(|txn| {
+            let offsets = [txn.first_offset, txn.last_offset, txn.last_stable_offset].map(|offset| offset.value());
+            (txn.producer_id.value(), offsets[0], offsets[1], offsets[2])
+        })
+        .collect();
     let Some(last) = batches.last() else {
         return if said.is_empty() { Ok(()) } else { fail(format!("nothing, and {said:?}")) };
     };
@@ -177,7 +182,11 @@ fn delivered(batches: &[Facts], aborted: &[Aborted]) -> Vec<i64> {
 pub(crate) fn check_facts(bytes: &[u8]) -> Result<(), String> {
     let header = *BatchView::parse(bytes, u32::MAX).map_err(|e| e.to_string())?.header();
     let facts = naive::facts(bytes);
-    let said = (header.producer_id.map(|id| id.value()), header.last_sequence().map(|s| s.value()), header.next_offset().value());
+    let said = (
+        header.producer_id.map(|id| id.value()),
+        header.last_sequence().map(|s| s.value()),
+        header.next_offset().value(),
+    );
     let read = (facts.producer.map(|(id, _)| id), facts.sequences.map(|(_, last)| last), facts.next);
     if said == read { Ok(()) } else { Err(format!("{said:?}, not {read:?}")) }
 }

@@ -110,7 +110,8 @@ impl Runner {
         }
         [i64::MIN, self.history.remembered_from].map(|remembered_from| {
             let good = self.guards.good.get(&call.producer);
-            let is_shown = |(_, guard): &&(i16, VerificationGuard)| self.guards.given.get(&call.producer) == Some(guard);
+            let is_shown =
+                |(_, guard): &&(i16, VerificationGuard)| self.guards.given.get(&call.producer) == Some(guard);
             let how = Circumstances {
                 is_client: call.who == Who::Client,
                 verifies: self.config.transaction_partition_verification_enable,
