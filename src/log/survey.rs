@@ -221,6 +221,10 @@ impl Unjudged {
             Ok(Some(epochs)) => (epochs, scan_from),
             Ok(None) | Err(_) => (LeaderEpochs::default(), log_base),
         };
+        let (epochs, epochs_from) = match self.are_borne_out(&epochs, bases, epochs_from.min(scan_from))? {
+            true => (epochs, epochs_from),
+            false => (LeaderEpochs::default(), log_base),
+        };
         let at_most = scan_from.min(self.decided_below().unwrap_or(Offset::MAX));
         let limits = derived::producer_limits(&self.config);
         let mut replay = Replay::begin(&self.home, at_most, log_base, epochs, self.clock.wall(), limits)?;
@@ -233,6 +237,32 @@ impl Unjudged {
             replay.walk(&segment, from, extent)?;
         }
         Ok(replay)
+    }
+
+    /// Whether the log bears out what the file says of epochs below `limit`, which is at most where scanning begins. The
+    /// file has no checksum, and may be an older one that somebody put back. Epochs never fall in a log, so it is enough
+    /// to look at both sides of each change, and at the last batch.
+    fn are_borne_out(&self, epochs: &LeaderEpochs, bases: &[Offset], limit: Offset) -> Result<bool, IoFailure> {
+        let log_start = self.standing.log_start.unwrap_or_default();
+        let starts = epochs.entries().iter().map(|entry| entry.start).filter(|start| *start < limit);
+        for point in starts.chain([limit]) {
+            let at = bases.partition_point(|base| *base < point);
+            // The segment that the point lies in, or those on both sides of it.
+            for at in at.saturating_sub(1)..=at {
+                let Some(base) = bases.get(at).filter(|base| **base < limit) else { continue };
+                let Some(end) = bases.get(at + 1).copied() else { continue };
+                let segment = Segment::sealed(self.home.clone(), *base, self.options, self.known_holes(*base));
+                let (before, after) = segment.neighbours(point, Extent { bytes: segment.bytes()?, end })?;
+                for header in [before, after].into_iter().flatten() {
+                    let is_told = (log_start..limit).contains(&header.base_offset) && header.leader_epoch.is_some();
+                    let said = [header.base_offset, header.last_offset()].map(|offset| epochs.epoch_of(offset));
+                    if is_told && said != [header.leader_epoch; 2] {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// A transaction that was decided at or past the high watermark is undecided to readers, and snapshots taken past it

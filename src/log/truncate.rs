@@ -7,13 +7,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::derived::{Derived, Replay, producer_limits};
+use super::derived::{Derived, Replay, producer_limits, write_epochs};
 use super::state::{self, DamageList};
 use super::view::LogView;
 use super::writer::{Unsealed, Writer};
 use super::{LogCore, PartitionLog};
 use crate::commit::Marks;
-use crate::config::HighWatermarkMode;
 use crate::error::{ChangeError, IoFailure, IoOperation, ReadError};
 use crate::fs::{self, File, OpenMode};
 use crate::index::{AbortedTxns, IndexCursor, LeaderEpochs, ProducerTable, SegmentIndex};
@@ -67,7 +66,8 @@ impl PartitionLog {
         })?;
         let end = cut.end;
         writer.derived = derived;
-        match core.cut(&mut writer, cut) {
+        let cut = core.put_down_epochs(&mut writer).and_then(|()| core.cut(&mut writer, cut));
+        match cut {
             Ok(()) => {
                 core.wake(writer);
                 Ok(end)
@@ -163,11 +163,9 @@ impl LogCore {
         let config = Arc::clone(&self.config.read());
         let mut epochs = writer.derived.epochs.clone();
         epochs.truncate_from_end(cut.end);
-        // A transaction that was decided past the high watermark is undecided below it.
-        let at_most = match config.high_watermark {
-            HighWatermarkMode::Embedder => cut.end.min(view.marks.high_watermark),
-            HighWatermarkMode::LogEnd | HighWatermarkMode::DurableEnd => cut.end,
-        };
+        // A transaction that was decided past the high watermark is undecided below it, and a snapshot taken past the
+        // mark does not tell of it.
+        let at_most = cut.end.min(view.marks.high_watermark);
         let log_base = view.segments.first().map_or(view.marks.log_start, |segment| segment.base());
         let (now, limits) = (self.clock.wall(), producer_limits(&config));
         let mut replay = Replay::begin(&self.home, at_most, log_base, epochs, now, limits)?;
@@ -178,8 +176,24 @@ impl LogCore {
             replay.walk(segment, from, extent)?;
         }
         let mut derived = replay.derived;
-        derived.epochs_changed = true;
+        derived.epochs_changed = writer.derived.epochs_changed || derived.epochs != writer.derived.epochs;
         Ok(derived)
+    }
+
+    /// Writes the epochs that are left. One that begins past the cut would stay in the file when the log goes on behind a
+    /// gap, as a follower's does: no batch there contradicts it. The recovery point is lowered by now, so that a crash
+    /// before the cut has the others derived again.
+    fn put_down_epochs(&self, writer: &mut Writer) -> Result<(), IoFailure> {
+        if !writer.derived.epochs_changed {
+            return Ok(());
+        }
+        match write_epochs(&self.home, &writer.derived.epochs) {
+            Ok(()) => writer.derived.epochs_changed = false,
+            // Then the next round does it: a log is cut on a full disk too.
+            Err(failure) if failure.is_storage_full() && *failure.path != *self.home.dir => {}
+            Err(failure) => return Err(failure),
+        }
+        Ok(())
     }
 
     fn cut(&self, writer: &mut MutexGuard<'_, Writer>, cut: Cut) -> Result<(), IoFailure> {

@@ -267,7 +267,8 @@ impl Segment {
         Ok(look(slot.get_or_insert(loaded)))
     }
 
-    /// Reads `.txnindex`; without one no transaction was aborted here.
+    /// Reads `.txnindex`. It is written before the other index files: once those are there, the lack of this one means
+    /// that no transaction was aborted here, and before that it means nothing.
     pub(crate) fn load_aborted(&self) -> Result<AbortedTxns, ReadError> {
         let Some(bytes) = self.read_sidecar(FileKind::TxnIndex)? else {
             if self.is_leaving() {
