@@ -2,6 +2,7 @@
 //! look at the records, and healed where one of its files is wrong.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use alluvium::error::AppendError;
 use alluvium::fs::sim::{Operation, Outcome, TraceEvent};
@@ -104,9 +105,13 @@ fn closed() -> (Machine, State) {
     (machine, State { marks: Marks { durable_end: found.marks.log_end, ..found.marks }, ..found })
 }
 
+fn is_kind(name: &str, kind: &str) -> bool {
+    Path::new(name).extension().is_some_and(|extension| extension == kind)
+}
+
 fn names_of(machine: &Machine, kind: &str) -> Vec<String> {
     let mut names = machine.names();
-    names.retain(|name| name.ends_with(kind));
+    names.retain(|name| is_kind(name, kind));
     names.sort();
     names
 }
@@ -158,14 +163,14 @@ fn a_clean_opening_looks_at_no_records() {
         assert!(log.recovery_report().was_clean);
         assert_eq!(log.recovery_report().scanned_bytes, 0);
         let reads = reads(&events);
-        let active = names_of(&machine, ".log").pop().unwrap();
-        let newest = names_of(&machine, ".snapshot").pop().unwrap();
-        let logs: Vec<&String> = reads.keys().filter(|name| name.ends_with(".log")).collect();
+        let active = names_of(&machine, "log").pop().unwrap();
+        let newest = names_of(&machine, "snapshot").pop().unwrap();
+        let logs: Vec<&String> = reads.keys().filter(|name| is_kind(name, "log")).collect();
         assert_eq!(logs, [&active], "no sealed segment is opened: {reads:?}");
-        let snapshots: Vec<&String> = reads.keys().filter(|name| name.ends_with(".snapshot")).collect();
+        let snapshots: Vec<&String> = reads.keys().filter(|name| is_kind(name, "snapshot")).collect();
         assert_eq!(snapshots, [&newest], "nor an older snapshot");
-        for kind in [".index", ".timeindex", ".txnindex"] {
-            let opened = reads.keys().filter(|name| name.ends_with(kind)).count();
+        for kind in ["index", "timeindex", "txnindex"] {
+            let opened = reads.keys().filter(|name| is_kind(name, kind)).count();
             assert!(opened <= 1, "{kind} of the active segment alone: {reads:?}");
         }
         // Of the active one the headers behind the last index entry, and never a payload.
@@ -174,7 +179,7 @@ fn a_clean_opening_looks_at_no_records() {
         assert!(lengths.iter().all(|len| *len <= 61), "{lengths:?}");
         assert!(lengths.len() < 10, "{lengths:?}");
         // Every other byte is of a file that was written for this.
-        let rest = reads.keys().filter(|name| !name.ends_with(".log") && !name.contains(&active[..20]));
+        let rest = reads.keys().filter(|name| !is_kind(name, "log") && !name.contains(&active[..20]));
         let rest: Vec<&str> = rest.map(String::as_str).filter(|name| !name.starts_with("alluvium.")).collect();
         assert_eq!(rest, [newest.as_str(), "leader-epoch-checkpoint"]);
         assert_eq!(state(&log), right, "{high_watermark:?}");
@@ -221,13 +226,15 @@ fn flip(machine: &Machine, name: &str, byte: usize, bit: u8) {
     machine.write(name, &bytes);
 }
 
+/// What is done to a file.
+type Harm = fn(&Machine, &str);
+
 #[test]
 fn a_bad_snapshot_falls_back_to_the_next_older_one() {
     let (machine, right) = closed();
     let before = files(&machine);
-    let names = names_of(&machine, ".snapshot");
+    let names = names_of(&machine, "snapshot");
     assert!(names.len() > 5);
-    type Harm = fn(&Machine, &str);
     let harms: [Harm; 5] = [
         |machine, name| flip(machine, name, 30, 3),
         |machine, name| flip(machine, name, 1, 1),
@@ -249,7 +256,7 @@ fn a_bad_snapshot_falls_back_to_the_next_older_one() {
             // What lies before the snapshot that is good is not read.
             let reads = reads(&events);
             let first = if bad == names.len() { "" } else { &names[names.len() - bad - 1][..20] };
-            let logs: Vec<&String> = reads.keys().filter(|name| name.ends_with(".log")).collect();
+            let logs: Vec<&String> = reads.keys().filter(|name| is_kind(name, "log")).collect();
             assert!(logs.iter().all(|name| &name[..20] >= first), "harm {kind} to {bad}: {logs:?}");
             // The close leaves a good one where the log ends.
             log.close().unwrap();
@@ -306,8 +313,8 @@ fn a_bad_checkpoint_of_epochs_is_made_anew() {
 fn a_bad_transaction_index_is_made_anew_when_it_is_looked_at() {
     let (machine, right) = closed();
     let before = files(&machine);
-    let names = names_of(&machine, ".txnindex");
-    let active = names_of(&machine, ".log").pop().unwrap();
+    let names = names_of(&machine, "txnindex");
+    let active = names_of(&machine, "log").pop().unwrap();
     assert!(names.len() > 4);
     for name in &names {
         let is_active = name[..20] == active[..20];
@@ -346,7 +353,7 @@ fn aborted_transactions_are_found_again_where_no_index_was_written() {
     log.flush().unwrap();
     let right = aborted(&log);
     drop(log);
-    let names = names_of(&machine, ".log");
+    let names = names_of(&machine, "log");
     let sealed = &names[..names.len() - 1];
     for lost in [&[".index", ".timeindex", ".txnindex"][..], &[".timeindex", ".txnindex"], &[".index", ".txnindex"]] {
         for closes in [false, true] {
@@ -440,9 +447,9 @@ fn snapshots_lie_at_every_segment_and_at_the_end() {
         let log = machine.open(config());
         let end = format!("{:020}.snapshot", log.log_end().value());
         let mut right: Vec<String> =
-            names_of(&machine, ".log").iter().skip(1).map(|name| name.replace(".log", ".snapshot")).collect();
+            names_of(&machine, "log").iter().skip(1).map(|name| name.replace(".log", ".snapshot")).collect();
         right.push(end);
-        assert_eq!(names_of(&machine, ".snapshot"), right, "killed: {is_killed}");
+        assert_eq!(names_of(&machine, "snapshot"), right, "killed: {is_killed}");
         assert!(log.log_end() > at(0));
     }
 }
