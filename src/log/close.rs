@@ -1,7 +1,6 @@
 //! Closing cleanly: everything durable, indexes written, the recovery point at the log end, and a marker that spares the
 //! next opening its scan. The marker is written last, when all that it vouches for is synced.
 
-use std::sync::Arc;
 
 use super::derived::{epochs_checksum, write_epochs};
 use super::state::CleanShutdown;
