@@ -221,10 +221,9 @@ impl Unjudged {
             Ok(Some(epochs)) => (epochs, scan_from),
             Ok(None) | Err(_) => (LeaderEpochs::default(), log_base),
         };
-        let (epochs, epochs_from) = match self.are_borne_out(&epochs, bases, epochs_from.min(scan_from))? {
-            true => (epochs, epochs_from),
-            false => (LeaderEpochs::default(), log_base),
-        };
+        let is_borne_out = self.are_borne_out(&epochs, bases, epochs_from.min(scan_from))?;
+        let (epochs, epochs_from) =
+            if is_borne_out { (epochs, epochs_from) } else { (LeaderEpochs::default(), log_base) };
         let at_most = scan_from.min(self.decided_below().unwrap_or(Offset::MAX));
         let limits = derived::producer_limits(&self.config);
         let mut replay = Replay::begin(&self.home, at_most, log_base, epochs, self.clock.wall(), limits)?;

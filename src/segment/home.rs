@@ -126,6 +126,9 @@ impl Home {
             }
         }
         // They are about offsets that are gone, and nothing that is left could contradict them.
+        // Made first: where an earlier sync of the directory failed, the removal would otherwise be nothing to the next one,
+        // and the file would come back with a power loss.
+        drop(self.open(&self.dir.join(names::LEADER_EPOCH_CHECKPOINT), OpenMode::CreateOrOpen)?);
         self.remove(names::LEADER_EPOCH_CHECKPOINT)?;
         // Otherwise a crash could bring back an old segment beside the new one.
         self.sync_names()?;
