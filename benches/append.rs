@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use alluvium::{AppendAs, Deadline, Flusher, LeaderEpoch, LogConfig, PartitionLog};
 
 use paired::{Contest, Settings, Unit, ours};
-use raw::{GroupCommit, Layout, RawFile};
+use raw::{GroupCommit, Layout, RawFile, Sent};
 
 /// A new file is begun after so many bytes, so that files never leave the page cache.
 const FILE_BYTES_MAX: u64 = 512 << 20;
@@ -215,6 +215,54 @@ fn cached(dir: &Path) -> Vec<Contest> {
     ]
 }
 
+/// Appends batches that a producer sent with `sent`. They are numbered and sealed in rounds before the clock starts.
+fn our_sent(dir: PathBuf, mut buffers: Vec<Buffer>, sent: Sent) -> impl FnMut(u64) -> Duration {
+    // The verification of a transaction is a question to its coordinator, of which there is none here.
+    let config = LogConfig { transaction_partition_verification_enable: false, ..LogConfig::default() };
+    move |operations| {
+        in_files(operations, buffers[0].bytes.len() as u64, |now| {
+            let scratch = Scratch::open(&dir, config.clone());
+            let (mut took, mut done, mut sequence) = (Duration::ZERO, 0, 0);
+            while done < now {
+                let round = usize::try_from(now - done).unwrap().min(buffers.len());
+                for buffer in &mut buffers[..round] {
+                    sequence = raw::send_as(&mut buffer.bytes, sent, sequence);
+                }
+                let started = Instant::now();
+                for buffer in &mut buffers[..round] {
+                    scratch.log().append(&mut buffer.bytes[..], client()).unwrap();
+                }
+                took += started.elapsed();
+                done += round as u64;
+            }
+            took
+        })
+    }
+}
+
+/// What it costs that a producer numbers its batches: here the baseline is an append of ours without it.
+fn producers(dir: &Path) -> Vec<Contest> {
+    let contest = |label: &str, buffers: Vec<Buffer>, mib: u64| {
+        let bytes = buffers[0].bytes.len() as u64;
+        let run = |sent| our_sent(dir.to_owned(), buffers.clone(), sent);
+        Contest {
+            name: format!("from a producer, {label}"),
+            unit: Unit::Things(1, " batch"),
+            operations: (mib << 20) / bytes,
+            contenders: vec![
+                paired::raw("plain append", run(Sent::Plain)),
+                ours("idempotent", run(Sent::Idempotent)),
+                ours("transactional", run(Sent::Transactional)),
+            ],
+        }
+    };
+    vec![
+        contest("16KiB batches of 1KiB records", buffers(1, raw::records_in(16 << 10, 1024), 1024), 64),
+        contest("16KiB batches of 100B records", buffers(1, raw::records_in(16 << 10, 100), 100), 64),
+        contest("one 100B record", buffers(1, 1, 100), 4),
+    ]
+}
+
 /// Does `operations` appends from `threads` threads; each begins when all are there.
 fn from_threads(threads: usize, operations: u64, append: impl Fn(&mut Vec<u8>) + Sync, batch: &[u8]) -> Duration {
     let left = AtomicU64::new(operations);
@@ -304,6 +352,7 @@ fn main() {
     let settings = Settings::from_environment();
     let dir = paired::scratch("append");
     let mut contests = cached(&dir);
+    contests.extend(producers(&dir));
     contests.extend(durable(&dir));
     paired::run("append", &settings, contests);
     let _ = std::fs::remove_dir_all(&dir);

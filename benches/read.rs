@@ -1,5 +1,5 @@
 //! Reads from the page cache, against positional reads of the same ranges; sends to a socket, against sendfile of the
-//! same ranges; and lookups by time.
+//! same ranges; lookups by time and by epoch; and marks, against what a mutex and a condition variable do.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark that fails may panic")]
 #![expect(clippy::disallowed_methods, reason = "the baseline is the file system itself")]
 
@@ -14,10 +14,13 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use alluvium::{AppendAs, FileSlice, LeaderEpoch, LogConfig, Offset, PartitionLog, ReadOptions, TimestampMs};
+use alluvium::{
+    AppendAs, Deadline, FileSlice, HighWatermarkMode, LeaderEpoch, LogConfig, Mark, Offset, PartitionLog, ReadOptions,
+    TimestampMs,
+};
 
 use nix::sys::sendfile::sendfile64;
 
@@ -277,19 +280,22 @@ fn random_to_socket(library: &Arc<Library>) -> Contest {
     }
 }
 
-/// There is no way by hand to look up a time; one read and the checksum of the batch that holds it is the least.
+/// By hand all timestamps are in memory, sorted, so that one search and one read find the batch, whose checksum is taken.
 fn by_time(library: &Arc<Library>) -> Contest {
     let fetches = shuffled(library);
     let (for_us, by_hand, ours_of) = (fetches.clone(), Arc::clone(library), Arc::clone(library));
+    let mut sorted = fetches.clone();
+    sorted.sort_by_key(|found| found.timestamp);
     let mut raw_buffer = vec![0; FETCH_BYTES];
     Contest {
         name: "offset for a timestamp at random".into(),
         unit: Unit::Things(1, ""),
         operations: 20_000,
         contenders: vec![
-            paired::raw("raw pread and checksum", move |operations| {
+            paired::raw("search, pread, checksum", move |operations| {
                 timed(operations, |at| {
-                    let found = &fetches[at % fetches.len()];
+                    let wanted = fetches[at % fetches.len()].timestamp;
+                    let found = &sorted[sorted.partition_point(|found| found.timestamp < wanted)];
                     by_hand.read_raw(found, &mut raw_buffer);
                     raw::check(&raw_buffer[..found.bytes()]);
                 })
@@ -303,6 +309,188 @@ fn by_time(library: &Arc<Library>) -> Contest {
             }),
         ],
     }
+}
+
+/// Leaderships of the log in which ends of epochs are looked up.
+const EPOCHS: i32 = 1000;
+
+fn by_epoch(dir: &Path) -> Contest {
+    let log = PartitionLog::open(dir, LogConfig::default()).unwrap();
+    for epoch in 0..EPOCHS {
+        for mut batch in raw::batches(2, 1, 10) {
+            // Every other epoch has no records, as after elections in which nothing was written.
+            log.append(&mut batch[..], AppendAs::Client { epoch: LeaderEpoch::new(epoch * 2).unwrap() }).unwrap();
+        }
+    }
+    let starts: Vec<_> = log.leader_epochs().iter().map(|known| (known.epoch, known.start)).collect();
+    let starts = Mutex::new(starts);
+    let wanted: Vec<_> = {
+        let mut random = fastrand::Rng::with_seed(7);
+        (0..4096).map(|_| LeaderEpoch::new(random.i32(0..EPOCHS * 2 - 2)).unwrap()).collect()
+    };
+    let asked = wanted.clone();
+    Contest {
+        name: "end of one epoch of 1000 at random".into(),
+        unit: Unit::Things(1, ""),
+        operations: 400_000,
+        contenders: vec![
+            paired::raw("mutex, binary search", move |operations| {
+                timed(operations, |at| {
+                    let starts = starts.lock().unwrap();
+                    let next = starts.partition_point(|(epoch, _)| *epoch <= wanted[at % wanted.len()]);
+                    black_box((starts[next - 1].0, starts[next].1));
+                })
+            }),
+            ours("alluvium", move |operations| {
+                timed(operations, |at| {
+                    black_box(log.end_offset_for_epoch(asked[at % asked.len()]).unwrap());
+                })
+            }),
+        ],
+    }
+}
+
+/// A log whose high watermark has `MARKS` steps to go.
+fn unreplicated(dir: &Path) -> PartitionLog {
+    let _ = std::fs::remove_dir_all(dir);
+    let high_watermark = HighWatermarkMode::Embedder;
+    let log = PartitionLog::open(dir, LogConfig { high_watermark, ..LogConfig::default() }).unwrap();
+    let mut batches = raw::batches(1, MARKS, 8);
+    log.append(&mut batches[0][..], AppendAs::Client { epoch: LeaderEpoch::new(0).unwrap() }).unwrap();
+    log
+}
+
+const MARKS: usize = 40_000;
+
+/// Steps of a mark, in as many logs as it takes; `steps` says how long a number of them took.
+fn in_steps(operations: u64, mut steps: impl FnMut(i64) -> Duration) -> Duration {
+    let mut took = Duration::ZERO;
+    let mut left = operations;
+    while left > 0 {
+        let now = left.min(MARKS as u64);
+        took += steps(i64::try_from(now).unwrap());
+        left -= now;
+    }
+    took
+}
+
+fn mark(at: i64) -> Offset {
+    Offset::new(at).unwrap()
+}
+
+/// A mark that nobody waits for goes up.
+fn publishing(dir: PathBuf) -> Contest {
+    Contest {
+        name: "publish a mark".into(),
+        unit: Unit::Things(1, ""),
+        operations: 40_000,
+        contenders: vec![
+            paired::raw("mutex, condvar", |operations| {
+                let (marks, changed) = (Mutex::new([0_i64; 5]), Condvar::new());
+                timed(operations, |at| {
+                    marks.lock().unwrap()[2] = i64::try_from(at).unwrap();
+                    changed.notify_all();
+                })
+            }),
+            ours("alluvium", move |operations| {
+                in_steps(operations, |steps| {
+                    let log = unreplicated(&dir);
+                    let started = Instant::now();
+                    for at in 1..=steps {
+                        log.advance_high_watermark(mark(at)).unwrap();
+                    }
+                    started.elapsed()
+                })
+            }),
+        ],
+    }
+}
+
+/// A mark by hand.
+#[derive(Default)]
+struct RawMark {
+    at: Mutex<i64>,
+    changed: Condvar,
+}
+
+impl RawMark {
+    fn advance(&self, to: i64) {
+        *self.at.lock().unwrap() = to;
+        self.changed.notify_all();
+    }
+
+    fn wait_until(&self, at_least: i64) {
+        drop(self.changed.wait_while(self.at.lock().unwrap(), |at| *at < at_least).unwrap());
+    }
+}
+
+/// Two threads wake each other in turn: each step is two marks published and two waiters woken.
+fn waking(dir: PathBuf) -> Contest {
+    Contest {
+        name: "wake a waiter, and be woken".into(),
+        unit: Unit::Things(1, ""),
+        operations: 4_000,
+        contenders: vec![
+            paired::raw("mutex, condvar", |operations| {
+                in_steps(operations, |steps| {
+                    let (there, back) = (RawMark::default(), RawMark::default());
+                    to_and_fro(
+                        steps,
+                        |at| there.advance(at),
+                        |at| there.wait_until(at),
+                        |at| back.advance(at),
+                        |at| {
+                            back.wait_until(at);
+                        },
+                    )
+                })
+            }),
+            ours("alluvium", move |operations| {
+                in_steps(operations, |steps| {
+                    let logs = [unreplicated(&dir.join("there-0")), unreplicated(&dir.join("back-0"))];
+                    let [there, back] = &logs;
+                    let advance = |log: &PartitionLog, at| {
+                        log.advance_high_watermark(mark(at)).unwrap();
+                    };
+                    let wait = |log: &PartitionLog, at| {
+                        log.wait_until(Mark::HighWatermark, mark(at), Deadline::NEVER).unwrap();
+                    };
+                    to_and_fro(
+                        steps,
+                        |at| advance(there, at),
+                        |at| wait(there, at),
+                        |at| advance(back, at),
+                        |at| {
+                            wait(back, at);
+                        },
+                    )
+                })
+            }),
+        ],
+    }
+}
+
+fn to_and_fro(
+    steps: i64,
+    send: impl Fn(i64),
+    receive: impl Fn(i64) + Sync,
+    answer: impl Fn(i64) + Sync,
+    hear: impl Fn(i64),
+) -> Duration {
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for at in 1..=steps {
+                receive(at);
+                answer(at);
+            }
+        });
+        let started = Instant::now();
+        for at in 1..=steps {
+            send(at);
+            hear(at);
+        }
+        started.elapsed()
+    })
 }
 
 fn main() {
@@ -321,6 +509,9 @@ fn main() {
         slices_to_socket("16KiB slices at random, to a socket", &one, 1),
         random_to_socket(&one),
         by_time(&one),
+        by_epoch(&dir.join("epochs-0")),
+        publishing(dir.join("published-0")),
+        waking(dir.join("waking")),
     ];
     paired::run("read", &settings.unscaled(), contests);
     let _ = std::fs::remove_dir_all(&dir);

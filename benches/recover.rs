@@ -15,16 +15,17 @@ use std::time::{Duration, Instant};
 use alluvium::{AppendAs, LeaderEpoch, LogConfig, PartitionLog};
 
 use paired::{Contest, Settings, Unit, ours};
+use raw::Sent;
 
 /// Writes a log of about `bytes`, makes it durable and leaves it without closing it; returns its one file.
-fn unclean(dir: &Path, bytes: u64, value_bytes: usize) -> PathBuf {
+fn unclean(dir: &Path, bytes: u64, value_bytes: usize, sent: Sent) -> PathBuf {
     let log = PartitionLog::open(dir, LogConfig::default()).unwrap();
     let records = raw::records_in(16 << 10, value_bytes);
     let mut batches = raw::batches(64, records, value_bytes);
-    let mut written = 0;
+    let (mut written, mut sequence) = (0, 0);
     while written < bytes {
         for batch in &mut batches {
-            raw::unstamp(batch);
+            sequence = raw::send_as(batch, sent, sequence);
             log.append(&mut batch[..], AppendAs::Client { epoch: LeaderEpoch::new(0).unwrap() }).unwrap();
             written += batch.len() as u64;
         }
@@ -46,12 +47,17 @@ fn main() {
     let dir = paired::scratch("recover");
     let wanted = settings.scaled(768 << 20);
     let mut contests = Vec::new();
-    for (label, value_bytes) in [("1KiB", 1024), ("100B", 100)] {
-        let log_dir = dir.join(format!("{label}-0"));
-        let file = unclean(&log_dir, wanted, value_bytes);
+    let cases = [
+        ("1KiB records", 1024, Sent::Plain),
+        ("100B records", 100, Sent::Plain),
+        ("1KiB records, each from a producer", 1024, Sent::Idempotent),
+    ];
+    for (at, (label, value_bytes, sent)) in cases.into_iter().enumerate() {
+        let log_dir = dir.join(format!("case-{at}"));
+        let file = unclean(&log_dir, wanted, value_bytes, sent);
         let bytes = std::fs::metadata(&file).unwrap().len();
         contests.push(Contest {
-            name: format!("{} MiB of 16KiB batches of {label} records", bytes >> 20),
+            name: format!("{} MiB of 16KiB batches of {label}", bytes >> 20),
             unit: Unit::Bytes(bytes),
             operations: 1,
             contenders: vec![

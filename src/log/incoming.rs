@@ -62,7 +62,8 @@ impl<'a> Incoming<'a> {
             Batches::InPlace(bytes) => Buffers::Lent(bytes),
             Batches::Many(buffers) => Buffers::Many(buffers),
         };
-        let mut incoming = Self { buffers, placed: Vec::new(), bytes: 0 };
+        // Nearly always there is one batch, and the room that a vector takes by itself is four.
+        let mut incoming = Self { buffers, placed: Vec::with_capacity(1), bytes: 0 };
         let mut at = 0;
         while let Some(buffer) = incoming.buffers.get(at) {
             let mut start = 0;
