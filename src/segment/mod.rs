@@ -20,7 +20,7 @@ pub(crate) use home::Home;
 pub use names::{FileKind, SegmentFile, Stage};
 pub(crate) use read::{Extent, Located, StretchLimits};
 pub use scan::Hole;
-pub(crate) use walk::Walked;
+pub(crate) use walk::{MARKER_BYTES_MAX, Walked};
 
 use crate::config::{LogConfig, ReadMode};
 use crate::error::{Corruption, CorruptionKind, Damage, InvalidBatch, IoFailure, IoOperation, ReadError};
@@ -254,13 +254,18 @@ impl Segment {
         Ok(look(slot.get_or_insert(loaded)))
     }
 
-    /// Reads `.txnindex`; without one no transaction was aborted here.
+    /// Reads `.txnindex`; without one no transaction was aborted here, provided that the other indexes are there: they
+    /// are written after it.
     pub(crate) fn load_aborted(&self) -> Result<AbortedTxns, ReadError> {
-        let Some(bytes) = self.read_sidecar(FileKind::TxnIndex)? else { return Ok(AbortedTxns::default()) };
-        AbortedTxns::decode(&bytes, self.base).map_err(|_| {
+        let wrong = || {
             let file = self.home.path(self.base, FileKind::TxnIndex);
-            Corruption { file, at: FilePosition::START, kind: CorruptionKind::TransactionIndex }.into()
-        })
+            ReadError::from(Corruption { file, at: FilePosition::START, kind: CorruptionKind::TransactionIndex })
+        };
+        if !self.is_index_saved() {
+            return Err(wrong());
+        }
+        let Some(bytes) = self.read_sidecar(FileKind::TxnIndex)? else { return Ok(AbortedTxns::default()) };
+        AbortedTxns::decode(&bytes, self.base).map_err(|_| wrong())
     }
 
     /// A copy of the index, loaded or rebuilt if need be.
