@@ -128,7 +128,7 @@ impl Unjudged {
         epochs: LeaderEpochs,
     ) -> Result<Replay, OpenError> {
         let log_base = segments.first().map_or(log_end, |segment| segment.base());
-        let at_most = log_end.min(self.decided_below().unwrap_or(Offset::MAX));
+        let at_most = self.snapshots_up_to(log_base, log_end);
         let limits = derived::producer_limits(&self.config);
         let mut replay = Replay::begin(&self.home, at_most, log_base, epochs, self.clock.wall(), limits)?;
         let from = replay.producers_from();
@@ -169,7 +169,7 @@ impl Unjudged {
 
     /// Judges the directory. `survey` is what [`Unjudged::look`] saw.
     pub(super) fn recover(
-        self,
+        mut self,
         survey: Option<Survey>,
         keeper: &SyncKeeper,
         report: &mut RecoveryReport,
@@ -206,9 +206,22 @@ impl Unjudged {
         if self.config.on_damage == OnDamage::Cut {
             self.cut_at_damage(&mut survey, keeper)?;
         }
+        if let Some(start) = self.start_past(&survey) {
+            // The records that went down to it were never durable. Kafka's rule: offsets are not given out again.
+            keeper.prepare_cut(Offset::ZERO, Some(start))?;
+            self.restart = Some(start);
+            self.finish_restart(keeper, report)?;
+            survey = self.survey()?;
+        }
         let judged = self.apply(survey, keeper, report)?;
         report.sync_time = self.clock.monotonic().saturating_sub(scanned_at);
         Ok(judged)
+    }
+
+    /// The stored log start, if the log ends before it.
+    fn start_past(&self, survey: &Survey) -> Option<Offset> {
+        let end = survey.lost.as_ref().map_or(survey.end, |lost| lost.end);
+        self.standing.log_start.filter(|start| self.restart.is_none() && end < *start)
     }
 
     /// Notes what is in the directory besides segments and state.
@@ -225,7 +238,12 @@ impl Unjudged {
     fn finish_restart(&self, keeper: &SyncKeeper, report: &mut RecoveryReport) -> Result<(), OpenError> {
         if let Some(at) = self.restart {
             report.note(Found::RestartPending(at), self.config.on_damage, names::RECOVERY_POINT, 0, Some(at));
-            keeper.note_removed(live_logs(&self.home.list()?))?;
+            keeper.note_removed(self.home.bases()?)?;
+            if self.is_in_doubt {
+                // A name that is not there any more may come back with a power loss, unless it goes once again.
+                let path = self.home.dir.join(names::LEADER_EPOCH_CHECKPOINT);
+                drop(self.home.open(&path, OpenMode::CreateOrOpen)?);
+            }
             self.home.restart(at)?;
         }
         Ok(())
@@ -428,10 +446,18 @@ impl Unjudged {
     /// something to do and the old segments do not come back with a power loss.
     fn remove_again(&self) -> Result<(), OpenError> {
         let live = live_logs(&self.home.list()?);
-        for base in self.removed.iter().filter(|base| live.binary_search(base).is_err()) {
-            let path = self.home.path(*base, FileKind::Log);
-            drop(self.home.open(&path, OpenMode::CreateOrOpen)?);
-            self.home.remove_segment(*base)?;
+        for base in &self.removed {
+            if live.binary_search(base).is_err() {
+                let path = self.home.path(*base, FileKind::Log);
+                drop(self.home.open(&path, OpenMode::CreateOrOpen)?);
+                self.home.remove_segment(*base)?;
+            }
+            // One that is there was written after that, or is removed if it lies past the end.
+            let path = self.home.path(*base, FileKind::Snapshot);
+            if self.home.fs.metadata(&path).is_err() {
+                drop(self.home.open(&path, OpenMode::CreateOrOpen)?);
+                self.home.remove(&SegmentFile::live(*base, FileKind::Snapshot).name())?;
+            }
         }
         Ok(())
     }
@@ -492,11 +518,12 @@ impl Unjudged {
         Ok(Judged { segments, active, log_start, log_end, derived })
     }
 
-    /// Writes the leader epochs down, unless their file says the same; `false` on a full disk, which must not keep a log
-    /// from opening.
+    /// Writes the leader epochs down, unless their file says the same and is sure to stay; `false` on a full disk, which
+    /// must not keep a log from opening.
     fn save_epochs(&self, derived: &mut Derived) -> Result<bool, OpenError> {
         let on_disk = derived::read_epochs(&self.home)?.ok().flatten();
-        if on_disk.as_ref() != Some(&derived.epochs) && (on_disk.is_some() || !derived.epochs.entries().is_empty()) {
+        let is_saved = !self.is_in_doubt && on_disk.as_ref() == Some(&derived.epochs);
+        if !is_saved && (on_disk.is_some() || !derived.epochs.entries().is_empty()) {
             match derived::write_epochs(&self.home, &derived.epochs) {
                 Err(failure) if failure.is_storage_full() && self.had_point => {
                     derived.epochs_changed = true;

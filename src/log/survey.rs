@@ -3,6 +3,7 @@
 
 use super::derived::{self, Replay};
 use super::recover::Unjudged;
+use super::state::Standing;
 use super::report::{Action, Found, RecoveryReport};
 use crate::error::{Damage, IoFailure, IoOperation, OpenError, ReadError};
 use crate::fs::DirEntry;
@@ -215,7 +216,7 @@ impl Unjudged {
             Ok(Some(epochs)) => (epochs, scan_from),
             Ok(None) | Err(_) => (LeaderEpochs::default(), log_base),
         };
-        let at_most = scan_from.min(self.decided_below().unwrap_or(Offset::MAX));
+        let at_most = self.snapshots_up_to(log_base, scan_from);
         let limits = derived::producer_limits(&self.config);
         let mut replay = Replay::begin(&self.home, at_most, log_base, epochs, self.clock.wall(), limits)?;
         let from = replay.producers_from().min(epochs_from);
@@ -229,12 +230,18 @@ impl Unjudged {
         Ok(replay)
     }
 
-    /// A transaction that was decided at or past the high watermark is undecided to readers, and snapshots taken past it
-    /// do not tell of it. The modes in which the mark moves by itself begin at the log end.
-    pub(super) fn decided_below(&self) -> Option<Offset> {
+    /// The last offset at which a snapshot says enough for a log from `log_base` to `end`. A transaction that was decided
+    /// at or past the high watermark is undecided to readers, and snapshots taken past it do not tell of it. The modes in
+    /// which the mark moves by itself begin at the log end; in the other it is never below the log start, although what
+    /// is stored of it may be.
+    pub(super) fn snapshots_up_to(&self, log_base: Offset, end: Offset) -> Offset {
         match self.config.high_watermark {
-            HighWatermarkMode::Embedder => Some(self.standing.high_watermark.or(self.standing.log_start).unwrap_or_default()),
-            HighWatermarkMode::LogEnd | HighWatermarkMode::DurableEnd => None,
+            HighWatermarkMode::Embedder => {
+                let Standing { log_start, high_watermark, .. } = self.standing;
+                let replicated = high_watermark.max(log_start).unwrap_or_default();
+                end.min(replicated.max(log_base))
+            }
+            HighWatermarkMode::LogEnd | HighWatermarkMode::DurableEnd => end,
         }
     }
 
