@@ -177,14 +177,23 @@ impl PartitionLog {
     }
 
     /// Changes the settings from the next operation on. `read_mode` and `index_interval_bytes` hold for segments made
-    /// from now on.
+    /// from now on. With another `high_watermark` the mark moves at once, where the new mode has it further on. Waits for
+    /// an append in progress.
     ///
     /// # Errors
     /// [`ConfigError`] when a value is out of range; nothing is changed.
     pub fn update_config(&self, config: LogConfig) -> Result<(), ConfigError> {
         config.validate()?;
-        *self.core.config.write() = Arc::new(config);
-        self.core.queue.wake_worker();
+        let core = &self.core;
+        // With the writer locked: appends publish the marks by the mode that is in force then.
+        let mut writer = core.writer.lock();
+        *core.config.write() = Arc::new(config);
+        if writer.check_open().is_ok() {
+            let config = self.config();
+            core.publish(&mut writer, &config, |_| ());
+        }
+        core.wake(writer);
+        core.queue.wake_worker();
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 mod appends;
 mod basics;
 mod crowds;
+mod derived_crashes;
 mod durability;
 mod reads;
 mod recovery;
