@@ -6,8 +6,8 @@
 //! 0 units error config clock metrics sync    plain words, no I/O
 //! 1 fs                                       FileSystem and File; os; sim
 //! 2 record                                   RecordBatch v2
-//! 3 index segment                            offset and time index, small checked files, segment files
-//! 4 commit                                   flush policy and group commit, knowing nothing of logs
+//! 3 index segment                            indexes, leader epochs, producer state, small files; segment files
+//! 4 commit                                   flush policy, group commit, waiters for marks, knowing nothing of logs
 //! 5 log                                      PartitionLog
 //! 6 flush                                    the flusher thread
 //! 7 inspect                                  read-only views for tools
@@ -37,8 +37,8 @@ pub use config::{
 pub use error::{AppendError, ChangeError, ConfigError, Damage, DurabilityError, OpenError, ReadError};
 pub use flush::Flusher;
 pub use log::{
-    AppendAs, Appended, Batches, Durable, Environment, Fetched, FetchedBatches, FileSlice, Isolation, AppendOptions, MarkReached,
-    PartitionLog, ReadOptions, RecoveryReport, Sent, SentInPart, TimestampOffset,
+    AppendAs, AppendOptions, Appended, Batches, Durable, Environment, Fetched, FetchedBatches, FileSlice, Isolation,
+    MarkReached, PartitionLog, ReadOptions, RecoveryReport, Sent, SentInPart, TimestampOffset,
 };
 pub use record::{
     Attributes, BatchBuilder, BatchHeader, BatchView, Compression, ControlRecord, Origin, Record, RecordBatch, Rules,

@@ -207,7 +207,6 @@ impl<'a> Incoming<'a> {
     }
 }
 
-
 /// What a control batch decides about a transaction. One that recovery would not look at decides nothing here either.
 fn marker_of(bytes: &[u8], header: &BatchHeader) -> Result<Option<TransactionMarker>, InvalidBatch> {
     if !header.attributes.is_control() || header.size > MARKER_BYTES_MAX {

@@ -1,7 +1,8 @@
 //! A partition log: append, read, roll, truncate, sync, recover.
 //!
-//! The way of an append: validate (record) → stamp → roll if due → write → index → publish the log end → count for the
-//! flush policy. The way of a read: clone the published view → find the segment → index → headers → slices.
+//! The way of an append: validate (record) → judge (fencing, epochs, producers) → stamp → roll if due → write → index and
+//! derive (producers, epochs, aborted transactions) → publish the marks → count for the flush policy → wake who waits. The
+//! way of a read: clone the published view → find the segment → index → headers → slices.
 //!
 //! Who holds what: `round` (one commit round or truncation at a time) < `writer` (the append path) < `view` (what
 //! readers see). A sync runs under `round` alone, so appends go on meanwhile; truncation and the undoing of a failed
@@ -12,6 +13,7 @@ mod append;
 mod batches;
 mod close;
 mod derived;
+mod doubt;
 mod epochs;
 mod incoming;
 mod keeper;
@@ -20,8 +22,8 @@ mod read;
 mod recover;
 mod report;
 mod roll;
-mod standing;
 mod slice;
+mod standing;
 pub(crate) mod state;
 mod survey;
 mod sync;

@@ -8,9 +8,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::keeper::SyncKeeper;
 use super::recover::{self, Judged, Unjudged};
 use super::report::{Found, RecoveryReport};
-use super::keeper::SyncKeeper;
 use super::state::{self, CleanShutdown, DamageList, RecoveryPoint, Standing, SyncState};
 use super::view::{self, LogView};
 use super::writer::{Writer, WriterState};

@@ -121,20 +121,14 @@ impl PartitionLog {
 }
 
 impl LogCore {
-    fn decide(
-        &self,
-        change: impl FnOnce(Standing) -> Result<Standing, ChangeError>,
-    ) -> Result<(), ChangeError> {
+    fn decide(&self, change: impl FnOnce(Standing) -> Result<Standing, ChangeError>) -> Result<(), ChangeError> {
         let _round = self.round.lock();
         self.decide_under(change)
     }
 
     /// Writes a decision down and puts it in force. The round is locked. A decision that forbids something is in force
     /// once this returns: appends that were under way have their place by then.
-    fn decide_under(
-        &self,
-        change: impl FnOnce(Standing) -> Result<Standing, ChangeError>,
-    ) -> Result<(), ChangeError> {
+    fn decide_under(&self, change: impl FnOnce(Standing) -> Result<Standing, ChangeError>) -> Result<(), ChangeError> {
         self.writer.lock().check_open()?;
         let standing = change(self.keeper.standing())?;
         self.keeper.begin()?;

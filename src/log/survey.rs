@@ -3,11 +3,11 @@
 
 use super::derived::{self, Replay};
 use super::recover::Unjudged;
-use super::state::Standing;
 use super::report::{Action, Found, RecoveryReport};
+use super::state::Standing;
+use crate::config::HighWatermarkMode;
 use crate::error::{Damage, IoFailure, IoOperation, OpenError, ReadError};
 use crate::fs::DirEntry;
-use crate::config::HighWatermarkMode;
 use crate::index::{AbortedTxns, IndexFault, LeaderEpochs, OffsetIndex, SegmentIndex, TimeIndex};
 use crate::segment::names::{self, Known};
 use crate::segment::scan::{Scan, Stop};
@@ -157,7 +157,8 @@ impl Unjudged {
             None => segment.scan(next_base, durable_below)?,
             Some(replay) => {
                 replay.enter(base);
-                let scan = segment.scan_each(next_base, durable_below, |header, marker| replay.take(base, header, marker))?;
+                let scan =
+                    segment.scan_each(next_base, durable_below, |header, marker| replay.take(base, header, marker))?;
                 aborted = replay.aborted.get(&base);
                 scan
             }

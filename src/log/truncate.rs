@@ -10,13 +10,13 @@ use std::sync::Arc;
 
 use super::derived::{Derived, Replay, producer_limits};
 use super::state::{self, DamageList};
-use super::writer::{Unsealed, Writer};
 use super::view::LogView;
+use super::writer::{Unsealed, Writer};
 use super::{LogCore, PartitionLog};
-use crate::error::{ChangeError, IoFailure, IoOperation, ReadError};
-use crate::fs::{self, File, OpenMode};
 use crate::commit::Marks;
 use crate::config::HighWatermarkMode;
+use crate::error::{ChangeError, IoFailure, IoOperation, ReadError};
+use crate::fs::{self, File, OpenMode};
 use crate::index::{AbortedTxns, IndexCursor, LeaderEpochs, ProducerTable, SegmentIndex};
 use crate::segment::{Extent, FileKind, Segment, SegmentFile, Stage};
 use crate::sync::MutexGuard;
@@ -183,8 +183,7 @@ impl LogCore {
         let from = replay.producers_from();
         for at in view.segment_of(from)..=cut.at {
             let Some(segment) = view.segments.get(at) else { break };
-            let extent =
-                if at == cut.at { Extent { bytes: cut.kept, end: cut.end } } else { view.extent_of(at)? };
+            let extent = if at == cut.at { Extent { bytes: cut.kept, end: cut.end } } else { view.extent_of(at)? };
             replay.walk(segment, from, extent)?;
         }
         let mut derived = replay.derived;
@@ -333,8 +332,7 @@ impl LogCore {
         writer.derived.epochs_changed = true;
         let config = Arc::clone(&self.config.read());
         self.publish(writer, &config, |view| {
-            view.marks =
-                Marks { log_start: at, last_stable: at, high_watermark: at, durable_end: at, log_end: at };
+            view.marks = Marks { log_start: at, last_stable: at, high_watermark: at, durable_end: at, log_end: at };
         });
         self.queue.cut(Offset::ZERO);
         self.queue.raise(at);

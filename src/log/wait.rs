@@ -49,12 +49,7 @@ impl PartitionLog {
     ///
     /// # Errors
     /// [`WaitError`]: deadline passed, the log failed or was closed.
-    pub fn wait_until(
-        &self,
-        mark: Mark,
-        at_least: Offset,
-        deadline: impl Into<Deadline>,
-    ) -> Result<Offset, WaitError> {
+    pub fn wait_until(&self, mark: Mark, at_least: Offset, deadline: impl Into<Deadline>) -> Result<Offset, WaitError> {
         let deadline = deadline.into();
         if mark != Mark::DurableEnd {
             return self.core.waiters.wait(mark, at_least, deadline);

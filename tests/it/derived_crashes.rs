@@ -311,8 +311,5 @@ fn a_late_wait_for_the_durable_end_names_the_durable_end() {
     let machine = Machine::new();
     let log = machine.open(small());
     let late = log.wait_until(Mark::DurableEnd, at(1), Duration::from_millis(1)).unwrap_err();
-    assert!(
-        matches!(late, alluvium::error::WaitError::DeadlinePassed { mark: Mark::DurableEnd, .. }),
-        "{late:?}"
-    );
+    assert!(matches!(late, alluvium::error::WaitError::DeadlinePassed { mark: Mark::DurableEnd, .. }), "{late:?}");
 }
