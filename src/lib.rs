@@ -9,7 +9,7 @@
 //! 3 index segment                            indexes, leader epochs, producer state, small files; segment files
 //! 4 commit                                   flush policy, group commit, waiters for marks, knowing nothing of logs
 //! 5 log                                      PartitionLog
-//! 6 flush                                    the flusher thread
+//! 6 flush table facade                       the flusher thread; tables on a log; the log as `dyn`
 //! 7 inspect                                  read-only views for tools
 //! ```
 
@@ -17,6 +17,7 @@ pub mod clock;
 mod commit;
 pub mod config;
 pub mod error;
+mod facade;
 pub mod flush;
 pub mod fs;
 pub mod index;
@@ -26,6 +27,7 @@ pub mod metrics;
 pub mod record;
 pub mod segment;
 pub mod sync;
+pub mod table;
 pub mod units;
 
 pub use clock::Deadline;
@@ -35,6 +37,7 @@ pub use config::{
     RetentionBasis, TimestampType,
 };
 pub use error::{AppendError, ChangeError, ConfigError, Damage, DurabilityError, OpenError, ReadError};
+pub use facade::{BoxedFuture, Log, LogAppended, LogRead, MemoryRead};
 pub use flush::Flusher;
 pub use log::{
     AppendAs, AppendOptions, Appended, Batches, Durable, Environment, Fetched, FetchedBatches, FileSlice, Isolation,
@@ -44,6 +47,7 @@ pub use record::{
     Attributes, BatchBuilder, BatchHeader, BatchView, Compression, ControlRecord, Origin, Record, RecordBatch, Rules,
     TransactionEnd,
 };
+pub use table::{CompactedTable, latest_by_key, scan_records};
 pub use units::{
     FilePosition, LeaderEpoch, Offset, OffsetDelta, ProducerEpoch, ProducerId, RelativeOffset, Sequence, TimestampMs,
 };

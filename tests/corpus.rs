@@ -58,6 +58,16 @@ fn checkpoints() {
 }
 
 #[test]
+fn snapshots() {
+    run_all("snapshot", shared::snapshot::run);
+}
+
+#[test]
+fn properties() {
+    run_all("properties", shared::properties::run);
+}
+
+#[test]
 fn directories() {
     run_all("open_dir", shared::open_dir::run);
 }

@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 9] = [
     &["segment"],
     &["commit"],
     &["log"],
-    &["flush"],
+    &["flush", "table", "facade"],
     &["inspect"],
 ];
 const FILE_LINES_MAX: usize = 600;

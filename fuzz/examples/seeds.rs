@@ -14,6 +14,11 @@ mod shared;
 
 type Files = Vec<(String, Vec<u8>)>;
 
+const TOPIC: &str = "cleanup.policy=compact,delete\nretention.ms=-1\nsegment.bytes : 1048576\ncompression.type=zstd\n\
+    compression.zstd.level=7\nmin.insync.replicas=2\n";
+const BROKER: &str = "# log\nlog.retention.hours=168\nlog.roll.hours 24\nlog.flush.interval.\\\n  messages=1000\n\
+    alluvium.on.damage=\\u0072efuse\n";
+
 fn main() {
     for (partition, files) in partitions() {
         for (name, content) in &files {
@@ -29,6 +34,8 @@ fn main() {
                 write("time_index", &seed, &[&[0, 3], &content[..]].concat());
             } else if name.ends_with(".txnindex") {
                 seed_aborted(&seed, content);
+            } else if name.ends_with(".snapshot") {
+                write("snapshot", &seed, content);
             } else if name == "leader-epoch-checkpoint" {
                 write("checkpoint", &seed, content);
             }
@@ -39,6 +46,12 @@ fn main() {
         if name.ends_with("-offset-checkpoint") {
             write("checkpoint", &name, &content);
         }
+    }
+    for (name, text) in [("topic", TOPIC), ("broker", BROKER)] {
+        write("properties", name, text.as_bytes());
+    }
+    for key in LogConfig::describe() {
+        write("properties", key.name, format!("{}={}", key.name, key.default).as_bytes());
     }
     seed_operations();
 }

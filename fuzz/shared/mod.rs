@@ -9,7 +9,9 @@ pub(crate) mod input;
 pub(crate) mod offset_index;
 pub(crate) mod open_dir;
 pub(crate) mod ops;
+pub(crate) mod properties;
 pub(crate) mod record;
+pub(crate) mod snapshot;
 pub(crate) mod time_index;
 pub(crate) mod txn_index;
 

@@ -281,7 +281,7 @@ pub enum AppendError {
     #[error("the log is sealed and takes no appends; unseal it first")]
     Sealed,
     /// No offset is left.
-    #[error("the log end {log_end} leaves no room for {records} more offsets")]
+    #[error("the log end {log_end} leaves no room for {records} more offsets; go on in another partition")]
     OffsetsExhausted {
         /// Next offset.
         log_end: Offset,

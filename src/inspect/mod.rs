@@ -21,6 +21,8 @@
 //! assert!(files.verify(&VerifyOptions::default()).unwrap().is_sound());
 //! ```
 
+mod derived;
+mod derived_check;
 mod follow;
 mod index_check;
 mod indexes;
@@ -204,7 +206,8 @@ impl PartitionFiles {
         Follow::new(self.clone(), from)
     }
 
-    /// Checks everything: structure, checksums, records inside compressed batches, offsets, indexes, state files.
+    /// Checks everything: structure, checksums, records inside compressed batches, offsets, indexes, producer
+    /// snapshots, leader epochs, state files.
     ///
     /// # Errors
     /// [`InspectError`] when a file cannot be read at all. Damage is no error but part of the report.

@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use crate::error::{CorruptionKind, InvalidBatch};
-use crate::units::{FilePosition, Offset, TimestampMs};
+use crate::index::{IndexFault, SnapshotFault, TextFault};
+use crate::units::{FilePosition, LeaderEpoch, Offset, ProducerId, TimestampMs};
 
 /// More findings than this are counted, not kept: hostile bytes must not fill the memory.
 const FINDINGS_MAX: usize = 10_000;
@@ -119,6 +120,35 @@ pub enum FindingKind {
     /// The time index is not what the log gives.
     #[error("time index: {0}; opening the log rebuilds it")]
     TimeIndex(IndexProblem),
+    /// A transaction index is not what the log gives.
+    #[error("transaction index: {0}; remove it and the clean-shutdown marker, and opening the log rebuilds it")]
+    TxnIndex(IndexFault),
+    /// A producer snapshot cannot be read.
+    #[error("producer snapshot: {0}")]
+    BadSnapshot(SnapshotFault),
+    /// A producer snapshot says something else than the batches below it.
+    #[error("what the snapshot says of producer {0} is not what the log gives; remove it, an older one will do")]
+    SnapshotDiffers(ProducerId),
+    /// A producer snapshot tells of offsets that the log does not have.
+    #[error("the snapshot lies past the log end; the next opening that recovers removes it")]
+    SnapshotPastEnd,
+    /// The file of leader epochs cannot be read.
+    #[error("leader epochs: {0}; opening the log rebuilds them")]
+    BadEpochs(TextFault),
+    /// There is no file of leader epochs, and the log has some.
+    #[error("the file of leader epochs is missing; opening the log rebuilds it")]
+    EpochsMissing,
+    /// A batch is of another epoch than the file says.
+    #[error("the batch is of leader epoch {log}, the file says {}; remove the file, opening rebuilds it", shown(*file))]
+    EpochDiffers {
+        /// What the file says.
+        file: Option<LeaderEpoch>,
+        /// What the batch says.
+        log: LeaderEpoch,
+    },
+    /// The file says that an epoch begins where no batch of it does.
+    #[error("the file says that leader epoch {0} begins here, and no batch of it does; remove it, opening rebuilds it")]
+    EpochWithoutBatch(LeaderEpoch),
     /// One of our state files fails its own check.
     #[error("{0}")]
     StateFile(CorruptionKind),
@@ -173,6 +203,10 @@ pub enum FindingKind {
     /// Neither ours nor Kafka's.
     #[error("is no file of a partition log")]
     Foreign,
+}
+
+fn shown(epoch: Option<LeaderEpoch>) -> String {
+    epoch.map_or_else(|| "none".to_owned(), |epoch| epoch.to_string())
 }
 
 /// One line of a report.

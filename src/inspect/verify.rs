@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::derived_check::{DerivedCheck, Mismatch};
 use super::index_check::{IndexCheck, Verdict, Writer};
 use super::report::{Finding, FindingKind, IndexProblem, Report};
 use super::state::{LastClose, StateFiles};
@@ -17,9 +18,11 @@ use super::walk::{self, Limits};
 use super::{InspectError, PartitionFiles, SegmentInfo};
 use crate::error::{CorruptionKind, InvalidBatch, IoFailure, IoOperation};
 use crate::fs::{EntryKind, OpenMode};
+use crate::index::IndexFault;
 use crate::record::{BatchHeader, BatchView};
 use crate::segment::names::{self, Known};
 use crate::segment::scan::{self, Scan, ScanTask, Stop};
+use crate::segment::walk::marker_at;
 use crate::segment::window::Window;
 use crate::segment::{FileKind, Home, SegmentFile, Stage};
 use crate::units::{FilePosition, Offset};
@@ -42,7 +45,7 @@ pub(super) fn verify(home: &Home, files: &PartitionFiles, options: &VerifyOption
     verifier.look_at_state();
     let segments = files.segments()?;
     if verifier.state.restart.is_none() {
-        verifier.look_at_segments(&segments)?;
+        verifier.look_at_segments(files, &segments)?;
     }
     Ok(verifier.report)
 }
@@ -116,16 +119,22 @@ impl Verifier<'_> {
         }
     }
 
-    fn look_at_segments(&mut self, segments: &[SegmentInfo]) -> Result<(), InspectError> {
+    fn look_at_segments(&mut self, files: &PartitionFiles, segments: &[SegmentInfo]) -> Result<(), InspectError> {
         let last_filled = segments.iter().rev().find(|segment| segment.log_bytes > 0).map(|segment| segment.base);
         self.report.log_start = segments.first().map(|segment| segment.base).unwrap_or_default();
         self.report.log_end = self.report.log_start;
+        let mut derived = DerivedCheck::begin(files, self.report.log_start)?;
         for (at, segment) in segments.iter().enumerate() {
             // Without a recovery point only the last segment that holds anything may be torn.
             let unknown = if Some(segment.base) < last_filled { Offset::MAX } else { Offset::ZERO };
             let durable_below = self.state.durable_end.unwrap_or(unknown);
-            let Some(walked) = self.walk(segment, durable_below)? else { continue };
+            derived.enter(segment.base, at == 0)?;
+            let Some(walked) = self.walk(segment, durable_below, &mut derived)? else {
+                derived.lose_sight();
+                continue;
+            };
             let is_torn = self.judge(segment, &walked, durable_below);
+            self.judge_aborted(segment, &walked, &mut derived)?;
             self.judge_index(segment, walked);
             if is_torn {
                 for past in segments.get(at + 1..).unwrap_or_default() {
@@ -134,6 +143,7 @@ impl Verifier<'_> {
                 break;
             }
         }
+        self.judge_derived(derived)?;
         self.judge_end(segments);
         self.judge_gaps();
         self.judge_listed();
@@ -141,7 +151,12 @@ impl Verifier<'_> {
     }
 
     /// Walks one segment once: structure, checksums, records and index. `None` when it is gone.
-    fn walk(&mut self, segment: &SegmentInfo, durable_below: Offset) -> Result<Option<Walked>, InspectError> {
+    fn walk(
+        &mut self,
+        segment: &SegmentInfo,
+        durable_below: Offset,
+        derived: &mut DerivedCheck<'_>,
+    ) -> Result<Option<Walked>, InspectError> {
         let opened = self.home.fs.open(&segment.path, OpenMode::Read);
         let file = match opened {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -155,15 +170,23 @@ impl Verifier<'_> {
         let (base, next_base) = (segment.base, segment.next_base);
         let task = ScanTask { base, next_base, durable_below, interval_bytes: 0, may_have_gaps: true };
         let mut expected = segment.base;
+        let mut failure = None;
         let scan = scan::scan_each(Arc::clone(&file), task, |position, header, window| {
             check.observe(header, position);
             let span = u64::from(header.last_offset_delta.value().unsigned_abs()) + 1;
             self.is_compacted |= header.base_offset > expected || u64::from(header.count) < span;
+            let marker = marker_at(window, position, header)?;
+            if let Err(failed) = derived.observe(header, expected, marker) {
+                failure.get_or_insert(failed);
+            }
             expected = header.next_offset();
             self.report.records += u64::from(header.count);
             self.look_at_records(segment, position, header, window)
         });
         let scan = scan.map_err(|e| IoFailure::new(IoOperation::Read, &segment.path, e))?;
+        if let Some(failure) = failure {
+            return Err(failure.into());
+        }
         self.report.segments += 1;
         self.report.bytes += scan.file_bytes;
         self.report.batches += scan.batches;
@@ -251,6 +274,20 @@ impl Verifier<'_> {
             // The entries are those of the whole log, and cannot be held against what is left of it.
             return;
         }
+        if let Some(problem) = verdict.offsets {
+            let is_problem = self.is_index_due(segment, problem == IndexProblem::Missing);
+            let path = self.home.path(segment.base, FileKind::Index);
+            self.add(is_problem, path, 0, Some(segment.base), FindingKind::OffsetIndex(problem));
+        }
+        if let Some(problem) = verdict.times {
+            let is_problem = self.is_index_due(segment, problem == IndexProblem::Missing);
+            let path = self.home.path(segment.base, FileKind::TimeIndex);
+            self.add(is_problem, path, 0, Some(segment.base), FindingKind::TimeIndex(problem));
+        }
+    }
+
+    /// Whether the index files of a segment have been finished, so that what is wrong with them is damage.
+    fn is_index_due(&self, segment: &SegmentInfo, is_missing: bool) -> bool {
         let is_settled = match (segment.next_base, self.state.recovery_point) {
             (Some(next), Some(point)) => next <= point || self.state.was_clean(),
             (None, _) => self.state.was_clean(),
@@ -259,15 +296,40 @@ impl Verifier<'_> {
         };
         // A crash may come between the sync of a segment and the writing of its index; closing makes up for it.
         let may_lack = self.state.recovery_point.is_some() && !self.state.was_clean();
-        let is_problem = |found| is_settled && !(may_lack && found == IndexProblem::Missing);
-        if let Some(problem) = verdict.offsets {
-            let path = self.home.path(segment.base, FileKind::Index);
-            self.add(is_problem(problem), path, 0, Some(segment.base), FindingKind::OffsetIndex(problem));
+        is_settled && !(may_lack && is_missing)
+    }
+
+    /// Holds the transaction index of a segment against its batches, if all of them were seen.
+    fn judge_aborted(
+        &mut self,
+        segment: &SegmentInfo,
+        walked: &Walked,
+        derived: &mut DerivedCheck<'_>,
+    ) -> Result<(), InspectError> {
+        let Walked { scan, .. } = walked;
+        let is_short = segment.next_base.is_some_and(|next| scan.end < next);
+        if is_short || !scan.holes.is_empty() || matches!(scan.stop, Some(Stop::Bad(_) | Stop::OldFormat(_))) {
+            derived.lose_sight();
         }
-        if let Some(problem) = verdict.times {
-            let path = self.home.path(segment.base, FileKind::TimeIndex);
-            self.add(is_problem(problem), path, 0, Some(segment.base), FindingKind::TimeIndex(problem));
+        let Some(fault) = derived.judge_aborted(segment.base)? else { return Ok(()) };
+        let is_problem = self.is_index_due(segment, fault == IndexFault::Missing);
+        // While a segment takes appends its file is behind or not there at all.
+        if is_problem || segment.next_base.is_some() {
+            let path = self.home.path(segment.base, FileKind::TxnIndex);
+            self.add(is_problem, path, 0, Some(segment.base), FindingKind::TxnIndex(fault));
         }
+        Ok(())
+    }
+
+    fn judge_derived(&mut self, derived: DerivedCheck<'_>) -> Result<(), InspectError> {
+        let (end, is_clean) = (self.report.log_end, self.state.was_clean());
+        // Epochs are written down before the recovery point rises over their start; Kafka does so at once.
+        let settled = if is_clean { end } else { self.state.recovery_point.unwrap_or(end) };
+        for Mismatch { file, offset, kind } in derived.finish(end, settled)? {
+            // A crash may leave a snapshot of what was not synced.
+            self.add(kind != FindingKind::SnapshotPastEnd, file, 0, offset, kind);
+        }
+        Ok(())
     }
 
     /// Durable records that are gone from the end.

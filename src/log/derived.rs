@@ -104,9 +104,12 @@ impl Derived {
 }
 
 impl PendingSnapshot {
-    /// Writes the file, synced. The name lasts once the directory is synced.
+    /// Writes the file, synced, unless it is there already. The name lasts once the directory is synced.
     pub(crate) fn write(&self, home: &Home) -> Result<(), IoFailure> {
         let name = SegmentFile::live(self.at, FileKind::Snapshot).name();
+        if read_file(home, &name, self.bytes.len() as u64)?.as_ref() == Some(&self.bytes) {
+            return Ok(());
+        }
         replace_file(&*home.fs, &home.dir, &name, &self.bytes)
     }
 }
@@ -126,6 +129,11 @@ pub(crate) fn epochs_checksum(epochs: &LeaderEpochs) -> u32 {
 pub(crate) fn read_epochs(home: &Home) -> Result<Result<Option<LeaderEpochs>, TextFault>, IoFailure> {
     let Some(bytes) = read_file(home, names::LEADER_EPOCH_CHECKPOINT, EPOCHS_BYTES_MAX)? else { return Ok(Ok(None)) };
     Ok(LeaderEpochs::decode(&bytes).map(Some))
+}
+
+/// The bytes of a snapshot or a transaction index. `None` when it is not there, or too large to be one.
+pub(crate) fn derived_bytes(home: &Home, name: &str) -> Result<Option<Vec<u8>>, IoFailure> {
+    read_file(home, name, SNAPSHOT_BYTES_MAX)
 }
 
 /// The bytes of a file; `None` when it is not there, or too large to be what it is named for.

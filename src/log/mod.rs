@@ -40,6 +40,7 @@ use crossbeam::channel::Sender;
 
 pub use append::Appended;
 pub use batches::{AppendAs, AppendOptions, Batches};
+pub(crate) use derived::{derived_bytes, read_epochs};
 pub use open::Environment;
 pub(crate) use open::Left;
 pub use read::{Isolation, ReadOptions, TimestampOffset};

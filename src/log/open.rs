@@ -180,12 +180,15 @@ impl Opening {
         }
         let standing = point.unwrap_or(NO_POINT);
         let durable_end = left.durable_end(standing);
-        let unjudged = self.unjudged(&left, point, &mut report);
+        let mut unjudged = self.unjudged(&left, point, &mut report);
         report.recovery_point = unjudged.durable_end;
         // Nothing is changed before it is sure that the log will be opened.
         let clean = if unjudged.may_be_clean() { left.fitting(home, standing)? } else { None };
         let clean = match clean {
-            Some(marker) => unjudged.accept(&marker, &mut report)?,
+            Some(marker) => {
+                unjudged.doubts_epochs = !unjudged.has_epochs_of(&marker)?;
+                unjudged.accept(&marker, &mut report)?
+            }
             None => None,
         };
         let survey = if clean.is_none() {
@@ -232,6 +235,7 @@ impl Opening {
             restart: point.and_then(|point| point.restart),
             removed: left.removed(point.unwrap_or(NO_POINT)),
             had_point: point.is_some(),
+            doubts_epochs: false,
             known_damage: self.known_damage(left, report),
             standing: point.unwrap_or(NO_POINT).standing,
         }

@@ -36,6 +36,8 @@ pub(super) struct Unjudged {
     pub(super) removed: Vec<Offset>,
     /// Whether there is a recovery point file.
     pub(super) had_point: bool,
+    /// A clean close left another file of leader epochs than there is now.
+    pub(super) doubts_epochs: bool,
     pub(super) known_damage: DamageList,
     /// What its embedder decided about the log.
     pub(super) standing: Standing,
@@ -70,6 +72,13 @@ impl Unjudged {
         Ok(!live_logs(&self.home.list()?).is_empty())
     }
 
+    /// Whether the leader epochs are those that a clean close wrote. Nothing else vouches for them: below the recovery
+    /// point no batch is looked at that could contradict them.
+    pub(super) fn has_epochs_of(&self, marker: &CleanShutdown) -> Result<bool, IoFailure> {
+        let epochs = derived::read_epochs(&self.home)?.ok().flatten();
+        Ok(epochs.is_some_and(|epochs| derived::epochs_checksum(&epochs) == marker.epochs_checksum))
+    }
+
     /// Opens without a scan after a clean shutdown, looking at the active segment alone and changing nothing. `None` when the active segment is
     /// not what the marker says after all.
     pub(super) fn accept(
@@ -91,7 +100,7 @@ impl Unjudged {
             Err(_) => return Ok(None),
         };
         let Some(epochs) = derived::read_epochs(&self.home)?.ok().flatten() else { return Ok(None) };
-        if derived::epochs_checksum(&epochs) != marker.epochs_checksum {
+        if self.doubts_epochs {
             return Ok(None);
         }
         segment.put_index(index);
@@ -108,9 +117,11 @@ impl Unjudged {
         let mut segments: Vec<Arc<Segment>> =
             bases.into_iter().map(|base| self.trusted_segment(base, &entries)).collect();
         segments.push(Arc::clone(&segment));
-        let replay = self.replay_to(&segments, position, marker.log_end, epochs)?;
+        let mut replay = self.replay_to(&segments, position, marker.log_end, epochs)?;
+        // As every opening does, however the log was left: who led and wrote nothing leads no more.
+        replay.derived.epochs_changed |= replay.derived.epochs.truncate_from_end(marker.log_end);
         self.note_snapshots(&replay, report);
-        let log_start = self.log_start(&segments, marker.log_end);
+        let log_start = self.log_start(&segments, marker.log_end)?;
         let active = Active { segment, file, cursor, position, first_timestamp };
         Ok(Some(Judged { segments, active, log_start, log_end: marker.log_end, derived: replay.derived }))
     }
@@ -148,13 +159,26 @@ impl Unjudged {
         }
     }
 
-    /// The stored log start, unless the segments say more.
-    fn log_start(&self, segments: &[Arc<Segment>], log_end: Offset) -> Offset {
-        let first = segments.first().map_or(log_end, |segment| segment.base());
+    /// The stored log start; without one, where the first segment begins that holds anything. An empty one in front of
+    /// it is no promise that its offsets were ever there.
+    fn log_start(&self, segments: &[Arc<Segment>], log_end: Offset) -> Result<Offset, OpenError> {
         let stored = self.standing.log_start.filter(|_| self.restart.is_none());
         let keeps_missing = self.config.on_damage != OnDamage::Cut;
-        let start = stored.map_or(first, |stored| if keeps_missing { stored } else { stored.max(first) });
-        start.min(log_end)
+        let start = match stored {
+            Some(stored) if keeps_missing => stored,
+            stored => self.first_filled(segments, log_end)?.max(stored.unwrap_or_default()),
+        };
+        Ok(start.min(log_end))
+    }
+
+    fn first_filled(&self, segments: &[Arc<Segment>], log_end: Offset) -> Result<Offset, OpenError> {
+        // The last one takes appends; its size is not to be fixed.
+        for segment in segments.iter().take(segments.len().saturating_sub(1)) {
+            if segment.bytes()? > 0 || !segment.holes().is_empty() {
+                return Ok(segment.base());
+            }
+        }
+        Ok(segments.last().map_or(log_end, |last| last.base()))
     }
 
     fn trusted_segment(&self, base: Offset, entries: &[DirEntry]) -> Arc<Segment> {
@@ -436,11 +460,12 @@ impl Unjudged {
             self.home.remove(&SegmentFile::live(bad.at, FileKind::Snapshot).name())?;
         }
         self.home.remove_snapshots_past(log_end)?;
+        let mut derived = replay.derived;
+        self.save_snapshots(&mut derived)?;
         self.home.sync_names()?;
         keeper.forget_removed()?;
-        let mut derived = replay.derived;
         derived.epochs.truncate_from_end(log_end);
-        let log_start = self.log_start(&segments, log_end);
+        let log_start = self.log_start(&segments, log_end)?;
         derived.epochs.truncate_from_start(log_start);
         let are_epochs_saved = self.save_epochs(&mut derived)?;
         if damage != self.known_damage {
@@ -450,6 +475,16 @@ impl Unjudged {
         let point = if are_epochs_saved { log_end } else { self.recovery_point.min(log_end) };
         keeper.settle(log_end, point, log_start, self.had_point)?;
         Ok(Judged { segments, active, log_start, log_end, derived })
+    }
+
+    /// Writes the snapshots of where the scanned segments begin: those of the rolls may have been lost.
+    fn save_snapshots(&self, derived: &mut Derived) -> Result<(), OpenError> {
+        match derived.write_pending(&self.home) {
+            // A log opens on a full disk; without a snapshot a later opening looks at more of the log.
+            Err(failure) if failure.is_storage_full() => derived.pending.clear(),
+            written => written?,
+        }
+        Ok(())
     }
 
     /// Writes the leader epochs down, unless their file says the same and is sure to stay; `false` on a full disk, which

@@ -157,6 +157,8 @@ impl Unjudged {
             None => segment.scan(next_base, durable_below)?,
             Some(replay) => {
                 replay.enter(base);
+                // Kafka takes one after each segment that it recovers.
+                replay.derived.take_snapshot(base);
                 let scan =
                     segment.scan_each(next_base, durable_below, |header, marker| replay.take(base, header, marker))?;
                 aborted = replay.aborted.get(&base);
@@ -212,7 +214,7 @@ impl Unjudged {
         let log_base = bases.first().copied().unwrap_or_default();
         let scan_from = bases.get(first).copied().unwrap_or(log_base);
         let (epochs, epochs_from) = match derived::read_epochs(&self.home)? {
-            _ if self.restart.is_some() => (LeaderEpochs::default(), log_base),
+            _ if self.restart.is_some() || self.doubts_epochs => (LeaderEpochs::default(), log_base),
             Ok(Some(epochs)) if self.had_point => (epochs, self.recovery_point),
             Ok(Some(epochs)) => (epochs, scan_from),
             Ok(None) | Err(_) => (LeaderEpochs::default(), log_base),

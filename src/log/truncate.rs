@@ -44,6 +44,9 @@ impl PartitionLog {
             return Err(ChangeError::OutOfRange { asked: offset, log_start, log_end });
         }
         if offset == log_end {
+            // Who led and wrote nothing has an epoch that begins here. It is as little part of the log as what is cut,
+            // and a follower that went on naming it would be told to cut for ever.
+            writer.derived.epochs_changed |= writer.derived.epochs.truncate_from_end(log_end);
             return Ok(log_end);
         }
         let mut cut = core.plan(&view, offset)?;

@@ -241,13 +241,18 @@ impl Segment {
     /// Looks at the aborted transactions, which are read from their file first if need be.
     ///
     /// # Errors
-    /// [`ReadError::Corrupt`] when the file is wrong: they are to be derived from the log again.
+    /// [`ReadError::Corrupt`] when the file is wrong, or not known to have been written: they are to be derived from the
+    /// log again.
     pub(crate) fn with_aborted<T>(&self, look: impl FnOnce(&AbortedTxns) -> T) -> Result<T, ReadError> {
         {
             let aborted = self.aborted.read();
             if let Some(aborted) = &*aborted {
                 return Ok(look(aborted));
             }
+        }
+        if !self.is_index_saved() {
+            // A crash came before the files were written. That there is none says nothing then.
+            return Err(self.no_aborted().into());
         }
         let loaded = self.load_aborted()?;
         let mut slot = self.aborted.write();
@@ -257,15 +262,13 @@ impl Segment {
     /// Reads `.txnindex`; without one no transaction was aborted here, provided that the other indexes are there: they
     /// are written after it.
     pub(crate) fn load_aborted(&self) -> Result<AbortedTxns, ReadError> {
-        let wrong = || {
-            let file = self.home.path(self.base, FileKind::TxnIndex);
-            ReadError::from(Corruption { file, at: FilePosition::START, kind: CorruptionKind::TransactionIndex })
-        };
-        if !self.is_index_saved() {
-            return Err(wrong());
-        }
         let Some(bytes) = self.read_sidecar(FileKind::TxnIndex)? else { return Ok(AbortedTxns::default()) };
-        AbortedTxns::decode(&bytes, self.base).map_err(|_| wrong())
+        AbortedTxns::decode(&bytes, self.base).map_err(|_| self.no_aborted().into())
+    }
+
+    fn no_aborted(&self) -> Corruption {
+        let file = self.home.path(self.base, FileKind::TxnIndex);
+        Corruption { file, at: FilePosition::START, kind: CorruptionKind::TransactionIndex }
     }
 
     /// A copy of the index, loaded or rebuilt if need be.

@@ -52,6 +52,60 @@ fn records_and_indexes_are_printed_on_request() {
 }
 
 #[test]
+fn producers_transactions_and_epochs_are_those_of_the_manifest() {
+    let copy = kafka_copy("txn-0");
+    let dumped = lines(&["dump", "--producers", "--json", path(copy.path())]);
+    assert!(of_type(&dumped, "batch").is_empty());
+    let snapshots = of_type(&dumped, "snapshot");
+    let at: Vec<i64> = snapshots.iter().map(|snapshot| snapshot["at"].as_i64().unwrap()).collect();
+    assert_eq!(at, [41, 80, 112]);
+    let producers = of_type(&dumped, "producer").into_iter().filter(|producer| producer["snapshot"] == 112);
+    let producers: Vec<(i64, i64)> = producers
+        .map(|producer| {
+            let open = producer["open_transaction"].as_i64().unwrap_or(-1);
+            (producer["producer_id"].as_i64().unwrap(), open)
+        })
+        .collect();
+    assert_eq!(producers, [(1000, -1), (1001, -1), (2000, -1), (3000, -1), (4000, -1), (5000, 107), (6000, -1)]);
+    let aborted: Vec<(i64, i64)> = of_type(&dumped, "aborted")
+        .iter()
+        .map(|txn| (txn["first_offset"].as_i64().unwrap(), txn["last_offset"].as_i64().unwrap()))
+        .collect();
+    assert_eq!(aborted, [(7, 16), (20, 28), (41, 50), (71, 79), (75, 84)]);
+    assert_eq!(of_type(&dumped, "leader_epoch")[0]["epoch"], 2);
+    let human = stdout(&run(["dump", "--producers", path(copy.path())]));
+    for needle in [
+        "epoch    2 starts at 0",
+        "  aborted: producer 3000, offsets 7 to 16, stable up to 17 then",
+        "snapshot 112, producers: 7",
+        "transaction from 107",
+    ] {
+        assert!(human.contains(needle), "{needle} is not in\n{human}");
+    }
+}
+
+#[test]
+fn bad_snapshots_indexes_and_epochs_are_shown_as_such() {
+    let copy = kafka_copy("txn-0");
+    let change = |name: &str, bytes: &[u8]| std::fs::write(copy.path().join(name), bytes).unwrap();
+    change("00000000000000000080.snapshot", b"too short");
+    change("00000000000000000041.txnindex", &[0; 33]);
+    change("leader-epoch-checkpoint", b"0\n2\n1 1\n");
+    let dumped = lines(&["dump", "--producers", "--json", path(copy.path())]);
+    for (kind, at) in [("snapshot", Some(80)), ("txn_index", Some(41)), ("leader_epochs", None)] {
+        let bad = of_type(&dumped, kind).into_iter().filter(|line| line["cause"].is_string());
+        let bad: Vec<Option<i64>> = bad.map(|line| line["at"].as_i64()).collect();
+        assert_eq!(bad, [at], "{kind}");
+    }
+    let human = stdout(&run(["dump", "--producers", path(copy.path())]));
+    assert!(human.contains("snapshot at 80 cannot be used: "), "{human}");
+    assert!(human.contains("leader_epochs cannot be used: "), "{human}");
+    std::fs::remove_file(copy.path().join("leader-epoch-checkpoint")).unwrap();
+    let human = stdout(&run(["dump", "--producers", path(copy.path())]));
+    assert!(human.contains("there is no leader-epoch-checkpoint"), "{human}");
+}
+
+#[test]
 fn damage_is_shown_and_stepped_over() {
     let copy = kafka_copy("plain-0");
     let file = copy.path().join("00000000000000000026.log");

@@ -11,6 +11,7 @@ mod config;
 mod crash;
 mod dump;
 mod verify;
+mod verify_derived;
 
 use std::io::Write as _;
 use std::path::Path;

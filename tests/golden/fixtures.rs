@@ -3,11 +3,16 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use alluvium::clock::ManualClock;
+use alluvium::fs::OsFileSystem;
 use alluvium::inspect::{PartitionFiles, VerifyOptions};
-use alluvium::{CleanupPolicy, LogConfig, Offset, PartitionLog, ReadOptions};
+use alluvium::{CleanupPolicy, Environment, LogConfig, Offset, PartitionLog, ReadOptions};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::naive_state::in_order;
 
 /// Every partition directory, those in the data directory included.
 pub(crate) const ALL: [&str; 10] = [
@@ -100,6 +105,29 @@ pub(crate) fn contents_for_kafka(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 /// Whether a file name ends in `.kind`.
 pub(crate) fn is_kind(name: &str, kind: &str) -> bool {
     Path::new(name).extension().is_some_and(|extension| extension == kind)
+}
+
+/// The real files at the time that the fixtures are of: later on their producers count as expired.
+pub(crate) fn at_the_time() -> Environment {
+    Environment { fs: Arc::new(OsFileSystem), clock: Arc::new(ManualClock::at(1_700_000_300_000)) }
+}
+
+/// The files that our log has to have after a close, where Kafka's are those of the fixture.
+pub(crate) fn right_files(fixture: &Fixture) -> BTreeMap<String, Vec<u8>> {
+    let mut right = contents_for_kafka(&fixture.dir);
+    right.remove("partition.metadata");
+    for (name, bytes) in &mut right {
+        if is_kind(name, "snapshot") {
+            *bytes = in_order(bytes);
+        }
+    }
+    if fixture.name == "logdir/orders-1" {
+        // Kafka's log begins at 23, which a checkpoint of the directory above says. Ours begins with its first segment.
+        let epochs = right.get_mut("leader-epoch-checkpoint").unwrap();
+        assert_eq!(epochs, b"0\n1\n0 23\n");
+        *epochs = b"0\n1\n0 0\n".to_vec();
+    }
+    right
 }
 
 /// Says which file differs, and where, instead of printing thousands of bytes.

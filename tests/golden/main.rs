@@ -9,6 +9,8 @@ mod fixtures;
 mod followed;
 mod indexes;
 mod naive;
+mod naive_state;
 mod opened;
+mod state;
 mod torn;
 mod written;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::naive_state::NaiveState;
+
 /// CRC-32C, bit by bit: reflected polynomial 0x82F63B78.
 pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0_u32, |crc, byte| {
@@ -112,11 +114,11 @@ pub(crate) fn stamped(batch: &[u8], base_offset: i64, epoch: i32, append_time: O
     batch
 }
 
-fn i64_at(bytes: &[u8], at: usize) -> i64 {
+pub(crate) fn i64_at(bytes: &[u8], at: usize) -> i64 {
     i64::from_be_bytes(bytes[at..at + 8].try_into().unwrap())
 }
 
-fn i32_at(bytes: &[u8], at: usize) -> i32 {
+pub(crate) fn i32_at(bytes: &[u8], at: usize) -> i32 {
     i32::from_be_bytes(bytes[at..at + 4].try_into().unwrap())
 }
 
@@ -126,6 +128,9 @@ struct NaiveSegment {
     log: Vec<u8>,
     index: Vec<u8>,
     time_index: Vec<u8>,
+    aborted: Vec<u8>,
+    /// The producers where it begins.
+    snapshot: Vec<u8>,
     bytes_since_entry: usize,
     /// Largest timestamp so far and the last offset of the first batch with it; -1 is none.
     largest: (i64, i64),
@@ -134,9 +139,19 @@ struct NaiveSegment {
 }
 
 impl NaiveSegment {
-    fn new(base: i64) -> Self {
-        let (log, index, time_index) = (Vec::new(), Vec::new(), Vec::new());
-        Self { base, log, index, time_index, bytes_since_entry: 0, largest: (-1, base), indexed_time: -1 }
+    fn new(base: i64, snapshot: Vec<u8>) -> Self {
+        let (log, index, time_index, aborted) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self {
+            base,
+            log,
+            index,
+            time_index,
+            aborted,
+            snapshot,
+            bytes_since_entry: 0,
+            largest: (-1, base),
+            indexed_time: -1,
+        }
     }
 
     fn add(&mut self, batch: &[u8], interval_bytes: usize) {
@@ -171,11 +186,13 @@ pub(crate) struct NaiveLog {
     segment_bytes: usize,
     interval_bytes: usize,
     segments: Vec<NaiveSegment>,
+    state: NaiveState,
 }
 
 impl NaiveLog {
     pub(crate) fn new(segment_bytes: usize, interval_bytes: usize) -> Self {
-        Self { log_end: 0, segment_bytes, interval_bytes, segments: vec![NaiveSegment::new(0)] }
+        let segments = vec![NaiveSegment::new(0, Vec::new())];
+        Self { log_end: 0, segment_bytes, interval_bytes, segments, state: NaiveState::default() }
     }
 
     /// One append of several batches, offsets assigned.
@@ -186,14 +203,16 @@ impl NaiveLog {
             self.roll();
         }
         for batch in batches {
-            self.segments.last_mut().unwrap().add(batch, self.interval_bytes);
+            let active = self.segments.last_mut().unwrap();
+            active.add(batch, self.interval_bytes);
+            active.aborted.extend(self.state.apply(batch).unwrap_or_default());
             self.log_end = i64_at(batch, 0) + i64::from(i32_at(batch, 23)) + 1;
         }
     }
 
     pub(crate) fn roll(&mut self) {
         self.segments.last_mut().unwrap().add_time();
-        self.segments.push(NaiveSegment::new(self.log_end));
+        self.segments.push(NaiveSegment::new(self.log_end, self.state.snapshot()));
     }
 
     /// Whether the newest segment holds nothing and begins at the log end.
@@ -204,11 +223,24 @@ impl NaiveLog {
     /// All files after a close.
     pub(crate) fn close(mut self) -> BTreeMap<String, Vec<u8>> {
         self.segments.last_mut().unwrap().add_time();
-        let files = self.segments.into_iter().flat_map(|segment| {
+        let mut files = BTreeMap::new();
+        for segment in self.segments {
             let name = |kind: &str| format!("{:020}.{kind}", segment.base);
-            [(name("log"), segment.log), (name("index"), segment.index), (name("timeindex"), segment.time_index)]
-        });
-        files.collect()
+            files.insert(name("log"), segment.log);
+            files.insert(name("index"), segment.index);
+            files.insert(name("timeindex"), segment.time_index);
+            if !segment.aborted.is_empty() {
+                files.insert(name("txnindex"), segment.aborted);
+            }
+            if segment.base > 0 {
+                files.insert(name("snapshot"), segment.snapshot);
+            }
+        }
+        if self.log_end > 0 {
+            files.insert(format!("{:020}.snapshot", self.log_end), self.state.snapshot());
+        }
+        files.insert("leader-epoch-checkpoint".to_owned(), self.state.epochs());
+        files
     }
 }
 

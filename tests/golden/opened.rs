@@ -7,7 +7,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::fixtures::{
-    Fixture, all, assert_same_files, assert_sound, base64, contents_for_kafka, offset, read_batches,
+    Fixture, all, assert_same_files, assert_sound, at_the_time, base64, contents, contents_for_kafka, offset,
+    read_batches, right_files,
 };
 
 /// -1 is Kafka's "none".
@@ -245,9 +246,10 @@ fn look_up(fixture: &Fixture, log: &PartitionLog) {
 #[test]
 fn closing_leaves_kafkas_files_as_kafka_wrote_them() {
     for fixture in all().filter(|fixture| !fixture.name.starts_with("torn")) {
-        let mut right = contents_for_kafka(&fixture.dir);
+        let mut right = right_files(&fixture);
+        right.extend(contents(&fixture.dir).into_iter().filter(|(name, _)| name == "partition.metadata"));
         let (_temp, dir) = fixture.copy();
-        PartitionLog::open(&dir, fixture.config()).unwrap().close().unwrap();
+        at_the_time().open(&dir, fixture.config()).unwrap().close().unwrap();
         let found = contents_for_kafka(&dir);
         if fixture.name == "logdir/users-0" {
             // Written by the cleaner in one append of four batches; ours has entries for each (see `indexes`).
@@ -258,7 +260,7 @@ fn closing_leaves_kafkas_files_as_kafka_wrote_them() {
         }
         assert_same_files(&found, &right, fixture.name);
         // And once more, from the clean-shutdown marker.
-        PartitionLog::open(&dir, fixture.config()).unwrap().close().unwrap();
+        at_the_time().open(&dir, fixture.config()).unwrap().close().unwrap();
         assert_same_files(&contents_for_kafka(&dir), &right, fixture.name);
     }
 }

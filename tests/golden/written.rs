@@ -1,4 +1,4 @@
-//! What we write is what the format says, byte for byte, in all three files of every segment.
+//! What we write is what the format says, byte for byte, in all files of every segment and those beside them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -213,7 +213,7 @@ fn compressed_batches_are_kept_but_for_the_stamps() {
 #[test]
 fn a_followers_log_is_what_the_format_says() {
     let temp = tempfile::tempdir().unwrap();
-    let log = PartitionLog::open(temp.path(), config()).unwrap();
+    let log = at_noon().1.open(temp.path(), config()).unwrap();
     let mut right = naive_log();
     for n in 0..60_i64 {
         let base_offset = right.log_end + n % 4 * 10;
@@ -246,7 +246,8 @@ fn marker(commit: bool, coordinator_epoch: i32, timestamp: i64) -> NaiveRecord {
 #[test]
 fn a_coordinators_log_is_what_the_format_says() {
     let temp = tempfile::tempdir().unwrap();
-    let log = PartitionLog::open(temp.path(), config()).unwrap();
+    let config = LogConfig { transaction_partition_verification_enable: false, ..config() };
+    let log = at_noon().1.open(temp.path(), config).unwrap();
     let mut right = naive_log();
     let coordinator = AppendAs::Coordinator { epoch: LeaderEpoch::new(2).unwrap() };
     let producer = (ProducerId::new(77).unwrap(), ProducerEpoch::new(1).unwrap());

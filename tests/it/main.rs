@@ -5,12 +5,17 @@
 
 mod appends;
 mod basics;
+mod conditional;
 mod crowds;
+mod derived;
 mod derived_crashes;
 mod durability;
+mod facade;
 mod reads;
 mod recovery;
 mod refusals;
+mod replication;
 mod rolls;
 mod sends;
 mod support;
+mod table;

@@ -15,6 +15,9 @@ use alluvium::{
     AppendAs, Environment, LeaderEpoch, LogConfig, Offset, PartitionLog, ReadError, ReadOptions, TimestampMs,
 };
 
+/// Longer than any test should take.
+pub(crate) const LONG: std::time::Duration = std::time::Duration::from_secs(20);
+
 /// Where clocks stand.
 pub(crate) const NOW: i64 = 1_700_000_000_000;
 

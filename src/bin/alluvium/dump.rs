@@ -29,17 +29,20 @@ pub(crate) struct Args {
     /// Print the entries of the offset and time indexes.
     #[arg(long)]
     indexes: bool,
+    /// Print producer snapshots, aborted transactions and leader epochs.
+    #[arg(long)]
+    producers: bool,
     /// One JSON object a line.
     #[arg(long)]
     json: bool,
 }
 
-type Done = Result<(), Box<dyn std::error::Error>>;
+pub(crate) type Done = Result<(), Box<dyn std::error::Error>>;
 
-struct Dump<'a, W> {
+pub(crate) struct Dump<'a, W> {
     args: &'a Args,
-    files: PartitionFiles,
-    out: W,
+    pub(crate) files: PartitionFiles,
+    pub(crate) out: W,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
@@ -49,16 +52,24 @@ pub(crate) fn run(args: &Args) -> Outcome {
     for segment in dump.files.segments()? {
         dump.segment(&segment)?;
     }
+    if args.producers {
+        dump.epochs()?;
+        dump.snapshots()?;
+    }
     dump.out.flush()?;
     Ok(ExitCode::SUCCESS)
 }
 
 impl<W: Write> Dump<'_, W> {
     fn wants_batches(&self) -> bool {
-        self.args.batches || !(self.args.records || self.args.indexes)
+        self.args.batches || !(self.args.records || self.args.indexes || self.args.producers)
     }
 
-    fn line(&mut self, object: &Value) -> io::Result<()> {
+    pub(crate) fn is_json(&self) -> bool {
+        self.args.json
+    }
+
+    pub(crate) fn line(&mut self, object: &Value) -> io::Result<()> {
         writeln!(self.out, "{object}")
     }
 
@@ -114,6 +125,9 @@ impl<W: Write> Dump<'_, W> {
         if self.args.indexes {
             self.index(segment, "offset_index", self.files.offset_index(segment.base)?)?;
             self.index(segment, "time_index", self.files.time_index(segment.base)?)?;
+        }
+        if self.args.producers {
+            self.aborted(segment)?;
         }
         Ok(())
     }

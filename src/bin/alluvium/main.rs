@@ -8,6 +8,7 @@ mod config;
 mod demo;
 mod dump;
 mod dump_all;
+mod dump_derived;
 mod output;
 mod rng;
 mod verify;

@@ -57,6 +57,8 @@ fn random_config(bench: &mut Bench) -> LogConfig {
             on_roll: rng.chance(70),
             ..FlushPolicy::default()
         },
+        // What was acknowledged is looked for afterwards, however old its timestamps are.
+        retention_ms: None,
         ..LogConfig::default()
     }
 }
