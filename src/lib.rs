@@ -40,8 +40,9 @@ pub use error::{AppendError, ChangeError, ConfigError, Damage, DurabilityError, 
 pub use facade::{BoxedFuture, Log, LogAppended, LogRead, MemoryRead};
 pub use flush::Flusher;
 pub use log::{
-    AppendAs, AppendOptions, Appended, Batches, Durable, Environment, Fetched, FetchedBatches, FileSlice, Isolation,
-    MarkReached, PartitionLog, ReadOptions, RecoveryReport, Sent, SentInPart, TimestampOffset,
+    AppendAs, AppendOptions, Appended, Batches, Deleted, DeletedBecause, Durable, Environment, Fetched, FetchedBatches,
+    FileSlice, Isolation, MarkReached, PartitionLog, ReadOptions, RecoveryReport, Retained, Sent, SentInPart,
+    TimestampOffset,
 };
 pub use record::{
     Attributes, BatchBuilder, BatchHeader, BatchView, Compression, ControlRecord, Origin, Record, RecordBatch, Rules,

@@ -39,6 +39,10 @@ pub struct LogMetrics {
     pub undone_appends: Counter,
     /// Segments rolled.
     pub rolls: Counter,
+    /// Segments that retention took out of the log.
+    pub deleted_segments: Counter,
+    /// Bytes of their logs.
+    pub deleted_bytes: Counter,
     /// Commit rounds that synced something.
     pub sync_rounds: Counter,
     /// Reads answered.

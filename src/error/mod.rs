@@ -262,7 +262,9 @@ pub enum AppendError {
     #[error(transparent)]
     Producer(#[from] ProducerRefusal),
     /// The log does not end where the caller expects it to.
-    #[error("the log ends at {log_end}, not at {expected} as expected; somebody appended meanwhile: read and decide again")]
+    #[error(
+        "the log ends at {log_end}, not at {expected} as expected; somebody appended meanwhile: read and decide again"
+    )]
     UnexpectedEnd {
         /// What the caller expected.
         expected: Offset,

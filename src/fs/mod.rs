@@ -12,6 +12,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::units::TimestampMs;
+
 mod os;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -58,6 +60,9 @@ pub struct Metadata {
     pub kind: EntryKind,
     /// Size in bytes, of files.
     pub len: u64,
+    /// When the content changed last, by the clock of the file system; `None` where it does not tell. Whoever copies a
+    /// directory may have changed it.
+    pub modified: Option<TimestampMs>,
 }
 
 /// A hint how a range will be used next. Never changes what is read or written.

@@ -12,6 +12,7 @@ pub use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use nix::fcntl::{FallocateFlags, FcntlArg, PosixFadviseAdvice, fallocate, fcntl, posix_fadvise};
 use nix::libc;
@@ -19,6 +20,7 @@ use nix::sys::sendfile::sendfile64;
 use nix::sys::uio::pwritev;
 
 use super::{Advice, DirEntry, EntryKind, File, FileSystem, LockGuard, Mapping, Metadata, OpenMode};
+use crate::units::TimestampMs;
 
 /// The operating system's file system. Linux; see the README for what is assumed of the media.
 ///
@@ -43,6 +45,15 @@ fn kind_of(file_type: fs::FileType) -> EntryKind {
     } else {
         EntryKind::Other
     }
+}
+
+/// Times before 1970 are negative.
+fn to_timestamp(time: SystemTime) -> Option<TimestampMs> {
+    let millis = match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_millis()).ok()?,
+        Err(before) => i64::try_from(before.duration().as_millis()).ok()?.checked_neg()?,
+    };
+    Some(TimestampMs::new(millis))
 }
 
 impl FileSystem for OsFileSystem {
@@ -75,7 +86,8 @@ impl FileSystem for OsFileSystem {
 
     fn metadata(&self, path: &Path) -> io::Result<Metadata> {
         let metadata = fs::metadata(path)?;
-        Ok(Metadata { kind: kind_of(metadata.file_type()), len: metadata.len() })
+        let modified = metadata.modified().ok().and_then(to_timestamp);
+        Ok(Metadata { kind: kind_of(metadata.file_type()), len: metadata.len(), modified })
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

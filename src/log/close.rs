@@ -34,6 +34,8 @@ impl PartitionLog {
 
 impl LogCore {
     fn close_cleanly(&self, round: &mut RoundState) -> Result<(), ChangeError> {
+        // A directory with files on their way out is not a clean one. What cannot be unlinked is, by the next opening.
+        self.finish_leaving(round, true);
         loop {
             self.sync_under(round)?;
             let mut writer = self.writer.lock();

@@ -245,7 +245,8 @@ impl Replay {
     fn reconcile(&mut self, header: &BatchHeader) {
         let Some(epoch) = header.leader_epoch else { return };
         let (epochs, start) = (&mut self.derived.epochs, header.base_offset);
-        if epochs.epoch_of(start) != Some(epoch) || epochs.epoch_of(header.last_offset()) != Some(epoch) {
+        // At both ends: an entry may claim to begin within the batch.
+        if [start, header.last_offset()].iter().any(|offset| epochs.epoch_of(*offset) != Some(epoch)) {
             epochs.truncate_from_end(start);
             epochs.assign(epoch, start);
             self.derived.epochs_changed = true;

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use super::recover::Unjudged;
+use super::report::{Found, RecoveryReport};
 use super::survey::{Scanned, Survey, live_logs};
 use crate::error::{IoFailure, IoOperation, OpenError};
-use crate::fs::{self, File, OpenMode};
+use crate::fs::{self, DirEntry, File, OpenMode};
 use crate::segment::{FileKind, SegmentFile, names, scan};
 use crate::units::Offset;
 
@@ -72,6 +73,37 @@ impl Unjudged {
             }
         }
         Ok(())
+    }
+
+    /// Gives a log its name back that lost it while names were made to change.
+    pub(super) fn put_back(
+        &self,
+        entries: &[DirEntry],
+        base: Offset,
+        report: &mut RecoveryReport,
+    ) -> Result<(), OpenError> {
+        let (touched, live) = (names::touched(base), SegmentFile::live(base, FileKind::Log).name());
+        report.note(Found::LeftoverTouched, self.config.on_damage, touched.clone(), 0, Some(base));
+        // A log never has both names; should it, nothing is thrown away.
+        let is_taken = entries.iter().any(|entry| entry.name == live);
+        Ok(self.home.rename(&touched, &if is_taken { names::aside(entries, base) } else { live })?)
+    }
+
+    /// Syncs the size of a covered segment whose zeros were cut off by a process that may have died before it synced
+    /// the cut: a power loss would bring them back, behind a recovery point that nobody looks behind.
+    pub(super) fn sync_cut(&self, base: Offset) -> Result<(), OpenError> {
+        let path = self.home.path(base, FileKind::Log);
+        let file = self.home.open(&path, OpenMode::ReadWrite)?;
+        let failed = |operation| {
+            let path = path.clone();
+            move |e| IoFailure::new(operation, path, e)
+        };
+        if self.is_in_doubt {
+            let bytes = file.size().map_err(failed(IoOperation::Read))?;
+            file.set_len(bytes + 1).map_err(failed(IoOperation::SetLen))?;
+            file.set_len(bytes).map_err(failed(IoOperation::SetLen))?;
+        }
+        Ok(file.sync_data().map_err(failed(IoOperation::Sync))?)
     }
 }
 

@@ -102,6 +102,7 @@ impl SyncKeeper {
             generation: kept.point.generation,
             durable_end: kept.durable_end,
             in_doubt,
+            log_start: kept.point.standing.log_start,
             removed: kept.removed.clone(),
         };
         fs::write_all_at(&*self.file, &state.encode(), 0)
@@ -172,11 +173,32 @@ impl SyncKeeper {
     pub(crate) fn decide(&self, standing: Standing) -> Result<(), IoFailure> {
         let mut kept = self.kept.lock();
         let point = RecoveryPoint { standing, ..kept.point };
-        if point != kept.point {
-            point.write(&*self.fs, &self.dir)?;
-            kept.point = point;
+        if point == kept.point {
+            return Ok(());
         }
+        let is_log_start_alone = Standing { log_start: standing.log_start, ..kept.point.standing } == standing;
+        match point.write(&*self.fs, &self.dir) {
+            // Deleting must not need the space that it is to free.
+            Err(failure) if failure.is_storage_full() && *failure.path != *self.dir && is_log_start_alone => {
+                self.decide_in_place(&mut kept, point)?;
+            }
+            written => written?,
+        }
+        kept.point = point;
         Ok(())
+    }
+
+    /// Writes the log start of `point` into the sync state, which takes no space, and syncs it there.
+    fn decide_in_place(&self, kept: &mut Kept, point: RecoveryPoint) -> Result<(), IoFailure> {
+        let before = std::mem::replace(&mut kept.point, point);
+        let path = self.dir.join(names::SYNC_STATE);
+        let synced = self
+            .write(kept)
+            .and_then(|()| self.file.sync_data().map_err(|e| IoFailure::new(IoOperation::Sync, path, e)));
+        if synced.is_err() {
+            kept.point = before;
+        }
+        synced
     }
 
     /// Lowers the durable recovery point to at most `to` before a cut, and makes every older sync state void.
@@ -184,7 +206,10 @@ impl SyncKeeper {
     pub(crate) fn prepare_cut(&self, to: Offset, restart: Option<Offset>) -> Result<(), IoFailure> {
         let mut kept = self.kept.lock();
         let offset = kept.point.offset.min(to);
-        let standing = Standing { high_watermark: kept.point.standing.high_watermark.map(|mark| mark.min(to)), ..kept.point.standing };
+        let standing = Standing {
+            high_watermark: kept.point.standing.high_watermark.map(|mark| mark.min(to)),
+            ..kept.point.standing
+        };
         let generation = kept.point.generation.wrapping_add(1);
         let point = RecoveryPoint { generation, offset, restart, standing };
         point.write(&*self.fs, &self.dir)?;
@@ -212,29 +237,33 @@ impl SyncKeeper {
         self.write(&kept)
     }
 
-    /// Opening judged everything from `log_start` up to `end` and made it durable; a recovery starts at `point`.
-    /// `had_point`: a recovery point file is there.
-    pub(crate) fn settle(
-        &self,
-        end: Offset,
-        point: Offset,
-        log_start: Offset,
-        had_point: bool,
-    ) -> Result<(), IoFailure> {
+    /// Opening judged everything from `log_start` up to `end` and made it durable. `had_point`: a recovery
+    /// point file is there.
+    pub(crate) fn settle(&self, end: Offset, log_start: Offset, had_point: bool) -> Result<(), IoFailure> {
         let mut kept = self.kept.lock();
         let standing = Standing { log_start: Some(log_start), ..kept.point.standing };
         let generation = kept.point.generation.wrapping_add(1);
-        let point = RecoveryPoint { generation, offset: point, restart: None, standing };
+        let point = RecoveryPoint { generation, offset: end, restart: None, standing };
         match point.write(&*self.fs, &self.dir) {
             Ok(()) => kept.point = point,
             // A full disk must not keep a log from opening. The older point is lower and as true, and the sync state,
             // which needs no space, says the rest.
-            Err(failure) if failure.is_storage_full() && had_point && kept.point.restart.is_none() => {}
+            Err(failure) if failure.is_storage_full() && had_point && kept.point.restart.is_none() => {
+                kept.point.standing = standing;
+            }
             Err(failure) => return Err(failure),
         }
         kept.durable_end = end;
         kept.failed = false;
         self.write(&kept)
     }
-}
 
+    /// As [`SyncKeeper::settle`], where the recovery point must not rise. There is one, and no restart is pending.
+    pub(crate) fn settle_in_place(&self, end: Offset, log_start: Offset) -> Result<(), IoFailure> {
+        let mut kept = self.kept.lock();
+        kept.point.standing.log_start = Some(log_start);
+        kept.durable_end = end;
+        kept.failed = false;
+        self.write(&kept)
+    }
+}

@@ -21,12 +21,14 @@ mod open;
 mod read;
 mod recover;
 mod report;
+mod retain;
 mod roll;
 mod slice;
 mod standing;
 pub(crate) mod state;
 mod survey;
 mod sync;
+mod timestamps;
 mod truncate;
 mod view;
 mod wait;
@@ -43,10 +45,12 @@ pub use batches::{AppendAs, AppendOptions, Batches};
 pub(crate) use derived::{derived_bytes, read_epochs};
 pub use open::Environment;
 pub(crate) use open::Left;
-pub use read::{Isolation, ReadOptions, TimestampOffset};
+pub use read::{Isolation, ReadOptions};
 pub use report::{Action, Finding, Found, RecoveryReport};
+pub use retain::{Deleted, DeletedBecause, Retained};
 pub use slice::{Fetched, FetchedBatches, FileSlice, Sent, SentInPart};
 pub use sync::{Durable, Ticked};
+pub use timestamps::TimestampOffset;
 pub use wait::MarkReached;
 
 use crate::clock::Clock;
@@ -115,6 +119,8 @@ struct LogCore {
 struct RoundState {
     /// Monotonic time at which the recovery point file was last written.
     point_written: std::time::Duration,
+    /// What retention has begun and not finished.
+    leaving: retain::Leaving,
 }
 
 /// How a log is doing.

@@ -139,6 +139,13 @@ impl Left {
         point.unwrap_or(RecoveryPoint { generation, ..NO_POINT })
     }
 
+    /// The point with the log start that was decided when there was no space to write it into its file.
+    fn with_log_start(&self, point: RecoveryPoint) -> RecoveryPoint {
+        let decided = self.sync_since(point).and_then(|sync| sync.log_start);
+        let standing = Standing { log_start: point.standing.log_start.max(decided), ..point.standing };
+        RecoveryPoint { standing, ..point }
+    }
+
     fn removed(&self, point: RecoveryPoint) -> Vec<Offset> {
         self.sync_since(point).map(|sync| sync.removed.clone()).unwrap_or_default()
     }
@@ -171,7 +178,7 @@ impl Opening {
         let left = Left::read(home)?;
         let mut report = RecoveryReport::default();
         let point = match &left.point {
-            Ok(Some(point)) => Some(*point),
+            Ok(Some(point)) => Some(left.with_log_start(*point)),
             Ok(None) | Err(_) => None,
         };
         if point.is_none() {
@@ -316,7 +323,7 @@ impl Opening {
             home: self.home,
             clock: self.clock,
             config: RwLock::new(Arc::new(self.config)),
-            round: Mutex::ranked(Rank::Round, RoundState { point_written }),
+            round: Mutex::ranked(Rank::Round, RoundState { point_written, ..RoundState::default() }),
             writer: Mutex::ranked(Rank::Writer, writer),
             zeros_done: Condvar::new(),
             view: RwLock::ranked(Rank::View, view),

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::PartitionLog;
 use super::slice::{Fetched, FileSlice};
 use super::view::LogView;
+use crate::commit::Marks;
 use crate::error::{Damage, ReadError};
 use crate::segment::{Extent, Located, Segment, StretchLimits};
-use crate::units::{Offset, TimestampMs};
+use crate::units::Offset;
 
 /// Up to which mark a read sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,13 +46,17 @@ impl Default for ReadOptions {
     }
 }
 
-/// A record's offset and timestamp.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimestampOffset {
-    /// The record's offset.
-    pub offset: Offset,
-    /// The record's timestamp.
-    pub timestamp: TimestampMs,
+impl Isolation {
+    /// Where it ends what is seen of a log with these marks, exclusive.
+    pub(super) fn upper(self, marks: Marks) -> Offset {
+        match self {
+            Self::LogEnd => marks.log_end,
+            Self::HighWatermark => marks.high_watermark,
+            Self::Stable => marks.last_stable,
+            Self::Durable => marks.durable_end,
+            Self::At(at) => at.min(marks.log_end),
+        }
+    }
 }
 
 impl PartitionLog {
@@ -67,18 +72,24 @@ impl PartitionLog {
         self.with_view(|view| self.read_in(view, offset, options))
     }
 
-    /// Runs `look` on the published view, and once more if a file went away meanwhile because the log was cut.
-    fn with_view<T>(&self, look: impl Fn(&LogView) -> Result<T, ReadError>) -> Result<T, ReadError> {
-        let view = self.core.view.read().clone();
-        if view.is_closed {
-            return Err(ReadError::Closed);
-        }
-        match look(&view) {
-            Err(ReadError::Io(failure)) if failure.source.kind() == io::ErrorKind::NotFound => {
-                let newer = self.core.view.read().clone();
-                if Arc::ptr_eq(&newer.segments, &view.segments) { Err(failure.into()) } else { look(&newer) }
+    /// Runs `look` on the published view, and again on a newer one if a file went away meanwhile because the log was cut
+    /// or its start was deleted.
+    pub(super) fn with_view<T>(&self, look: impl Fn(&LogView) -> Result<T, ReadError>) -> Result<T, ReadError> {
+        let mut view = self.core.view.read().clone();
+        loop {
+            if view.is_closed {
+                return Err(ReadError::Closed);
             }
-            looked => looked,
+            match look(&view) {
+                Err(ReadError::Io(failure)) if failure.source.kind() == io::ErrorKind::NotFound => {
+                    let newer = self.core.view.read().clone();
+                    if Arc::ptr_eq(&newer.segments, &view.segments) && !newer.is_closed {
+                        return Err(failure.into());
+                    }
+                    view = newer;
+                }
+                looked => return looked,
+            }
         }
     }
 
@@ -88,13 +99,7 @@ impl PartitionLog {
             let (log_start, log_end) = (marks.log_start, marks.log_end);
             return Err(ReadError::OutOfRange { asked: offset, log_start, log_end });
         }
-        let upper = match options.isolation {
-            Isolation::LogEnd => marks.log_end,
-            Isolation::HighWatermark => marks.high_watermark,
-            Isolation::Stable => marks.last_stable,
-            Isolation::Durable => marks.durable_end,
-            Isolation::At(at) => at.min(marks.log_end),
-        };
+        let upper = options.isolation.upper(marks);
         if let Some(first) = view.segments.first().filter(|first| offset < first.base()) {
             // The segment that began the log is gone, and nobody deleted it.
             return Err(ReadError::Damaged(Box::new(missing(first, 0, offset, first.base()))));
@@ -166,33 +171,6 @@ impl PartitionLog {
                 Ok((Some(slice), stretch.next_offset, stretch.end == bound && (is_complete || !is_hole)))
             }
         }
-    }
-
-    /// The first record, in offset order, whose timestamp is at least `timestamp`; exact also inside compressed
-    /// batches. `None` when there is none.
-    ///
-    /// # Errors
-    /// [`ReadError`] when a segment or batch on the way cannot be read.
-    pub fn offset_for_timestamp(&self, timestamp: TimestampMs) -> Result<Option<TimestampOffset>, ReadError> {
-        let decompressed_max = self.core.config.read().max_decompressed_bytes;
-        self.with_view(|view| {
-            let first = view.segment_of(view.marks.log_start);
-            for at in first..view.segments.len() {
-                let Some(segment) = view.segments.get(at) else { break };
-                let is_active = at + 1 == view.segments.len();
-                // Records without timestamp (-1) are in no time index.
-                let is_indexed = !is_active && timestamp.value() >= 0;
-                if is_indexed && segment.largest_timestamp()?.is_none_or(|largest| largest < timestamp) {
-                    continue;
-                }
-                let extent = view.extent_of(at)?;
-                let found = segment.search_timestamp(timestamp, view.marks.log_start, extent, decompressed_max)?;
-                if let Some((timestamp, offset)) = found {
-                    return Ok(Some(TimestampOffset { offset, timestamp }));
-                }
-            }
-            Ok(None)
-        })
     }
 }
 

@@ -107,7 +107,9 @@ impl Unjudged {
         segment.put_aborted(aborted);
         segment.mark_index_saved(false);
         Self::note_entries(&entries, report);
-        for (base, hole) in &self.known_damage {
+        // Of a segment that was deleted nothing is damaged any more.
+        let is_here = |base: &Offset| *base == marker.active_base || bases.binary_search(base).is_ok();
+        for (base, hole) in self.known_damage.iter().filter(|(base, _)| is_here(base)) {
             self.note_known(*base, hole, report)?;
         }
         report.was_clean = true;
@@ -190,7 +192,7 @@ impl Unjudged {
 
     /// Judges the directory. `survey` is what [`Unjudged::look`] saw.
     pub(super) fn recover(
-        mut self,
+        self,
         survey: Option<Survey>,
         keeper: &SyncKeeper,
         report: &mut RecoveryReport,
@@ -204,6 +206,7 @@ impl Unjudged {
         self.finish_restart(keeper, report)?;
         self.clear_leftovers(report)?;
         self.remove_empty(report)?;
+        self.remove_hidden(report)?;
         if self.is_in_doubt {
             self.remove_indexes()?;
         }
@@ -227,22 +230,9 @@ impl Unjudged {
         if self.config.on_damage == OnDamage::Cut {
             self.cut_at_damage(&mut survey, keeper)?;
         }
-        if let Some(start) = self.start_past(&survey) {
-            // The records that went down to it were never durable. Kafka's rule: offsets are not given out again.
-            keeper.prepare_cut(Offset::ZERO, Some(start))?;
-            self.restart = Some(start);
-            self.finish_restart(keeper, report)?;
-            survey = self.survey()?;
-        }
         let judged = self.apply(survey, keeper, report)?;
         report.sync_time = self.clock.monotonic().saturating_sub(scanned_at);
         Ok(judged)
-    }
-
-    /// The stored log start, if the log ends before it.
-    fn start_past(&self, survey: &Survey) -> Option<Offset> {
-        let end = survey.lost.as_ref().map_or(survey.end, |lost| lost.end);
-        self.standing.log_start.filter(|start| self.restart.is_none() && end < *start)
     }
 
     /// Notes what is in the directory besides segments and state.
@@ -319,6 +309,19 @@ impl Unjudged {
         Ok(())
     }
 
+    /// Removes segments wholly below the log start, which was durable before this began. What comes back of them is removed
+    /// again.
+    fn remove_hidden(&self, report: &mut RecoveryReport) -> Result<(), OpenError> {
+        let bases = live_logs(&self.home.list()?);
+        for base in bases.iter().take(self.hidden(&bases)) {
+            let name = SegmentFile::live(*base, FileKind::Log).name();
+            report.note(Found::BelowLogStart, self.config.on_damage, name, 0, Some(*base));
+            self.home.remove(&SegmentFile::live(*base, FileKind::Snapshot).name())?;
+            self.home.remove_segment(*base)?;
+        }
+        Ok(())
+    }
+
     /// Empty logs below the recovery point.
     pub(super) fn empty_logs(&self) -> Result<Vec<Offset>, IoFailure> {
         let durable_end = self.restart.or(self.durable_end).unwrap_or_default();
@@ -343,15 +346,6 @@ impl Unjudged {
         (0..bases.len()).find(|at| !is_covered(bases.get(at + 1))).unwrap_or(bases.len())
     }
 
-    /// Gives a log its name back that lost it while names were made to change.
-    fn put_back(&self, entries: &[DirEntry], base: Offset, report: &mut RecoveryReport) -> Result<(), OpenError> {
-        let (touched, live) = (names::touched(base), SegmentFile::live(base, FileKind::Log).name());
-        report.note(Found::LeftoverTouched, self.config.on_damage, touched.clone(), 0, Some(base));
-        // A log never has both names; should it, nothing is thrown away.
-        let is_taken = entries.iter().any(|entry| entry.name == live);
-        Ok(self.home.rename(&touched, &if is_taken { names::aside(entries, base) } else { live })?)
-    }
-
     fn clear_orphans(&self, report: &mut RecoveryReport) -> Result<bool, OpenError> {
         let entries = self.home.list()?;
         let logs = live_logs(&entries);
@@ -367,23 +361,6 @@ impl Unjudged {
         Ok(did_anything)
     }
 
-    /// Syncs the size of a covered segment whose zeros were cut off by a process that may have died before it synced
-    /// the cut: a power loss would bring them back, behind a recovery point that nobody looks behind.
-    fn sync_cut(&self, base: Offset) -> Result<(), OpenError> {
-        let path = self.home.path(base, FileKind::Log);
-        let file = self.home.open(&path, OpenMode::ReadWrite)?;
-        let failed = |operation| {
-            let path = path.clone();
-            move |e| IoFailure::new(operation, path, e)
-        };
-        if self.is_in_doubt {
-            let bytes = file.size().map_err(failed(IoOperation::Read))?;
-            file.set_len(bytes + 1).map_err(failed(IoOperation::SetLen))?;
-            file.set_len(bytes).map_err(failed(IoOperation::SetLen))?;
-        }
-        Ok(file.sync_data().map_err(failed(IoOperation::Sync))?)
-    }
-
     /// Policy `Cut`: the log ends at the first damage; what follows is set aside or cut.
     fn cut_at_damage(&self, survey: &mut Survey, keeper: &SyncKeeper) -> Result<(), OpenError> {
         let damaged = survey.scanned.iter().position(|scanned| !scanned.scan.holes.is_empty());
@@ -395,7 +372,7 @@ impl Unjudged {
             if let Some(last) = survey.scanned.last_mut() {
                 // With nothing durable, a scan takes the damage for a tear and stops at it.
                 (*last, _) = self.scan_one(last.base, None, Offset::ZERO, None)?;
-                survey.end = last.scan.end;
+                survey.end = last.scan.end.max(self.decided_start().unwrap_or_default());
             }
         }
         if damaged.is_some() || survey.lost.take().is_some() {
@@ -446,7 +423,8 @@ impl Unjudged {
                 scanned.scan.holes.push(Hole { bytes, offsets: lost, cause: None });
             }
             damage.extend(scanned.scan.holes.iter().map(|hole| (scanned.base, hole.clone())));
-            let may_grow = is_last && scanned.scan.holes.is_empty();
+            // What ends below the log start has lost what was deleted: its next offsets are not the log's.
+            let may_grow = is_last && scanned.scan.holes.is_empty() && scanned.scan.end == log_end;
             let aborted = replay.aborted.remove(&scanned.base).unwrap_or_default();
             let judged = self.settle_segment(scanned, aborted, may_grow, report)?;
             segments.push(Arc::clone(&judged.segment));
@@ -471,9 +449,12 @@ impl Unjudged {
         if damage != self.known_damage {
             state::write_damage(&*self.home.fs, &self.home.dir, &damage)?;
         }
-        // The recovery point must not pass epochs that are written down nowhere: what is below it is not scanned for them.
-        let point = if are_epochs_saved { log_end } else { self.recovery_point.min(log_end) };
-        keeper.settle(log_end, point, log_start, self.had_point)?;
+        if are_epochs_saved {
+            keeper.settle(log_end, log_start, self.had_point)?;
+        } else {
+            // The recovery point must not pass epochs that are written down nowhere: what is below it is not scanned.
+            keeper.settle_in_place(log_end, log_start)?;
+        }
         Ok(Judged { segments, active, log_start, log_end, derived })
     }
 
@@ -494,7 +475,7 @@ impl Unjudged {
         let is_saved = !self.is_in_doubt && on_disk.as_ref() == Some(&derived.epochs);
         if !is_saved && (on_disk.is_some() || !derived.epochs.entries().is_empty()) {
             match derived::write_epochs(&self.home, &derived.epochs) {
-                Err(failure) if failure.is_storage_full() && self.had_point => {
+                Err(failure) if failure.is_storage_full() && self.had_point && self.restart.is_none() => {
                     derived.epochs_changed = true;
                     return Ok(false);
                 }

@@ -40,6 +40,8 @@ pub enum Found {
     LeftoverTouched,
     /// An empty log below the recovery point, where only sealed segments can be.
     EmptyLog,
+    /// A segment that lies wholly below the log start: it was about to be deleted, or had been and came back.
+    BelowLogStart,
     /// An index without its log.
     OrphanIndex,
     /// Zeros behind the last batch.
@@ -137,6 +139,8 @@ pub(crate) fn decide(found: &Found, on_damage: OnDamage) -> Action {
         Found::LeftoverTouched => Action::FinishSwap,
         // L7: nothing is in it, and no segment is sealed empty.
         Found::EmptyLog => Action::Remove,
+        // L8: the log start was durable before; nobody may read it.
+        Found::BelowLogStart => Action::Remove,
         // L5: indexes are caches of a log that is not there.
         Found::OrphanIndex => Action::Remove,
         // S1: space that was reserved and not used.

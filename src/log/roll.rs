@@ -98,7 +98,7 @@ impl LogCore {
     }
 
     /// Starts the segment at `base`. When it fails, nothing has changed.
-    fn roll(&self, writer: &mut Writer, base: Offset) -> Result<(), IoFailure> {
+    pub(super) fn roll(&self, writer: &mut Writer, base: Offset) -> Result<(), IoFailure> {
         let path = self.home.path(base, FileKind::Log);
         let file = self.home.open(&path, OpenMode::CreateNew)?;
         self.seal_active(writer);

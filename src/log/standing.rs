@@ -90,8 +90,12 @@ impl PartitionLog {
     }
 
     /// Deletes the records below `to` (Kafka's `DeleteRecords`): they cannot be read from now on, also after a power
-    /// loss. Their space is freed segment by segment, by [`PartitionLog::tick`] or a worker. Returns the log start, which
-    /// is what it was when `to` lies before it.
+    /// loss. Their space is freed segment by segment, by [`PartitionLog::tick`] or
+    /// [`PartitionLog::enforce_retention`]; what lies in the active segment stays on disk until that has rolled. Returns
+    /// the log start, which is what it was when `to` lies before it. Works on a full disk.
+    ///
+    /// What is deleted need not have been durable: the offsets below `to` are not given out again, even if a power loss
+    /// takes their records.
     ///
     /// # Errors
     /// [`ChangeError::OutOfBounds`] past the high watermark; I/O, after which either start may be found when the log is
@@ -109,13 +113,7 @@ impl PartitionLog {
             core.writer.lock().check_open()?;
             return Ok(marks.log_start);
         }
-        core.decide_under(|standing| Ok(Standing { log_start: Some(to), ..standing }))?;
-        let mut writer = core.writer.lock();
-        let config = Arc::clone(&core.config.read());
-        writer.derived.epochs_changed |= writer.derived.epochs.truncate_from_start(to);
-        writer.derived.producers.advance_log_start(to);
-        core.publish(&mut writer, &config, |view| view.marks.log_start = to);
-        core.wake(writer);
+        core.raise_log_start(to)?;
         Ok(to)
     }
 }
@@ -148,7 +146,21 @@ impl LogCore {
         Ok(())
     }
 
-    fn finish_deciding(&self, writer: &mut MutexGuard<'_, Writer>) -> Result<(), ChangeError> {
+    /// Has it on disk that nothing below `to` is to be read any more, and tells readers. The round is locked.
+    pub(super) fn raise_log_start(&self, to: Offset) -> Result<(), ChangeError> {
+        // The mark may be past what is on disk, where nobody ever decided about it.
+        if self.keeper.standing().log_start.is_none_or(|decided| decided < to) {
+            self.decide_under(|standing| Ok(Standing { log_start: Some(to), ..standing }))?;
+        }
+        let mut writer = self.writer.lock();
+        let config = Arc::clone(&self.config.read());
+        writer.derived.epochs_changed |= writer.derived.epochs.truncate_from_start(to);
+        writer.derived.producers.advance_log_start(to);
+        self.publish(&mut writer, &config, |view| view.marks.log_start = view.marks.log_start.max(to));
+        Ok(())
+    }
+
+    pub(super) fn finish_deciding(&self, writer: &mut MutexGuard<'_, Writer>) -> Result<(), ChangeError> {
         self.keeper.finish(None).map_err(|failure| self.latch(writer, failure).into())
     }
 }

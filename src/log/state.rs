@@ -8,9 +8,9 @@
 //! ```text
 //! alluvium.recovery-point   generation u64, recovery point i64, pending u8 (0 none, 1 restart), restart offset i64,
 //!                           log start i64 or -1, high watermark i64 or -1, fencing token given u8, token u64, sealed u8
-//! alluvium.sync-state       generation u64, durable end i64, in doubt u8, count u32, for each a base offset i64:
-//!                           segments whose names went since the last directory sync that succeeded; bytes without
-//!                           meaning up to 512 or more
+//! alluvium.sync-state       generation u64, durable end i64, in doubt u8, log start i64 or -1, count u32, for each a base
+//!                           offset i64: segments whose names went since the last directory sync that succeeded; bytes
+//!                           without meaning up to 512 or more
 //! alluvium.clean-shutdown   generation u64, log end i64, active base i64, active bytes u64,
 //!                           CRC-32 over the active segment's index files u32, CRC-32 over the leader epochs u32
 //! alluvium.damage           count u32, then for each: base i64, bytes from u64, to u64, offsets from i64, to i64
@@ -26,7 +26,7 @@ use crate::segment::{Hole, names};
 use crate::units::{FilePosition, Offset};
 
 const RECOVERY_POINT: SmallFile = SmallFile { kind: 1, version: 2, in_place: false };
-const SYNC_STATE: SmallFile = SmallFile { kind: 2, version: 1, in_place: true };
+const SYNC_STATE: SmallFile = SmallFile { kind: 2, version: 2, in_place: true };
 const CLEAN_SHUTDOWN: SmallFile = SmallFile { kind: 3, version: 2, in_place: false };
 const DAMAGE: SmallFile = SmallFile { kind: 4, version: 1, in_place: false };
 
@@ -63,6 +63,8 @@ pub(crate) struct SyncState {
     pub(crate) durable_end: Offset,
     /// A sync began and did not succeed: the page cache past the durable end may lie.
     pub(crate) in_doubt: bool,
+    /// As in the recovery point, or past it where the disk was too full to replace that file; then it was synced.
+    pub(crate) log_start: Option<Offset>,
     /// Segments that were removed and may come back with a power loss, because no directory sync covered that.
     pub(crate) removed: Vec<Offset>,
 }
@@ -160,10 +162,11 @@ impl RecoveryPoint {
 
 impl SyncState {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut payload = Vec::with_capacity(21 + 8 * self.removed.len());
+        let mut payload = Vec::with_capacity(29 + 8 * self.removed.len());
         payload.extend_from_slice(&self.generation.to_be_bytes());
         payload.extend_from_slice(&self.durable_end.value().to_be_bytes());
         payload.push(u8::from(self.in_doubt));
+        payload.extend_from_slice(&self.log_start.map_or(-1, Offset::value).to_be_bytes());
         payload.extend_from_slice(&u32::try_from(self.removed.len()).unwrap_or(u32::MAX).to_be_bytes());
         for base in &self.removed {
             payload.extend_from_slice(&base.value().to_be_bytes());
@@ -174,9 +177,10 @@ impl SyncState {
     fn decode(payload: &[u8]) -> Result<Self, SmallFileFault> {
         let mut fields = Fields(payload);
         let (generation, durable_end, in_doubt) = (fields.u64()?, fields.offset()?, fields.flag()?);
+        let log_start = fields.maybe_offset()?;
         let count = u32::from_be_bytes(fields.take()?);
         let removed = (0..count).map(|_| fields.offset()).collect::<Result<_, _>>()?;
-        fields.finish(Self { generation, durable_end, in_doubt, removed })
+        fields.finish(Self { generation, durable_end, in_doubt, log_start, removed })
     }
 
     /// Reads the file; the inner error is for bytes that are wrong.
@@ -317,7 +321,13 @@ mod tests {
         }
         let longer = [payload, &[0]].concat();
         assert_eq!(RecoveryPoint::decode(&longer), Err(SmallFileFault::Length));
-        let state = SyncState { generation: 7, durable_end: at(11), in_doubt: true, removed: vec![at(3), at(9)] };
+        let state = SyncState {
+            generation: 7,
+            durable_end: at(11),
+            in_doubt: true,
+            log_start: Some(at(5)),
+            removed: vec![at(3), at(9)],
+        };
         let bytes = state.encode();
         assert_eq!(SyncState::decode(SYNC_STATE.decode(&bytes).unwrap()), Ok(state));
         let clean = CleanShutdown {

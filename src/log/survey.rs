@@ -63,14 +63,15 @@ impl Unjudged {
 
     /// Scans what the recovery point does not cover. Changes nothing.
     pub(super) fn survey(&self) -> Result<Survey, OpenError> {
-        let bases = live_logs(&self.home.list()?);
+        let mut bases = live_logs(&self.home.list()?);
+        bases.drain(..self.hidden(&bases));
         let durable_end = self.restart.or(self.durable_end);
         let covered = self.first_uncovered(&bases);
         let sealed_late = self.first_sealed_late(&bases, covered);
         let first = self.first_with_zeros(&bases, sealed_late..covered)?;
         let last_filled = self.last_filled(&bases)?;
         let (trusted, rest) = bases.split_at(first);
-        let start = self.restart.or(self.standing.log_start);
+        let start = self.decided_start();
         let mut survey = Survey {
             trusted: trusted.to_vec(),
             sealed_late: bases.get(sealed_late..first).unwrap_or_default().to_vec(),
@@ -94,6 +95,8 @@ impl Unjudged {
                 break;
             }
         }
+        // What a power loss took may have been deleted: then nothing is lost, and its offsets are not given out again.
+        survey.end = survey.end.max(start.unwrap_or_default());
         if let Some(durable_end) = durable_end.filter(|durable_end| survey.end < *durable_end) {
             // Also when no segment is left at all.
             survey.lost = Some(survey.end..durable_end);
@@ -219,6 +222,10 @@ impl Unjudged {
             Ok(Some(epochs)) => (epochs, scan_from),
             Ok(None) | Err(_) => (LeaderEpochs::default(), log_base),
         };
+        let (epochs, epochs_from) = match self.are_borne_out(&epochs, bases, epochs_from.min(scan_from))? {
+            true => (epochs, epochs_from),
+            false => (LeaderEpochs::default(), log_base),
+        };
         let at_most = self.snapshots_up_to(log_base, scan_from);
         let limits = derived::producer_limits(&self.config);
         let mut replay = Replay::begin(&self.home, at_most, log_base, epochs, self.clock.wall(), limits)?;
@@ -231,6 +238,32 @@ impl Unjudged {
             replay.walk(&segment, from, extent)?;
         }
         Ok(replay)
+    }
+
+    /// Whether the log bears out what the file says of epochs below `limit`, which is at most where scanning begins. The
+    /// file has no checksum, and may be an older one that somebody put back. Epochs never fall in a log, so it is enough
+    /// to look at both sides of each change, and at the last batch.
+    fn are_borne_out(&self, epochs: &LeaderEpochs, bases: &[Offset], limit: Offset) -> Result<bool, IoFailure> {
+        let log_start = self.standing.log_start.unwrap_or_default();
+        let starts = epochs.entries().iter().map(|entry| entry.start).filter(|start| *start < limit);
+        for point in starts.chain([limit]) {
+            let at = bases.partition_point(|base| *base < point);
+            // The segment that the point lies in, or those on both sides of it.
+            for at in at.saturating_sub(1)..=at {
+                let Some(base) = bases.get(at).filter(|base| **base < limit) else { continue };
+                let Some(end) = bases.get(at + 1).copied() else { continue };
+                let segment = Segment::sealed(self.home.clone(), *base, self.options, self.known_holes(*base));
+                let (before, after) = segment.neighbours(point, Extent { bytes: segment.bytes()?, end })?;
+                for header in [before, after].into_iter().flatten() {
+                    let is_told = (log_start..limit).contains(&header.base_offset) && header.leader_epoch.is_some();
+                    let said = [header.base_offset, header.last_offset()].map(|offset| epochs.epoch_of(offset));
+                    if is_told && said != [header.leader_epoch; 2] {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// The last offset at which a snapshot says enough for a log from `log_base` to `end`. A transaction that was decided
@@ -250,6 +283,18 @@ impl Unjudged {
 
     pub(super) fn known_holes(&self, base: Offset) -> Vec<Hole> {
         self.known_damage.iter().filter(|(at, _)| *at == base).map(|(_, hole)| hole.clone()).collect()
+    }
+
+    /// Where the log was decided to begin.
+    pub(super) fn decided_start(&self) -> Option<Offset> {
+        self.restart.or(self.standing.log_start)
+    }
+
+    /// How many of the segments, from the first one on, lie wholly below the log start. They wait to be deleted, or came
+    /// back with a power loss after they were; nobody reads them.
+    pub(super) fn hidden(&self, bases: &[Offset]) -> usize {
+        let start = self.decided_start().unwrap_or_default();
+        bases.partition_point(|base| *base <= start).saturating_sub(1)
     }
 
     /// Segments go only after the log start was raised past them.

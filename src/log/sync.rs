@@ -71,6 +71,8 @@ struct Target {
 pub struct Ticked {
     /// A segment was rolled because of its age.
     pub rolled: bool,
+    /// Segments that retention took out of the log.
+    pub deleted: usize,
     /// A commit round synced something.
     pub synced: bool,
     /// Monotonic time, on the log's clock, at which the flush policy will ask for a sync, if nothing else happens.
@@ -100,7 +102,7 @@ impl PartitionLog {
         self.core.wait_durable(self.core.queue.ticket(end), deadline.into())
     }
 
-    /// Does what time and policy ask for: rolls an old segment, syncs what is due or waited for. For embedders that run
+    /// Does what time and policy ask for: rolls an old segment, deletes what retention no longer keeps, syncs what is due or waited for. For embedders that run
     /// no flusher; call it every few milliseconds to seconds, from one thread.
     ///
     /// # Errors
@@ -116,8 +118,10 @@ impl PartitionLog {
         if synced {
             self.core.lead(&config, wanted)?;
         }
+        // Last: what must become durable does not wait for space to be freed.
+        let deleted = self.core.maybe_retain()?;
         let unsynced = self.core.writer.lock().unsynced;
-        Ok(Ticked { rolled, synced, next_due: due_at(&config.flush, &unsynced) })
+        Ok(Ticked { rolled, deleted, synced, next_due: due_at(&config.flush, &unsynced) })
     }
 }
 

@@ -8,13 +8,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::derived::{Derived, Replay, producer_limits};
+use super::derived::{Derived, Replay, producer_limits, write_epochs};
 use super::state::{self, DamageList};
 use super::view::LogView;
 use super::writer::{Unsealed, Writer};
-use super::{LogCore, PartitionLog};
+use super::{LogCore, PartitionLog, RoundState};
 use crate::commit::Marks;
-use crate::config::HighWatermarkMode;
 use crate::error::{ChangeError, IoFailure, IoOperation, ReadError};
 use crate::fs::{self, File, OpenMode};
 use crate::index::{AbortedTxns, IndexCursor, LeaderEpochs, ProducerTable, SegmentIndex};
@@ -35,7 +34,7 @@ impl PartitionLog {
     pub fn truncate_to(&self, offset: Offset) -> Result<Offset, ChangeError> {
         let core = &self.core;
         // No round in flight: it could declare durable what is about to be cut.
-        let _round = core.round.lock();
+        let mut round = core.round.lock();
         let mut writer = core.writer.lock();
         writer.check_writable()?;
         let view = core.view.read().clone();
@@ -52,7 +51,7 @@ impl PartitionLog {
         let mut cut = core.plan(&view, offset)?;
         if cut.end < log_start {
             // The batch that holds the log start goes with the rest, and nothing that can be read is left.
-            core.start_anew(writer, log_start)?;
+            core.start_anew(&mut round, writer, log_start)?;
             return Ok(log_start);
         }
         let derived = core.derive_again(&mut writer, &view, &cut)?;
@@ -74,7 +73,8 @@ impl PartitionLog {
         })?;
         let end = cut.end;
         writer.derived = derived;
-        match core.cut(&mut writer, cut) {
+        let cut = core.put_down_epochs(&mut writer).and_then(|()| core.cut(&mut writer, cut));
+        match cut {
             Ok(()) => {
                 core.wake(writer);
                 Ok(end)
@@ -90,10 +90,10 @@ impl PartitionLog {
     /// [`ChangeError`]; a failure once the first file is gone latches the log.
     pub fn truncate_fully_and_start_at(&self, offset: Offset) -> Result<(), ChangeError> {
         let core = &self.core;
-        let _round = core.round.lock();
+        let mut round = core.round.lock();
         let writer = core.writer.lock();
         writer.check_writable()?;
-        core.start_anew(writer, offset)
+        core.start_anew(&mut round, writer, offset)
     }
 }
 
@@ -114,8 +114,14 @@ struct Cut {
 
 impl LogCore {
     /// Drops everything and starts an empty log at `offset`. The round is locked.
-    fn start_anew(&self, mut writer: MutexGuard<'_, Writer>, offset: Offset) -> Result<(), ChangeError> {
+    fn start_anew(
+        &self,
+        round: &mut RoundState,
+        mut writer: MutexGuard<'_, Writer>,
+        offset: Offset,
+    ) -> Result<(), ChangeError> {
         self.prepare(&mut writer, || self.keeper.prepare_cut(Offset::ZERO, Some(offset)))?;
+        round.leaving.forget();
         let restarted = self
             .restart(&mut writer, offset)
             .and_then(|()| self.keeper.finish_restart(offset))
@@ -175,11 +181,9 @@ impl LogCore {
         let config = Arc::clone(&self.config.read());
         let mut epochs = writer.derived.epochs.clone();
         epochs.truncate_from_end(cut.end);
-        // A transaction that was decided past the high watermark is undecided below it.
-        let at_most = match config.high_watermark {
-            HighWatermarkMode::Embedder => cut.end.min(view.marks.high_watermark),
-            HighWatermarkMode::LogEnd | HighWatermarkMode::DurableEnd => cut.end,
-        };
+        // A transaction that was decided past the high watermark is undecided below it, and a snapshot taken past the
+        // mark does not tell of it.
+        let at_most = cut.end.min(view.marks.high_watermark);
         let log_base = view.segments.first().map_or(view.marks.log_start, |segment| segment.base());
         let (now, limits) = (self.clock.wall(), producer_limits(&config));
         let mut replay = Replay::begin(&self.home, at_most, log_base, epochs, now, limits)?;
@@ -190,8 +194,24 @@ impl LogCore {
             replay.walk(segment, from, extent)?;
         }
         let mut derived = replay.derived;
-        derived.epochs_changed = true;
+        derived.epochs_changed = writer.derived.epochs_changed || derived.epochs != writer.derived.epochs;
         Ok(derived)
+    }
+
+    /// Writes the epochs that are left. One that begins past the cut would stay in the file when the log goes on behind a
+    /// gap, as a follower's does: no batch there contradicts it. The recovery point is lowered by now, so that a crash
+    /// before the cut has the others derived again.
+    fn put_down_epochs(&self, writer: &mut Writer) -> Result<(), IoFailure> {
+        if !writer.derived.epochs_changed {
+            return Ok(());
+        }
+        match write_epochs(&self.home, &writer.derived.epochs) {
+            Ok(()) => writer.derived.epochs_changed = false,
+            // Then the next round does it: a log is cut on a full disk too.
+            Err(failure) if failure.is_storage_full() && *failure.path != *self.home.dir => {}
+            Err(failure) => return Err(failure),
+        }
+        Ok(())
     }
 
     fn cut(&self, writer: &mut MutexGuard<'_, Writer>, cut: Cut) -> Result<(), IoFailure> {
@@ -281,7 +301,7 @@ impl LogCore {
 
     /// Writes down what is unreadable in the segments that are left. Otherwise the list would go on about bytes that are
     /// gone, and good records in their place would pass for damaged after the next opening.
-    fn save_damage(&self) -> Result<(), IoFailure> {
+    pub(super) fn save_damage(&self) -> Result<(), IoFailure> {
         let segments = Arc::clone(&self.view.read().segments);
         let holes_of = |segment: &Arc<Segment>| {
             let base = segment.base();

@@ -62,6 +62,28 @@ impl Home {
         Ok(())
     }
 
+    /// Gives the files of a segment, and the producer snapshot at its base offset, the names under which they wait to be
+    /// unlinked. The log goes last: what a crash leaves in between is a log without indexes, which is one that an opening
+    /// knows how to deal with. May be repeated.
+    pub(crate) fn set_deleted(&self, base: Offset) -> Result<(), IoFailure> {
+        for kind in FileKind::ALL_LOG_LAST {
+            let live = SegmentFile::live(base, kind);
+            match self.rename(&live.name(), &live.at(Stage::Deleted).name()) {
+                Err(failure) if failure.source.kind() == io::ErrorKind::NotFound => {}
+                renamed => renamed?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Unlinks what [`Home::set_deleted`] renamed.
+    pub(crate) fn remove_deleted(&self, base: Offset) -> Result<(), IoFailure> {
+        for kind in FileKind::ALL_LOG_LAST {
+            self.remove(&SegmentFile::live(base, kind).at(Stage::Deleted).name())?;
+        }
+        Ok(())
+    }
+
     /// Removes the index files of a segment that is going to grow: in time they would be those of a shorter log, and
     /// nothing in them tells. The names are gone for good once the directory is synced.
     pub(crate) fn remove_index(&self, base: Offset) -> Result<(), IoFailure> {

@@ -4,10 +4,12 @@
 //! the published view allows. Whoever holds an `Arc<Segment>` pins its bytes: they are never shortened or overwritten
 //! in place while another holder exists.
 
+mod age;
 mod home;
 pub mod names;
 mod read;
 pub(crate) mod scan;
+mod times;
 pub(crate) mod walk;
 pub(crate) mod window;
 
@@ -30,7 +32,7 @@ use crate::index::{
 };
 use crate::record::{BatchHeader, TransactionMarker};
 use crate::sync::{Mutex, RwLock};
-use crate::units::{FilePosition, Offset};
+use crate::units::{FilePosition, Offset, TimestampMs};
 use scan::{Scan, ScanTask};
 
 /// How a segment is indexed and read.
@@ -67,6 +69,10 @@ pub struct Segment {
     aborted: RwLock<Option<AbortedTxns>>,
     index_saved: AtomicBool,
     sealed_bytes: OnceLock<u64>,
+    /// When it was last appended to, once somebody asked.
+    written: OnceLock<TimestampMs>,
+    /// Whether its files are being removed.
+    is_leaving: AtomicBool,
     mapping: OnceLock<Arc<dyn Mapping>>,
     /// Where the bytes end that sockets were given as pages of the file.
     lent_bytes: AtomicU64,
@@ -104,6 +110,8 @@ impl Segment {
             aborted: RwLock::new(None),
             index_saved: AtomicBool::new(true),
             sealed_bytes: OnceLock::new(),
+            written: OnceLock::new(),
+            is_leaving: AtomicBool::new(false),
             mapping: OnceLock::new(),
             lent_bytes: AtomicU64::new(0),
             holes,
@@ -259,10 +267,17 @@ impl Segment {
         Ok(look(slot.get_or_insert(loaded)))
     }
 
-    /// Reads `.txnindex`; without one no transaction was aborted here, provided that the other indexes are there: they
-    /// are written after it.
+    /// Reads `.txnindex`. It is written before the other index files: once those are there, the lack of this one means
+    /// that no transaction was aborted here, and before that it means nothing.
     pub(crate) fn load_aborted(&self) -> Result<AbortedTxns, ReadError> {
-        let Some(bytes) = self.read_sidecar(FileKind::TxnIndex)? else { return Ok(AbortedTxns::default()) };
+        let Some(bytes) = self.read_sidecar(FileKind::TxnIndex)? else {
+            if self.is_leaving() {
+                // It went with its segment: nothing says that no transaction was aborted here.
+                let path = self.home.path(self.base, FileKind::TxnIndex);
+                return Err(IoFailure::new(IoOperation::Open, path, io::ErrorKind::NotFound.into()).into());
+            }
+            return Ok(AbortedTxns::default());
+        };
         AbortedTxns::decode(&bytes, self.base).map_err(|_| self.no_aborted().into())
     }
 

@@ -57,6 +57,10 @@ pub enum FileKind {
 }
 
 impl FileKind {
+    /// In the order in which the files of a segment go.
+    pub(crate) const ALL_LOG_LAST: [Self; 6] =
+        [Self::Snapshot, Self::Sum, Self::TxnIndex, Self::TimeIndex, Self::Index, Self::Log];
+
     const ALL: [Self; 6] = [Self::Log, Self::Index, Self::TimeIndex, Self::TxnIndex, Self::Snapshot, Self::Sum];
 
     fn extension(self) -> &'static str {

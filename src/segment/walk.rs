@@ -33,6 +33,38 @@ impl Segment {
         extent: Extent,
         mut visit: impl FnMut(&BatchHeader, Option<TransactionMarker>),
     ) -> Result<Walked, IoFailure> {
+        self.walk_while(from, extent, |window, position, header| {
+            if header.last_offset() >= from {
+                visit(header, marker_at(window, position, header)?);
+            }
+            Ok(true)
+        })
+    }
+
+    /// The last batch that begins before `offset`, and the first one that begins there or later. What cannot be read is
+    /// taken for the end of the segment.
+    pub(crate) fn neighbours(
+        &self,
+        offset: Offset,
+        extent: Extent,
+    ) -> Result<(Option<BatchHeader>, Option<BatchHeader>), IoFailure> {
+        let (mut before, mut after) = (None, None);
+        let below = Offset::new(offset.value() - 1).unwrap_or_default();
+        self.walk_while(below, extent, |_, _, header| {
+            let slot = if header.base_offset < offset { &mut before } else { &mut after };
+            *slot = Some(*header);
+            Ok(after.is_none())
+        })?;
+        Ok((before, after))
+    }
+
+    /// Shows `visit` each batch from some place at or before the one with `from` on, until it says `false`.
+    fn walk_while(
+        &self,
+        from: Offset,
+        extent: Extent,
+        mut visit: impl FnMut(&mut Window, u64, &BatchHeader) -> io::Result<bool>,
+    ) -> Result<Walked, IoFailure> {
         let failed = |e| IoFailure::new(IoOperation::Read, self.log_path(), e);
         let mut position = self.start_near(from, extent.bytes);
         let mut expected = self.base();
@@ -49,8 +81,8 @@ impl Segment {
             if !is_placed || u64::from(header.size) > window.remaining(position) {
                 return Ok(Walked::Partly);
             }
-            if header.last_offset() >= from {
-                visit(&header, marker_at(&mut window, position, &header).map_err(failed)?);
+            if !visit(&mut window, position, &header).map_err(failed)? {
+                return Ok(Walked::Whole);
             }
             expected = header.next_offset();
             position += u64::from(header.size);

@@ -14,11 +14,22 @@ pub(crate) fn seeds(few: u64) -> std::ops::Range<u64> {
     0..std::env::var("ALLUVIUM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(few)
 }
 
+/// Every other workload is one of producers, transactions and leaders.
+pub(crate) fn mixed(seed: u64, operations: usize) -> Workload {
+    if seed.is_multiple_of(2) {
+        Workload::from_seed(seed, operations)
+    } else {
+        Workload::with_producers(seed, operations)
+    }
+}
+
 /// Runs the workload until the machine dies in `step`.
 pub(crate) fn crashed_at(workload: &Workload, step: u64) -> (SimFs, History) {
     let fs = SimFs::new(workload.seed);
     fs.crash_after(step);
     let mut runner = Runner::new(fs, workload.config.clone());
+    // The run to the end was watched.
+    runner.is_watchful = false;
     match runner.run(workload) {
         Ok(()) => panic!("seed {} step {step}: nothing crashed", workload.seed),
         Err((index, Trouble::Wrong(what))) => {

@@ -11,6 +11,8 @@ mod gate;
 #[cfg(test)]
 mod lives;
 #[cfg(test)]
+mod retention;
+#[cfg(test)]
 mod stories;
 #[cfg(test)]
 mod syncs;

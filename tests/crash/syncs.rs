@@ -4,7 +4,7 @@
 use alluvium::fs::sim::{Effect, Fault, FaultOn, SimFs, Survival};
 use alluvium::{AppendAs, AppendError, Deadline, DurabilityError};
 
-use crate::common::{crashed_at, images, run_whole, seeds};
+use crate::common::{crashed_at, images, mixed, run_whole, seeds};
 use crate::support::batches::{BatchPlan, RecordPlan, epoch};
 use crate::support::checker::{Checker, Depth};
 use crate::support::history::{Ending, History};
@@ -115,7 +115,7 @@ fn check_nothing_lost(runner: &Runner) -> Result<(), String> {
 #[test]
 fn a_failed_sync_never_becomes_a_success() {
     for seed in seeds(4) {
-        let workload = Workload::from_seed(2000 + seed, OPERATIONS);
+        let workload = mixed(2000 + seed, OPERATIONS);
         for operation in SYNCS {
             for nth in 0..count(&workload, operation) {
                 for effect in EFFECTS {
@@ -134,7 +134,7 @@ fn a_failed_sync_never_becomes_a_success() {
 #[test]
 fn a_process_that_dies_soon_after_a_failed_sync_leaves_a_warning() {
     for seed in seeds(3) {
-        let workload = Workload::from_seed(3000 + seed, OPERATIONS);
+        let workload = mixed(3000 + seed, OPERATIONS);
         for operation in SYNCS {
             for nth in 0..count(&workload, operation) {
                 let effect = EFFECTS[(nth % 3) as usize];
@@ -189,7 +189,7 @@ fn check_failing_open(workload: &Workload, history: &History, ending: Ending, im
 #[test]
 fn a_sync_that_fails_while_recovering_is_not_forgotten() {
     for seed in seeds(3) {
-        let workload = Workload::from_seed(4000 + seed, OPERATIONS);
+        let workload = mixed(4000 + seed, OPERATIONS);
         let steps = run_whole(&workload).fs.steps();
         for step in (1..=steps).filter(|step| step % 9 == seed % 9) {
             let (fs, history) = crashed_at(&workload, step);

@@ -7,7 +7,7 @@ use alluvium::fs::FileSystem;
 use alluvium::fs::sim::{Effect, Errno, Fault, FaultOn, SimFs, Survival};
 use alluvium::{AppendAs, AppendError};
 
-use crate::common::{crashed_at, images, run_whole, seeds};
+use crate::common::{crashed_at, images, mixed, run_whole, seeds};
 use crate::support::batches::{BatchPlan, RecordPlan, epoch};
 use crate::support::checker::{Checker, Depth};
 use crate::support::history::{Ending, History};
@@ -95,7 +95,7 @@ fn check_fault(workload: &Workload, name: &str, faults: impl Fn(u64) -> Vec<Faul
 #[test]
 fn a_failed_write_leaves_nothing_and_stops_nothing() {
     for seed in seeds(3) {
-        let workload = Workload::from_seed(5000 + seed, OPERATIONS);
+        let workload = mixed(5000 + seed, OPERATIONS);
         for number in [Errno::Enospc, Errno::Eio] {
             let error = Effect::Error(number);
             check_fault(&workload, "write", |nth| vec![Fault::new(FaultOn::Write, error).skip(nth)]);
@@ -110,7 +110,7 @@ fn a_failed_write_leaves_nothing_and_stops_nothing() {
 #[test]
 fn a_failed_change_of_names_or_sizes_loses_nothing() {
     for seed in seeds(3) {
-        let workload = Workload::from_seed(6000 + seed, OPERATIONS);
+        let workload = mixed(6000 + seed, OPERATIONS);
         let kinds = [FaultOn::Create, FaultOn::Rename, FaultOn::Remove, FaultOn::SetLen, FaultOn::Lock];
         for operation in kinds {
             for number in [Errno::Enospc, Errno::Eio] {
@@ -133,7 +133,7 @@ fn set_free(fs: &SimFs, free: u64) {
 #[test]
 fn a_full_disk_is_an_ordinary_state() {
     for seed in seeds(6) {
-        let workload = Workload::from_seed(7000 + seed, 70);
+        let workload = mixed(7000 + seed, 70);
         for free in [0, 1, 60, 300] {
             let mut runner = run_whole(&Workload { ops: workload.ops[..5].to_vec(), ..workload.clone() });
             for (index, op) in workload.ops[5..].iter().enumerate() {
@@ -203,7 +203,7 @@ fn check_open_on_full_disk(
 #[test]
 fn a_log_opens_on_a_full_disk() {
     for seed in seeds(4) {
-        let workload = Workload::from_seed(8000 + seed, OPERATIONS);
+        let workload = mixed(8000 + seed, OPERATIONS);
         let steps = run_whole(&workload).fs.steps();
         for step in (1..=steps).filter(|step| step % 5 == seed % 5) {
             let (fs, history) = crashed_at(&workload, step);

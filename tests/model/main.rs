@@ -1,7 +1,13 @@
 //! Random operations compared with a naive model, and threads on a real file system.
 
 #[cfg(test)]
+mod producers;
+#[cfg(test)]
 mod random;
+#[cfg(test)]
+mod side_files;
+#[cfg(test)]
+mod stories;
 #[cfg(test)]
 mod threads;
 

@@ -62,7 +62,7 @@ impl BatchPlan {
         bytes
     }
 
-    fn fill(&self, builder: &mut BatchBuilder, now: i64) {
+    pub(crate) fn fill(&self, builder: &mut BatchBuilder, now: i64) {
         for record in &self.records {
             builder.record(TimestampMs::new(record.timestamp(now)), Some(&record.key()), Some(&record.value()));
         }

@@ -15,6 +15,10 @@ use super::indexes;
 use super::model::ModelLog;
 use super::reading;
 use super::runner::{DIR, new_clock, open};
+use super::standing::{self, Standing};
+
+/// Of the leader that takes over last; past all that a workload has.
+const LAST_EPOCH: i32 = 1000;
 
 /// How closely an image is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +53,9 @@ impl Checker {
         let judge = || {
             let log = self.open(image)?;
             let found = judged(&log, history, ending)?;
+            let standing = history.standing_of(&found).adopt(&log, &found)?;
             if depth == Depth::Everything {
-                self.examine(image, log, &found)?;
+                self.examine(image, log, &found, &standing)?;
             }
             Ok(found)
         };
@@ -70,10 +75,11 @@ impl Checker {
     }
 
     /// Everything that must hold of a log just opened, beyond its contents.
-    fn examine(&self, image: &SimFs, log: PartitionLog, found: &ModelLog) -> Result<(), String> {
+    fn examine(&self, image: &SimFs, log: PartitionLog, found: &ModelLog, standing: &Standing) -> Result<(), String> {
         reading::compare_lookups(&log, found)?;
+        standing::compare_all_aborted(&log, found)?;
         // What opening serves as durable is durable.
-        self.unchanged(&image.power_loss_keeping(Survival::Nothing), found)
+        self.unchanged(&image.power_loss_keeping(Survival::Nothing), found, standing)
             .map_err(|what| format!("power loss after opening: {what}"))?;
         let before = log_files(image);
         drop(log);
@@ -82,8 +88,10 @@ impl Checker {
             return Err("a second opening changed a .log file".to_owned());
         }
         same(&log, found).map_err(|what| format!("second opening: {what}"))?;
+        let standing = standing.adopt(&log, found).map_err(|what| format!("second opening: {what}"))?;
         let grown = self.append_durably(&log, found)?;
-        self.unchanged(&image.power_loss_keeping(Survival::Nothing), &grown)
+        standing::compare(&log, &grown, &standing).map_err(|what| format!("after appending: {what}"))?;
+        self.unchanged(&image.power_loss_keeping(Survival::Nothing), &grown, &standing)
             .map_err(|what| format!("power loss after a durable append: {what}"))?;
         log.close().map_err(|e| format!("close: {e}"))?;
         drop(log);
@@ -94,11 +102,18 @@ impl Checker {
             return Err(format!("not clean after a close: {:?}", report.findings));
         }
         same(&log, &grown).map_err(|what| format!("after close: {what}"))?;
+        let closed = standing.adopt(&log, &grown).map_err(|what| format!("after close: {what}"))?;
+        if !closed.says_as(&standing, &grown) {
+            return Err(format!("{closed:?} after a close, not {standing:?}"));
+        }
+        standing::compare_all_aborted(&log, &grown).map_err(|what| format!("after close: {what}"))?;
         reading::compare_lookups(&log, &grown).map_err(|what| format!("after close: {what}"))
     }
 
-    fn unchanged(&self, image: &SimFs, wanted: &ModelLog) -> Result<(), String> {
-        same(&self.open(image)?, wanted)
+    fn unchanged(&self, image: &SimFs, wanted: &ModelLog, standing: &Standing) -> Result<(), String> {
+        let log = self.open(image)?;
+        same(&log, wanted)?;
+        standing.adopt(&log, wanted).map(drop)
     }
 
     fn append_durably(&self, log: &PartitionLog, found: &ModelLog) -> Result<ModelLog, String> {
@@ -108,9 +123,9 @@ impl Checker {
             let record = RecordPlan { id: u64::MAX - round, value_bytes: 40, shift_ms: Some(0) };
             let plan = BatchPlan { records: vec![record.clone(), record], is_compressed: false };
             let now = self.clock.wall().value();
-            let appended = log.append(plan.build(now), AppendAs::Client { epoch: epoch(9) });
+            let appended = log.append(plan.build(now), AppendAs::Client { epoch: epoch(LAST_EPOCH) });
             let appended = appended.map_err(|e| format!("append after recovery: {e}"))?;
-            let stored = plan.stored(now, grown.end, 9);
+            let stored = plan.stored(now, grown.end, LAST_EPOCH);
             let is_stamped = self.config.message_timestamp_type == TimestampType::LogAppendTime;
             grown.append(if is_stamped { stored.stamped(now) } else { stored });
             appended.wait_durable(Deadline::NEVER).map_err(|e| format!("wait after recovery: {e}"))?;

@@ -2,6 +2,7 @@
 
 use super::batches::StoredBatch;
 use super::model::ModelLog;
+use super::standing::Standing;
 
 /// How a world ended, as far as promises go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,6 +24,10 @@ pub(crate) struct History {
     pub(crate) cached: i64,
     /// Batches tried after `model`, whose call was not answered or failed in a way that leaves them open.
     pub(crate) maybe: Vec<StoredBatch>,
+    /// What the batches do not say.
+    pub(crate) standing: Standing,
+    /// Of the batches before it only each producer's last is sure to be recognised when it is sent again.
+    pub(crate) remembered_from: i64,
     /// A restart at this offset was begun and not answered.
     pub(crate) restart: Option<i64>,
 }
@@ -55,7 +60,11 @@ impl History {
     }
 
     pub(crate) fn finish_cut(&mut self, offset: i64) {
-        self.model.truncate_to(offset);
+        if offset < self.model.end {
+            self.model.truncate_to(offset);
+            self.standing.cut(self.model.end);
+            self.remembered_from = self.model.end;
+        }
         self.settle();
     }
 
@@ -67,15 +76,27 @@ impl History {
 
     pub(crate) fn finish_restart(&mut self, at: i64) {
         self.model.restart(at);
+        self.standing = Standing { high_watermark: at, ..Standing::default() };
+        self.remembered_from = at;
         self.durable = at;
         self.settle();
     }
 
     /// A log was opened and serves this, as durable.
-    pub(crate) fn adopt(&mut self, found: ModelLog) {
+    pub(crate) fn adopt(&mut self, found: ModelLog, standing: Standing) {
         self.durable = found.end;
+        self.remembered_from = found.end;
+        self.standing = standing;
         self.model = found;
         self.settle();
+    }
+
+    /// What an opened log that holds `found` may go back to say of itself.
+    pub(crate) fn standing_of(&self, found: &ModelLog) -> Standing {
+        match self.restart {
+            Some(at) if found.start == at && found.end == at => Standing { high_watermark: at, ..Standing::default() },
+            _ => self.standing.clone(),
+        }
     }
 
     /// The least end that a log may have after `ending`.

@@ -15,10 +15,13 @@ use alluvium::{
 use super::batches::{BatchPlan, StoredBatch, epoch, offset};
 use super::history::{Ending, History};
 use super::reading;
+use super::standing;
+use super::transactions::Guards;
 use super::workload::{Op, Who, Workload};
 
 /// The partition's directory. Neither it nor the one above it is there before the first opening.
 pub(crate) const DIR: &str = "/data/orders-0";
+/// Of the first leader.
 const EPOCH: i32 = 3;
 const WALL_START: i64 = 1_700_000_000_000;
 
@@ -50,9 +53,15 @@ pub(crate) struct Runner {
     pub(crate) history: History,
     /// What an opening in this world may find: less than everything cached, if a failed sync threw pages away.
     pub(crate) ending: Ending,
-    last: Option<Appended>,
+    /// Epoch of the leader.
+    pub(crate) leader_epoch: i32,
+    pub(crate) guards: Guards,
+    /// Whether what the log says of itself is compared after every operation. Not where a run is repeated, up to a
+    /// crash, that was watched before.
+    pub(crate) is_watchful: bool,
+    pub(super) last: Option<Appended>,
     /// Whether a truncation cut off the newest append.
-    is_last_cut: bool,
+    pub(super) is_last_cut: bool,
     futures: Vec<Durable>,
     held: Vec<Held>,
 }
@@ -71,7 +80,21 @@ impl Runner {
     pub(crate) fn new(fs: SimFs, config: LogConfig) -> Self {
         let (clock, history) = (new_clock(), History::default());
         let (last, futures, held) = (None, Vec::new(), Vec::new());
-        Self { fs, clock, config, log: None, history, ending: Ending::Kill, last, is_last_cut: false, futures, held }
+        Self {
+            fs,
+            clock,
+            config,
+            log: None,
+            history,
+            ending: Ending::Kill,
+            leader_epoch: EPOCH,
+            guards: Guards::default(),
+            is_watchful: true,
+            last,
+            is_last_cut: false,
+            futures,
+            held,
+        }
     }
 
     /// Opens the log and runs all operations; stops at the first trouble and says at which.
@@ -99,6 +122,11 @@ impl Runner {
     fn call(&mut self, op: &Op) -> Result<(), Trouble> {
         match op {
             Op::Append { who, batches } => self.append(*who, batches),
+            Op::Produce(produce) => self.produce(produce),
+            Op::End(end) => self.end_transaction(*end),
+            Op::Verify { producer } => self.verify(*producer),
+            Op::NewLeader { is_announced } => self.new_leader(*is_announced),
+            Op::Replicate { back } => self.replicate(*back),
             Op::WaitLast => self.wait_last(),
             Op::KeepFuture => {
                 self.futures.extend(self.last.as_ref().map(Appended::durable));
@@ -141,7 +169,7 @@ impl Runner {
         let mut next = self.history.model.end + gap;
         let (mut stored, mut bytes) = (Vec::new(), Vec::new());
         for plan in batches {
-            let batch = plan.stored(now, next, EPOCH);
+            let batch = plan.stored(now, next, self.leader_epoch);
             let is_given = matches!(who, Who::Follower { .. });
             bytes.extend(if is_given { batch.bytes.clone() } else { plan.build(now) });
             next = batch.next;
@@ -157,8 +185,8 @@ impl Runner {
             return Ok(());
         }
         let origin = match who {
-            Who::Client => AppendAs::Client { epoch: epoch(EPOCH) },
-            Who::Coordinator => AppendAs::Coordinator { epoch: epoch(EPOCH) },
+            Who::Client => AppendAs::Client { epoch: epoch(self.leader_epoch) },
+            Who::Coordinator => AppendAs::Coordinator { epoch: epoch(self.leader_epoch) },
             Who::Follower { .. } => AppendAs::Follower,
         };
         let was_latched = self.log()?.health().failed.is_some();
@@ -219,12 +247,16 @@ impl Runner {
         let before = self.history.clone();
         self.history.begin_cut(to);
         let wanted = self.history.model.cut_end(to);
+        let is_cut = to < self.history.model.end;
         let outcome = self.log()?.truncate_to(offset(to));
         match outcome {
             Ok(end) if end.value() != wanted => Err(Trouble::Wrong(format!("cut at {to} ends at {end}, not {wanted}"))),
             Ok(_) => {
                 self.history.finish_cut(to);
                 self.is_last_cut |= self.last.as_ref().is_some_and(|last| last.end().value() > wanted);
+                if is_cut {
+                    self.guards.void();
+                }
                 Ok(())
             }
             Err(ChangeError::Io(e)) if !self.fs.is_crashed() => {
@@ -241,6 +273,7 @@ impl Runner {
         match self.log()?.truncate_fully_and_start_at(offset(at)) {
             Ok(()) => {
                 self.history.finish_restart(at);
+                self.guards.void();
                 self.is_last_cut = true;
                 Ok(())
             }
@@ -278,6 +311,7 @@ impl Runner {
     fn close_and_open(&mut self) -> Result<(), Trouble> {
         let was_latched = self.log()?.health().failed.is_some();
         let closed = self.log()?.close();
+        let standing = self.history.standing.clone();
         if closed.is_ok() {
             let end = self.history.model.end;
             self.history.acknowledge_durable(end);
@@ -288,6 +322,10 @@ impl Runner {
         let report = self.log()?.recovery_report();
         if closed.is_ok() && !report.was_clean {
             return Err(Trouble::Wrong(format!("not clean after a close: {:?}", report.findings)));
+        }
+        let now = &self.history.standing;
+        if closed.is_ok() && !now.says_as(&standing, &self.history.model) {
+            return Err(Trouble::Wrong(format!("{now:?} after a close, not {standing:?}")));
         }
         Ok(())
     }
@@ -309,8 +347,11 @@ impl Runner {
         self.let_go();
         let log = open(&self.fs, &self.clock, &self.config).map_err(|e| Trouble::Refused(format!("open: {e}")))?;
         let found = reading::contents(&log).map_err(|what| self.unless_crashed(format!("after opening: {what}")))?;
+        self.guards.void();
         self.history.judge(&found, self.ending).map_err(|what| Trouble::Wrong(format!("after opening: {what}")))?;
-        self.history.adopt(found);
+        let standing = self.history.standing_of(&found).adopt(&log, &found);
+        let standing = standing.map_err(|what| Trouble::Wrong(format!("after opening: {what}")))?;
+        self.history.adopt(found, standing);
         self.log = Some(log);
         Ok(())
     }
@@ -327,6 +368,10 @@ impl Runner {
             return Err(Trouble::Wrong(format!("durable end fell from {} to {durable}", self.history.durable)));
         }
         self.history.acknowledge_durable(durable);
+        if self.is_watchful {
+            let told = standing::compare(self.log()?, &self.history.model, &self.history.standing);
+            told.map_err(Trouble::Wrong)?;
+        }
         Ok(())
     }
 }
@@ -338,7 +383,7 @@ fn from_durability(error: DurabilityError) -> Trouble {
     }
 }
 
-fn from_change(error: ChangeError) -> Trouble {
+pub(crate) fn from_change(error: ChangeError) -> Trouble {
     match error {
         ChangeError::Failed(failed) => Trouble::Latched(failed.to_string()),
         ChangeError::Io(e) => Trouble::Refused(e.to_string()),

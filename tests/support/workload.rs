@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use alluvium::TimestampType::{CreateTime, LogAppendTime};
-use alluvium::{FlushPolicy, LogConfig, OnDamage, ReadMode};
+use alluvium::{FlushPolicy, HighWatermarkMode, LogConfig, OnDamage, ReadMode};
 use fastrand::Rng;
 
 use super::batches::{BatchPlan, RecordPlan};
+use super::producing::{End, Produce};
 
 /// On whose behalf batches are appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,22 @@ pub(crate) enum Op {
     Append {
         who: Who,
         batches: Vec<BatchPlan>,
+    },
+    /// Batches of an idempotent or transactional producer.
+    Produce(Produce),
+    /// A transaction's marker.
+    End(End),
+    /// Asks for the guard that a producer's next transaction needs, and keeps it for later.
+    Verify {
+        producer: i64,
+    },
+    /// A new leader: announced before it writes, or known by its first batch.
+    NewLeader {
+        is_announced: bool,
+    },
+    /// Moves the high watermark to so far before the end, where it is the embedder's.
+    Replicate {
+        back: i64,
     },
     /// Waits until the newest append is durable.
     WaitLast,
@@ -67,6 +84,28 @@ impl Workload {
         let config = config(&mut rng);
         let mut planner = Planner { rng, seed, planned: 0, batch_bytes_max: config.segment_bytes as usize / 2 };
         let ops = (0..ops).map(|_| planner.op()).collect();
+        Self { seed, config, ops }
+    }
+}
+
+impl Workload {
+    /// Producers, transactions and leaders, with everything else in between.
+    pub(crate) fn with_producers(seed: u64, ops: usize) -> Self {
+        let mut rng = Rng::with_seed(seed ^ 0x7478_6e73);
+        let config = LogConfig {
+            segment_bytes: rng.u32(600..1800),
+            high_watermark: *pick(
+                &mut rng,
+                &[HighWatermarkMode::LogEnd, HighWatermarkMode::Embedder, HighWatermarkMode::DurableEnd],
+            ),
+            transaction_partition_verification_enable: rng.bool(),
+            message_timestamp_type: CreateTime,
+            // No clock of a workload gets there.
+            producer_id_expiration_ms: i64::MAX.unsigned_abs(),
+            ..config(&mut rng)
+        };
+        let mut planner = Planner { rng, seed, planned: 0, batch_bytes_max: 300 };
+        let ops = (0..ops).map(|_| planner.op_of_producers()).collect();
         Self { seed, config, ops }
     }
 }
@@ -131,6 +170,24 @@ impl Planner {
             93..94 => Op::SetFlush(flush_policy(&mut self.rng)),
             94..97 => Op::CloseAndOpen,
             _ => Op::DropAndOpen,
+        }
+    }
+
+    fn op_of_producers(&mut self) -> Op {
+        match self.rng.u8(0..100) {
+            0..42 => {
+                let mut rng = self.rng.fork();
+                Op::Produce(Produce::random(&mut rng, || self.batch(250)))
+            }
+            42..60 => Op::End(End::random(&mut self.rng)),
+            60..63 => Op::Verify { producer: self.rng.i64(10..14) },
+            63..66 => Op::NewLeader { is_announced: self.rng.bool() },
+            66..72 => Op::Replicate { back: self.rng.i64(0..12) },
+            72..76 => Op::Truncate { back: self.rng.i64(0..20) },
+            76..79 => Op::Roll,
+            79..82 => Op::CloseAndOpen,
+            82..85 => Op::DropAndOpen,
+            _ => self.op(),
         }
     }
 

@@ -56,6 +56,7 @@ use self::names::InodeId;
 use self::trace::Call;
 use self::world::World;
 use super::{DirEntry, EntryKind, File, FileSystem, LockGuard, Metadata, OpenMode};
+use crate::clock::Clock;
 use crate::sync::Mutex;
 
 /// How a simulated machine behaves.
@@ -161,6 +162,11 @@ impl SimFs {
     #[must_use]
     pub fn power_loss_keeping(&self, survival: Survival) -> Self {
         Self::of(self.world.lock().restarted(survival))
+    }
+
+    /// Takes modification times from `clock` from now on, in the worlds made from this one too. Before, files have none.
+    pub fn follow_clock(&self, clock: Arc<dyn Clock>) {
+        self.world.lock().disk.follow(clock);
     }
 
     /// Arms a fault.
@@ -326,7 +332,7 @@ impl FileSystem for SimFs {
             let inode = world.disk.find(path)?;
             world.refuse(call)?;
             let len = world.disk.file(inode).map_or(0, |file| file.live().len() as u64);
-            Ok(Metadata { kind: world.kind(inode), len })
+            Ok(Metadata { kind: world.kind(inode), len, modified: world.disk.modified(inode) })
         })
     }
 

@@ -13,6 +13,8 @@ use nix::libc;
 
 use super::disk::FileBytes;
 use super::faults::errno;
+use crate::clock::Clock;
+use crate::units::TimestampMs;
 
 /// Identity of a file or directory; a removed and recreated name is another inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +49,8 @@ struct Node {
     handles: usize,
     /// Lengths of the maps that live, by the number of the map.
     maps: BTreeMap<u64, usize>,
+    /// When the content changed last, where somebody keeps the time.
+    modified: Option<TimestampMs>,
 }
 
 /// A change of names that no directory sync has covered.
@@ -84,11 +88,13 @@ pub(super) struct Disk {
     live_bytes: usize,
     /// Files without a live name or handle, kept because a power loss may bring them back.
     dead: usize,
+    /// What modification times are taken from.
+    clock: Option<Arc<dyn Clock>>,
 }
 
 impl Node {
     fn new(content: Content) -> Self {
-        Self { content, links: 0, handles: 0, maps: BTreeMap::new() }
+        Self { content, links: 0, handles: 0, maps: BTreeMap::new(), modified: None }
     }
 }
 
@@ -96,7 +102,7 @@ impl Disk {
     pub(super) fn new(sector: usize) -> Self {
         let root = Node { links: 1, ..Node::new(Content::Directory(Directory::default())) };
         let nodes = BTreeMap::from([(ROOT, root)]);
-        Self { nodes, changes: Vec::new(), inodes_made: 1, maps_made: 0, sector, live_bytes: 0, dead: 0 }
+        Self { nodes, changes: Vec::new(), inodes_made: 1, maps_made: 0, sector, live_bytes: 0, dead: 0, clock: None }
     }
 
     pub(super) fn sector(&self) -> usize {
@@ -191,6 +197,25 @@ impl Disk {
         self.assert_unmapped(inode, at);
         let sector = self.sector;
         self.change_file(inode, |file| file.write(at, bytes, sector));
+        self.touch(inode);
+    }
+
+    /// From now on modification times are those of `clock`.
+    pub(super) fn follow(&mut self, clock: Arc<dyn Clock>) {
+        self.clock = Some(clock);
+    }
+
+    /// The content changed just now.
+    fn touch(&mut self, inode: InodeId) {
+        let now = self.clock.as_ref().map(|clock| clock.wall());
+        if let Some(node) = self.nodes.get_mut(&inode) {
+            node.modified = now.or(node.modified);
+        }
+    }
+
+    /// When the content changed last, if anybody kept the time.
+    pub(super) fn modified(&self, inode: InodeId) -> Option<TimestampMs> {
+        self.nodes.get(&inode)?.modified
     }
 
     pub(super) fn resize(&mut self, inode: InodeId, to: usize) {
@@ -199,6 +224,7 @@ impl Disk {
         }
         let sector = self.sector;
         self.change_file(inode, |file| file.resize(to, sector));
+        self.touch(inode);
     }
 
     /// Lets the clean sectors within `range` leave the cache. Mapped pages stay, as in the kernel.
@@ -223,6 +249,7 @@ impl Disk {
         let inode = InodeId(self.inodes_made);
         self.inodes_made += 1;
         self.nodes.insert(inode, Node::new(content));
+        self.touch(inode);
         self.set_live(&at, inode);
         self.changes.push(NameChange::Link { at, inode });
         inode
@@ -471,10 +498,10 @@ impl Disk {
                     Content::Directory(Directory { durable: directory.durable.clone(), live: BTreeMap::new() })
                 }
             };
-            (*inode, Node::new(content))
+            (*inode, Node { modified: node.modified, ..Node::new(content) })
         });
-        let mut disk =
-            Self { nodes: nodes.collect(), changes: Vec::new(), live_bytes: 0, dead: 0, maps_made: 0, ..*self };
+        let (nodes, clock) = (nodes.collect(), self.clock.clone());
+        let mut disk = Self { nodes, changes: Vec::new(), live_bytes: 0, dead: 0, maps_made: 0, clock, ..*self };
         for change in changes {
             disk.survive(change);
         }

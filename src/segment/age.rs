@@ -1,0 +1,47 @@
+//! How large and how old a segment is, asked without opening its files.
+
+use std::io;
+use std::sync::atomic::Ordering;
+
+use super::{FileKind, Segment};
+use crate::error::{IoFailure, IoOperation};
+use crate::units::TimestampMs;
+
+impl Segment {
+    /// Size in bytes of a sealed segment. Unlike [`Segment::bytes`] it takes no descriptor: a hundred thousand segments
+    /// may be asked.
+    pub(crate) fn size_on_disk(&self) -> Result<u64, IoFailure> {
+        if let Some(bytes) = self.sealed_bytes.get() {
+            return Ok(*bytes);
+        }
+        let path = self.home.path(self.base, FileKind::Log);
+        let found = match self.home.fs.metadata(&path) {
+            // Somebody else removed it. It takes no space, and must not keep the others from going.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+            found => found.map_err(|e| IoFailure::new(IoOperation::List, path, e))?,
+        };
+        Ok(*self.sealed_bytes.get_or_init(|| found.len))
+    }
+
+    /// When the segment was last appended to, as the modification time of its `.log` says; kept for sealed ones. `now`
+    /// where the file system does not tell, or tells of a time to come: nobody can have written then.
+    pub(crate) fn last_written(&self, now: TimestampMs, is_active: bool) -> Result<TimestampMs, IoFailure> {
+        if let Some(written) = self.written.get() {
+            return Ok(*written);
+        }
+        let path = self.home.path(self.base, FileKind::Log);
+        let found = self.home.fs.metadata(&path).map_err(|e| IoFailure::new(IoOperation::List, path, e))?;
+        let written = found.modified.unwrap_or(now).min(now);
+        Ok(if is_active { written } else { *self.written.get_or_init(|| written) })
+    }
+
+    /// Its files are about to go: from now on a missing side file says nothing about the segment.
+    pub(crate) fn mark_leaving(&self) {
+        self.is_leaving.store(true, Ordering::Release);
+    }
+
+    /// Whether its files may be gone.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Ordering::Acquire)
+    }
+}
