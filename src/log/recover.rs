@@ -10,7 +10,7 @@ use super::derived::{self, BadSnapshot, Derived, Replay};
 use super::keeper::SyncKeeper;
 use super::report::{Action, Found, RecoveryReport};
 use super::state::{self, CleanShutdown, DamageList, Standing};
-use super::survey::{Scanned, Survey, live_logs};
+use super::survey::{Scanned, Survey, has_index, live_logs};
 use crate::clock::Clock;
 use crate::config::{LogConfig, OnDamage};
 use crate::error::{IoFailure, IoOperation, OpenError, ReadError};
@@ -157,7 +157,7 @@ impl Unjudged {
     fn note_snapshots(&self, replay: &Replay, report: &mut RecoveryReport) {
         for BadSnapshot { at, fault } in &replay.bad_snapshots {
             let name = SegmentFile::live(*at, FileKind::Snapshot).name();
-            report.note(Found::BadSnapshot(fault.clone()), self.config.on_damage, name, 0, Some(*at));
+            report.note(Found::BadSnapshot(*fault), self.config.on_damage, name, 0, Some(*at));
         }
     }
 
@@ -567,14 +567,6 @@ impl Unjudged {
         let cursor = IndexCursor::new(at, self.options.interval_bytes);
         Ok(Active { segment, file, cursor, position: 0, first_timestamp: None })
     }
-}
-
-/// Whether the segment at `base` has its index files. Entries are sorted by name.
-fn has_index(entries: &[DirEntry], base: Offset) -> bool {
-    [FileKind::Index, FileKind::TimeIndex].into_iter().all(|kind| {
-        let name = SegmentFile::live(base, kind).name();
-        entries.binary_search_by(|entry| entry.name.as_str().cmp(&name)).is_ok()
-    })
 }
 
 /// The index of a segment that was closed while active, without the entry that closing added. `None` when it is not what

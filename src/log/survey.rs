@@ -390,6 +390,14 @@ pub(super) fn live_logs(entries: &[DirEntry]) -> Vec<Offset> {
     bases
 }
 
+/// Whether the segment at `base` has its index files. Entries are sorted by name.
+pub(super) fn has_index(entries: &[DirEntry], base: Offset) -> bool {
+    [FileKind::Index, FileKind::TimeIndex].into_iter().all(|kind| {
+        let name = SegmentFile::live(base, kind).name();
+        entries.binary_search_by(|entry| entry.name.as_str().cmp(&name)).is_ok()
+    })
+}
+
 /// What is wrong with the index files of a segment whose index is known.
 fn compare_index(segment: &Segment, right: &SegmentIndex, log_bytes: u64) -> Result<Option<IndexFault>, IoFailure> {
     let (Some(offsets), Some(times)) =
