@@ -6,8 +6,8 @@
 //! 0 units error config clock metrics sync    plain words, no I/O
 //! 1 fs                                       FileSystem and File; os; sim
 //! 2 record                                   RecordBatch v2
-//! 3 index segment                            offset and time index, small checked files, segment files
-//! 4 commit                                   flush policy and group commit, knowing nothing of logs
+//! 3 index segment                            indexes, leader epochs, producer state, small files; segment files
+//! 4 commit                                   flush policy, group commit, waiters for marks, knowing nothing of logs
 //! 5 log                                      PartitionLog
 //! 6 flush table facade                       the flusher thread; tables on a log; the log as `dyn`
 //! 7 inspect                                  read-only views for tools

@@ -293,7 +293,9 @@ impl LogCore {
         writer.file_bytes = writer.file_bytes.max(position);
         writer.is_dirty = true;
         writer.log_end = end;
-        self.publish(writer, config, |view| {
+        // The settings may have changed while the append waited for its turn.
+        let current = Arc::clone(&self.config.read());
+        self.publish(writer, &current, |view| {
             view.active_bytes = position;
             view.marks.log_end = end;
         });

@@ -19,8 +19,8 @@ pub enum Batches<'a> {
     Owned(Vec<u8>),
     /// Bytes to be copied.
     Borrowed(&'a [u8]),
-    /// A buffer that the caller keeps: it holds the stamped bytes afterwards, or what it held before if the append
-    /// fails.
+    /// A buffer that the caller keeps. Afterwards it holds the stamped bytes; what it held before if the append fails, is
+    /// a duplicate, or any of its batches was recompressed.
     InPlace(&'a mut [u8]),
     /// Several buffers, written with one vectored call.
     Many(Vec<Vec<u8>>),

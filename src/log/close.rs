@@ -23,9 +23,11 @@ impl PartitionLog {
         let closed = core.close_cleanly(&mut round);
         core.writer.lock().state = WriterState::Closed;
         core.view.write().is_closed = true;
+        *core.lock.lock() = None;
+        // Wakers are somebody else's code, which may well look at the log.
+        drop(round);
         core.queue.close();
         core.waiters.close();
-        *core.lock.lock() = None;
         closed
     }
 }
@@ -53,17 +55,7 @@ impl LogCore {
             active.sync()?;
         }
         writer.active.close_time_index(&writer.cursor);
-        let view = self.view.read().clone();
-        for (at, segment) in view.segments.iter().enumerate().filter(|(_, segment)| !segment.is_index_saved()) {
-            segment.build_index()?;
-            match self.aborted_in(&view, at) {
-                Err(ReadError::Io(failure)) => return Err(failure),
-                // One that cannot be told is told when it is asked for.
-                Err(_) => {}
-                Ok(_) => segment.save_index()?,
-            }
-        }
-        drop(view);
+        self.save_missing_indexes()?;
         self.put_down_derived(writer)?;
         self.home.sync_names()?;
         let marks = self.view.read().marks;
@@ -78,6 +70,21 @@ impl LogCore {
             epochs_checksum: epochs_checksum(&writer.derived.epochs),
         };
         marker.write(&*self.home.fs, &self.home.dir)
+    }
+
+    /// Writes the index files that are missing or behind. Where the aborted transactions cannot be told, none is written:
+    /// the lack of their file would then mean that there are none.
+    fn save_missing_indexes(&self) -> Result<(), IoFailure> {
+        let view = self.view.read().clone();
+        for (at, segment) in view.segments.iter().enumerate().filter(|(_, segment)| !segment.is_index_saved()) {
+            match self.aborted_in(&view, at) {
+                Err(ReadError::Io(failure)) => return Err(failure),
+                Err(_) => continue,
+                Ok(_) => segment.build_index()?,
+            }
+            segment.save_index()?;
+        }
+        Ok(())
     }
 
     /// Writes what Kafka, and the next opening, would otherwise derive from the log: leader epochs, and the producers at

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 
 use crate::config::LogConfig;
 use crate::error::{IoFailure, IoOperation};
@@ -160,23 +161,24 @@ pub(crate) struct BadSnapshot {
     pub(crate) fault: SnapshotFault,
 }
 
-/// The newest good snapshot at or below `at_most`, and the bad ones that were met on the way to it.
+/// The newest good snapshot within `range`, and the bad ones that were met on the way to it. One from before the log began
+/// says nothing of what was written in between, or is of an older life of the log.
 pub(crate) fn newest_snapshot(
     home: &Home,
-    at_most: Offset,
+    range: RangeInclusive<Offset>,
     now: TimestampMs,
     limits: &ProducerLimits,
 ) -> Result<(Option<(Offset, ProducerTable)>, Vec<BadSnapshot>), IoFailure> {
     let entries = home.list()?;
     let is_snapshot = |file: &SegmentFile| file.kind == FileKind::Snapshot && file.stage == Stage::Live;
     let files = entries.iter().filter_map(SegmentFile::of).filter(is_snapshot);
-    let mut offsets: Vec<Offset> = files.map(|file| file.base).filter(|at| *at <= at_most).collect();
+    let mut offsets: Vec<Offset> = files.map(|file| file.base).filter(|at| range.contains(at)).collect();
     offsets.sort_unstable();
     let mut bad = Vec::new();
     for at in offsets.into_iter().rev() {
         let name = SegmentFile::live(at, FileKind::Snapshot).name();
         let bytes = read_file(home, &name, SNAPSHOT_BYTES_MAX)?.unwrap_or_default();
-        match ProducerTable::decode(&bytes, now, limits) {
+        match ProducerTable::decode_at(at, &bytes, now, limits) {
             Ok(table) => return Ok((Some((at, table)), bad)),
             Err(fault) => bad.push(BadSnapshot { at, fault }),
         }
@@ -207,7 +209,7 @@ impl Replay {
         now: TimestampMs,
         limits: ProducerLimits,
     ) -> Result<Self, IoFailure> {
-        let (found, bad_snapshots) = newest_snapshot(home, at_most, now, &limits)?;
+        let (found, bad_snapshots) = newest_snapshot(home, log_base..=at_most, now, &limits)?;
         let (producers_from, producers) = found.unwrap_or_else(|| (log_base, ProducerTable::new()));
         let derived = Derived::new(producers, epochs, producers_from);
         Ok(Self { derived, limits, producers_from, aborted: BTreeMap::new(), bad_snapshots })
@@ -238,7 +240,8 @@ impl Replay {
         }
     }
 
-    /// The epochs' file may be behind or ahead of the log. Where a batch contradicts it, the batch is right.
+    /// The epochs' file may be behind or ahead of the log. Where a batch contradicts it, the batch is right: all of it
+    /// has one epoch.
     fn reconcile(&mut self, header: &BatchHeader) {
         let Some(epoch) = header.leader_epoch else { return };
         let (epochs, start) = (&mut self.derived.epochs, header.base_offset);

@@ -1,10 +1,15 @@
 //! Leader epochs and producers of an open log: who led from which offset on, and who wrote what.
 
+use std::time::Duration;
+
 use super::derived::{producer_limits, write_epochs};
 use super::{LogCore, PartitionLog};
 use crate::error::ChangeError;
 use crate::index::{EpochEnd, EpochStart, ProducerState, VerificationGuard};
 use crate::units::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence};
+
+/// How often producers are looked through for expired ones, at most.
+const EXPIRY_INTERVAL: Duration = Duration::from_mins(10);
 
 impl PartitionLog {
     /// Notes that the leadership `epoch` begins at the log end, although nothing was appended in it yet (Kafka's
@@ -105,10 +110,18 @@ impl PartitionLog {
 }
 
 impl LogCore {
-    /// Forgets producers that wrote nothing for `producer.id.expiration.ms`.
-    pub(super) fn expire_producers(&self) -> usize {
+    /// Forgets producers that wrote nothing for `producer.id.expiration.ms`. Looks at all of them, with appends waiting,
+    /// so no more often than a hundredth of that time, or than [`EXPIRY_INTERVAL`] (Kafka's
+    /// `producer.id.expiration.check.interval.ms`).
+    pub(super) fn expire_producers(&self) {
         let limits = producer_limits(&self.config.read());
-        let now = self.clock.wall();
-        self.writer.lock().derived.producers.expire(now, &limits)
+        let hundredth = Duration::from_millis(limits.expiration_ms.unsigned_abs() / 100);
+        let (now, wall) = (self.clock.monotonic(), self.clock.wall());
+        let mut writer = self.writer.lock();
+        let is_due = |last: Duration| now.saturating_sub(last) >= hundredth.min(EXPIRY_INTERVAL);
+        if writer.producers_expired.is_none_or(is_due) {
+            writer.producers_expired = Some(now);
+            writer.derived.producers.expire(wall, &limits);
+        }
     }
 }

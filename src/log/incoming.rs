@@ -7,6 +7,7 @@ use crate::config::{CompressionPolicy, LogConfig};
 use crate::error::{AppendError, BrokenRule, InvalidBatch};
 use crate::fs;
 use crate::record::{self, BatchHeader, BatchView, Compression, Rules, TransactionMarker};
+use crate::segment::MARKER_BYTES_MAX;
 use crate::units::{LeaderEpoch, Offset, TimestampMs};
 
 /// One batch of an append, found and validated.
@@ -207,9 +208,9 @@ impl<'a> Incoming<'a> {
     }
 }
 
-/// What a control batch decides about a transaction.
+/// What a control batch decides about a transaction. One that recovery would not look at decides nothing here either.
 fn marker_of(bytes: &[u8], header: &BatchHeader) -> Result<Option<TransactionMarker>, InvalidBatch> {
-    if !header.attributes.is_control() {
+    if !header.attributes.is_control() || header.size > MARKER_BYTES_MAX {
         return Ok(None);
     }
     record::transaction_marker(&BatchView::parse(bytes, u32::MAX)?)

@@ -1,7 +1,8 @@
 //! A partition log: append, read, roll, truncate, sync, recover.
 //!
-//! The way of an append: validate (record) → stamp → roll if due → write → index → publish the log end → count for the
-//! flush policy. The way of a read: clone the published view → find the segment → index → headers → slices.
+//! The way of an append: validate (record) → judge (fencing, epochs, producers) → stamp → roll if due → write → index and
+//! derive (producers, epochs, aborted transactions) → publish the marks → count for the flush policy → wake who waits. The
+//! way of a read: clone the published view → find the segment → index → headers → slices.
 //!
 //! Who holds what: `round` (one commit round or truncation at a time) < `writer` (the append path) < `view` (what
 //! readers see). A sync runs under `round` alone, so appends go on meanwhile; truncation and the undoing of a failed
@@ -12,6 +13,7 @@ mod append;
 mod batches;
 mod close;
 mod derived;
+mod doubt;
 mod epochs;
 mod incoming;
 mod keeper;
@@ -184,14 +186,23 @@ impl PartitionLog {
     }
 
     /// Changes the settings from the next operation on. `read_mode` and `index_interval_bytes` hold for segments made
-    /// from now on.
+    /// from now on. With another `high_watermark` the mark moves at once, where the new mode has it further on. Waits for
+    /// an append in progress.
     ///
     /// # Errors
     /// [`ConfigError`] when a value is out of range; nothing is changed.
     pub fn update_config(&self, config: LogConfig) -> Result<(), ConfigError> {
         config.validate()?;
-        *self.core.config.write() = Arc::new(config);
-        self.core.queue.wake_worker();
+        let core = &self.core;
+        // With the writer locked: appends publish the marks by the mode that is in force then.
+        let mut writer = core.writer.lock();
+        *core.config.write() = Arc::new(config);
+        if writer.check_open().is_ok() {
+            let config = self.config();
+            core.publish(&mut writer, &config, |_| ());
+        }
+        core.wake(writer);
+        core.queue.wake_worker();
         Ok(())
     }
 

@@ -300,6 +300,7 @@ impl Opening {
             is_zeroing: false,
             log_end,
             derived,
+            producers_expired: None,
             fencing_token: standing.fencing_token,
             is_sealed: standing.is_sealed,
             first_timestamp,

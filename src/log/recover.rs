@@ -10,14 +10,13 @@ use super::derived::{self, BadSnapshot, Derived, Replay};
 use super::keeper::SyncKeeper;
 use super::report::{Action, Found, RecoveryReport};
 use super::state::{self, CleanShutdown, DamageList, Standing};
-use super::survey::{Scanned, Survey, live_logs};
+use super::survey::{Scanned, Survey, has_index, live_logs};
 use crate::clock::Clock;
 use crate::config::{LogConfig, OnDamage};
 use crate::error::{IoFailure, IoOperation, OpenError, ReadError};
-use crate::fs::{self, DirEntry, File, OpenMode};
+use crate::fs::{DirEntry, File, OpenMode};
 use crate::index::{AbortedTxns, IndexCursor, IndexFault, LeaderEpochs, OffsetIndex, SegmentIndex, TimeIndex};
 use crate::segment::names::{self, Known};
-use crate::segment::scan;
 use crate::segment::{Extent, FileKind, Hole, Home, Segment, SegmentFile, SegmentOptions, Stage};
 use crate::units::{Offset, TimestampMs};
 
@@ -139,7 +138,7 @@ impl Unjudged {
         epochs: LeaderEpochs,
     ) -> Result<Replay, OpenError> {
         let log_base = segments.first().map_or(log_end, |segment| segment.base());
-        let at_most = log_end.min(self.decided_below().unwrap_or(Offset::MAX));
+        let at_most = self.snapshots_up_to(log_base, log_end);
         let limits = derived::producer_limits(&self.config);
         let mut replay = Replay::begin(&self.home, at_most, log_base, epochs, self.clock.wall(), limits)?;
         let from = replay.producers_from();
@@ -158,7 +157,7 @@ impl Unjudged {
     fn note_snapshots(&self, replay: &Replay, report: &mut RecoveryReport) {
         for BadSnapshot { at, fault } in &replay.bad_snapshots {
             let name = SegmentFile::live(*at, FileKind::Snapshot).name();
-            report.note(Found::BadSnapshot(fault.clone()), self.config.on_damage, name, 0, Some(*at));
+            report.note(Found::BadSnapshot(*fault), self.config.on_damage, name, 0, Some(*at));
         }
     }
 
@@ -250,7 +249,12 @@ impl Unjudged {
     fn finish_restart(&self, keeper: &SyncKeeper, report: &mut RecoveryReport) -> Result<(), OpenError> {
         if let Some(at) = self.restart {
             report.note(Found::RestartPending(at), self.config.on_damage, names::RECOVERY_POINT, 0, Some(at));
-            keeper.note_removed(live_logs(&self.home.list()?))?;
+            keeper.note_removed(self.home.bases()?)?;
+            if self.is_in_doubt {
+                // A name that is not there any more may come back with a power loss, unless it goes once again.
+                let path = self.home.dir.join(names::LEADER_EPOCH_CHECKPOINT);
+                drop(self.home.open(&path, OpenMode::CreateOrOpen)?);
+            }
             self.home.restart(at)?;
         }
         Ok(())
@@ -335,33 +339,11 @@ impl Unjudged {
         Ok(empty)
     }
 
-    /// After a directory sync that may have failed: removes the indexes of what will be scanned, also those that are not
-    /// there any more. One of a shorter log could come back with a power loss, when its segment is no longer looked at.
-    fn remove_indexes(&self) -> Result<(), OpenError> {
-        let bases = live_logs(&self.home.list()?);
-        for base in bases.iter().skip(self.first_uncovered(&bases)) {
-            for kind in [FileKind::Index, FileKind::TimeIndex, FileKind::TxnIndex] {
-                drop(self.home.open(&self.home.path(*base, kind), OpenMode::CreateOrOpen)?);
-            }
-            self.home.remove_index(*base)?;
-        }
-        Ok(())
-    }
-
     /// Which of the segments is the first that the recovery point does not cover whole.
     pub(super) fn first_uncovered(&self, bases: &[Offset]) -> usize {
         let durable_end = self.restart.or(self.durable_end);
         let is_covered = |next: Option<&Offset>| next.is_some_and(|next| durable_end.is_some_and(|end| *next <= end));
         (0..bases.len()).find(|at| !is_covered(bases.get(at + 1))).unwrap_or(bases.len())
-    }
-
-    /// Gives a log its name back that lost it while names were made to change.
-    fn put_back(&self, entries: &[DirEntry], base: Offset, report: &mut RecoveryReport) -> Result<(), OpenError> {
-        let (touched, live) = (names::touched(base), SegmentFile::live(base, FileKind::Log).name());
-        report.note(Found::LeftoverTouched, self.config.on_damage, touched.clone(), 0, Some(base));
-        // A log never has both names; should it, nothing is thrown away.
-        let is_taken = entries.iter().any(|entry| entry.name == live);
-        Ok(self.home.rename(&touched, &if is_taken { names::aside(entries, base) } else { live })?)
     }
 
     fn clear_orphans(&self, report: &mut RecoveryReport) -> Result<bool, OpenError> {
@@ -377,23 +359,6 @@ impl Unjudged {
             }
         }
         Ok(did_anything)
-    }
-
-    /// Syncs the size of a covered segment whose zeros were cut off by a process that may have died before it synced
-    /// the cut: a power loss would bring them back, behind a recovery point that nobody looks behind.
-    fn sync_cut(&self, base: Offset) -> Result<(), OpenError> {
-        let path = self.home.path(base, FileKind::Log);
-        let file = self.home.open(&path, OpenMode::ReadWrite)?;
-        let failed = |operation| {
-            let path = path.clone();
-            move |e| IoFailure::new(operation, path, e)
-        };
-        if self.is_in_doubt {
-            let bytes = file.size().map_err(failed(IoOperation::Read))?;
-            file.set_len(bytes + 1).map_err(failed(IoOperation::SetLen))?;
-            file.set_len(bytes).map_err(failed(IoOperation::SetLen))?;
-        }
-        Ok(file.sync_data().map_err(failed(IoOperation::Sync))?)
     }
 
     /// Policy `Cut`: the log ends at the first damage; what follows is set aside or cut.
@@ -429,48 +394,6 @@ impl Unjudged {
             replay.walk(&segment, scanned.base, Extent { bytes: scanned.scan.kept_bytes, end })?;
         }
         survey.replay = replay;
-        Ok(())
-    }
-
-    /// After a sync that may have failed: writes what lies past the durable end again, in place, so that the coming
-    /// sync has something to write whatever the page cache believes. Size and name are made to change too.
-    /// Returns whether what was written is what was scanned.
-    fn rewrite(&self, survey: &Survey) -> Result<bool, OpenError> {
-        let durable_end = self.durable_end.unwrap_or_default();
-        let mut is_same = true;
-        for Scanned { base, scan, .. } in &survey.scanned {
-            let path = self.home.path(*base, FileKind::Log);
-            let failed = |operation| {
-                let path = path.clone();
-                move |e| IoFailure::new(operation, path, e)
-            };
-            let file = self.home.open(&path, OpenMode::ReadWrite)?;
-            let below = Offset::new(durable_end.value() - 1);
-            let from = below.and_then(|below| scan.index.offsets.at_or_before(*base, below));
-            let from = from.map_or(0, |entry| u64::from(entry.position));
-            rewrite_range(&*file, from, scan.kept_bytes).map_err(failed(IoOperation::Write))?;
-            file.set_len(scan.file_bytes + 1).map_err(failed(IoOperation::SetLen))?;
-            file.set_len(scan.file_bytes).map_err(failed(IoOperation::SetLen))?;
-            let is_whole = scan::is_whole(Arc::clone(&file), from..scan.kept_bytes);
-            is_same &= scan.holes.is_empty() && is_whole.map_err(failed(IoOperation::Read))?;
-            // Also where the name has long been durable: a cut may have put another file under it. Not with the suffix
-            // of a swap, which a leftover of an unfinished cut would turn into something to be removed.
-            let (live, touched) = (SegmentFile::live(*base, FileKind::Log).name(), names::touched(*base));
-            self.home.rename(&live, &touched)?;
-            self.home.rename(&touched, &live)?;
-        }
-        Ok(is_same)
-    }
-
-    /// After a directory sync that may have failed: removes again what was removed, so that the coming sync has
-    /// something to do and the old segments do not come back with a power loss.
-    fn remove_again(&self) -> Result<(), OpenError> {
-        let live = live_logs(&self.home.list()?);
-        for base in self.removed.iter().filter(|base| live.binary_search(base).is_err()) {
-            let path = self.home.path(*base, FileKind::Log);
-            drop(self.home.open(&path, OpenMode::CreateOrOpen)?);
-            self.home.remove_segment(*base)?;
-        }
         Ok(())
     }
 
@@ -545,11 +468,12 @@ impl Unjudged {
         Ok(())
     }
 
-    /// Writes the leader epochs down, unless their file says the same; `false` on a full disk, which must not keep a log
-    /// from opening.
+    /// Writes the leader epochs down, unless their file says the same and is sure to stay; `false` on a full disk, which
+    /// must not keep a log from opening.
     fn save_epochs(&self, derived: &mut Derived) -> Result<bool, OpenError> {
         let on_disk = derived::read_epochs(&self.home)?.ok().flatten();
-        if on_disk.as_ref() != Some(&derived.epochs) && (on_disk.is_some() || !derived.epochs.entries().is_empty()) {
+        let is_saved = !self.is_in_doubt && on_disk.as_ref() == Some(&derived.epochs);
+        if !is_saved && (on_disk.is_some() || !derived.epochs.entries().is_empty()) {
             match derived::write_epochs(&self.home, &derived.epochs) {
                 Err(failure) if failure.is_storage_full() && self.had_point && self.restart.is_none() => {
                     derived.epochs_changed = true;
@@ -645,14 +569,6 @@ impl Unjudged {
     }
 }
 
-/// Whether the segment at `base` has its index files. Entries are sorted by name.
-fn has_index(entries: &[DirEntry], base: Offset) -> bool {
-    [FileKind::Index, FileKind::TimeIndex].into_iter().all(|kind| {
-        let name = SegmentFile::live(base, kind).name();
-        entries.binary_search_by(|entry| entry.name.as_str().cmp(&name)).is_ok()
-    })
-}
-
 /// The index of a segment that was closed while active, without the entry that closing added. `None` when it is not what
 /// the marker vouches for.
 fn load_active_index(
@@ -677,19 +593,4 @@ fn load_active_index(
     }
     index.times.pop_closing_entry(index.offsets.last().map(|entry| entry.last));
     Ok(Some((index, aborted)))
-}
-
-/// Reads and writes back `from..to`.
-fn rewrite_range(file: &dyn File, from: u64, to: u64) -> std::io::Result<()> {
-    const PIECE_BYTES: u64 = 1 << 20;
-    let mut at = from;
-    let mut buffer = vec![0; usize::try_from(to.saturating_sub(from).min(PIECE_BYTES)).unwrap_or_default()];
-    while at < to {
-        let piece = usize::try_from((to - at).min(PIECE_BYTES)).unwrap_or_default();
-        let piece = buffer.get_mut(..piece).unwrap_or_default();
-        fs::read_exact_at(file, piece, at)?;
-        fs::write_all_at(file, piece, at)?;
-        at += piece.len() as u64;
-    }
-    Ok(())
 }

@@ -129,7 +129,8 @@ impl LogCore {
     fn decide_under(&self, change: impl FnOnce(Standing) -> Result<Standing, ChangeError>) -> Result<(), ChangeError> {
         self.writer.lock().check_open()?;
         let standing = change(self.keeper.standing())?;
-        let decided = self.keeper.begin().and_then(|()| self.keeper.decide(standing));
+        self.keeper.begin()?;
+        let decided = self.keeper.decide(standing);
         let mut writer = self.writer.lock();
         match decided {
             // Nobody knows which names are durable.

@@ -316,7 +316,11 @@ mod tests {
         let bytes = point.encode();
         let payload = RECOVERY_POINT.decode(&bytes).unwrap();
         assert_eq!(RecoveryPoint::decode(payload), Ok(point));
-        assert_eq!(RecoveryPoint::decode(&payload[1..]), Err(SmallFileFault::Length));
+        for shorter in 0..payload.len() {
+            assert_eq!(RecoveryPoint::decode(&payload[..shorter]), Err(SmallFileFault::Length), "{shorter} bytes");
+        }
+        let longer = [payload, &[0]].concat();
+        assert_eq!(RecoveryPoint::decode(&longer), Err(SmallFileFault::Length));
         let state = SyncState {
             generation: 7,
             durable_end: at(11),

@@ -4,6 +4,7 @@
 use super::derived::{self, Replay};
 use super::recover::Unjudged;
 use super::report::{Action, Found, RecoveryReport};
+use super::state::Standing;
 use crate::config::HighWatermarkMode;
 use crate::error::{Damage, IoFailure, IoOperation, OpenError, ReadError};
 use crate::fs::DirEntry;
@@ -224,7 +225,7 @@ impl Unjudged {
         let is_borne_out = self.are_borne_out(&epochs, bases, epochs_from.min(scan_from))?;
         let (epochs, epochs_from) =
             if is_borne_out { (epochs, epochs_from) } else { (LeaderEpochs::default(), log_base) };
-        let at_most = scan_from.min(self.decided_below().unwrap_or(Offset::MAX));
+        let at_most = self.snapshots_up_to(log_base, scan_from);
         let limits = derived::producer_limits(&self.config);
         let mut replay = Replay::begin(&self.home, at_most, log_base, epochs, self.clock.wall(), limits)?;
         let from = replay.producers_from().min(epochs_from);
@@ -264,15 +265,18 @@ impl Unjudged {
         Ok(true)
     }
 
-    /// A transaction that was decided at or past the high watermark is undecided to readers, and snapshots taken past it
-    /// do not tell of it. The modes in which the mark moves by itself begin at the log end.
-    pub(super) fn decided_below(&self) -> Option<Offset> {
+    /// The last offset at which a snapshot says enough for a log from `log_base` to `end`. A transaction that was decided
+    /// at or past the high watermark is undecided to readers, and snapshots taken past it do not tell of it. The modes in
+    /// which the mark moves by itself begin at the log end; in the other it is never below the log start, although what
+    /// is stored of it may be.
+    pub(super) fn snapshots_up_to(&self, log_base: Offset, end: Offset) -> Offset {
         match self.config.high_watermark {
             HighWatermarkMode::Embedder => {
-                // The stored mark may be behind; what is deleted lay below it.
-                Some(self.standing.high_watermark.max(self.standing.log_start).unwrap_or_default())
+                let Standing { log_start, high_watermark, .. } = self.standing;
+                let replicated = high_watermark.max(log_start).unwrap_or_default();
+                end.min(replicated.max(log_base))
             }
-            HighWatermarkMode::LogEnd | HighWatermarkMode::DurableEnd => None,
+            HighWatermarkMode::LogEnd | HighWatermarkMode::DurableEnd => end,
         }
     }
 
@@ -383,6 +387,14 @@ pub(super) fn live_logs(entries: &[DirEntry]) -> Vec<Offset> {
     let mut bases: Vec<Offset> = files.filter(is_log).map(|file| file.base).collect();
     bases.sort_unstable();
     bases
+}
+
+/// Whether the segment at `base` has its index files. Entries are sorted by name.
+pub(super) fn has_index(entries: &[DirEntry], base: Offset) -> bool {
+    [FileKind::Index, FileKind::TimeIndex].into_iter().all(|kind| {
+        let name = SegmentFile::live(base, kind).name();
+        entries.binary_search_by(|entry| entry.name.as_str().cmp(&name)).is_ok()
+    })
 }
 
 /// What is wrong with the index files of a segment whose index is known.

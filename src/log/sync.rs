@@ -249,7 +249,12 @@ impl LogCore {
             self.writer.lock().derived.epochs_changed = true;
             return Err(failure);
         }
-        target.snapshots.iter().try_for_each(|snapshot| snapshot.write(&self.home))
+        let written = target.snapshots.iter().try_for_each(|snapshot| snapshot.write(&self.home));
+        if written.is_err() {
+            // Otherwise a close at the same offset would take it for written.
+            self.writer.lock().derived.newest_snapshot = Offset::ZERO;
+        }
+        written
     }
 }
 

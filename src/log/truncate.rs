@@ -4,6 +4,7 @@
 //! damage. Readers are shown the shorter log before bytes go. Later segments go before the cut one, and the cut is
 //! synced before the log takes another append, or a crash could join new batches to old ones.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use super::derived::{Derived, Replay, producer_limits, write_epochs};
 use super::state::{self, DamageList};
 use super::view::LogView;
 use super::writer::{Unsealed, Writer};
-use super::{LogCore, PartitionLog};
+use super::{LogCore, PartitionLog, RoundState};
 use crate::commit::Marks;
 use crate::error::{ChangeError, IoFailure, IoOperation, ReadError};
 use crate::fs::{self, File, OpenMode};
@@ -22,7 +23,8 @@ use crate::units::Offset;
 
 impl PartitionLog {
     /// Cuts off everything at or past `offset`; returns the new log end. A batch that reaches past `offset` goes as a
-    /// whole, and the log then ends where that batch began. Durable when it returns.
+    /// whole, and the log then ends where that batch began, or at the log start if that lies inside the batch. Durable
+    /// when it returns.
     ///
     /// Slices handed out before go on showing the old bytes. Who still waits for the durability of what was cut is
     /// answered with `Truncated`.
@@ -32,7 +34,7 @@ impl PartitionLog {
     pub fn truncate_to(&self, offset: Offset) -> Result<Offset, ChangeError> {
         let core = &self.core;
         // No round in flight: it could declare durable what is about to be cut.
-        let _round = core.round.lock();
+        let mut round = core.round.lock();
         let mut writer = core.writer.lock();
         writer.check_writable()?;
         let view = core.view.read().clone();
@@ -47,6 +49,11 @@ impl PartitionLog {
             return Ok(log_end);
         }
         let mut cut = core.plan(&view, offset)?;
+        if cut.end < log_start {
+            // The batch that holds the log start goes with the rest, and nothing that can be read is left.
+            core.start_anew(&mut round, writer, log_start)?;
+            return Ok(log_start);
+        }
         let derived = core.derive_again(&mut writer, &view, &cut)?;
         // A view pins what it shows, and this one is not to be read from any more.
         drop(view);
@@ -84,20 +91,9 @@ impl PartitionLog {
     pub fn truncate_fully_and_start_at(&self, offset: Offset) -> Result<(), ChangeError> {
         let core = &self.core;
         let mut round = core.round.lock();
-        let mut writer = core.writer.lock();
+        let writer = core.writer.lock();
         writer.check_writable()?;
-        core.prepare(&mut writer, || core.keeper.prepare_cut(Offset::ZERO, Some(offset)))?;
-        round.leaving.forget();
-        let restarted = core.restart(&mut writer, offset);
-        let restarted =
-            restarted.and_then(|()| core.keeper.finish_restart(offset)).and_then(|()| core.keeper.finish(None));
-        match restarted {
-            Ok(()) => {
-                core.wake(writer);
-                Ok(())
-            }
-            Err(failure) => Err(core.latch(&mut writer, failure).into()),
-        }
+        core.start_anew(&mut round, writer, offset)
     }
 }
 
@@ -117,6 +113,28 @@ struct Cut {
 }
 
 impl LogCore {
+    /// Drops everything and starts an empty log at `offset`. The round is locked.
+    fn start_anew(
+        &self,
+        round: &mut RoundState,
+        mut writer: MutexGuard<'_, Writer>,
+        offset: Offset,
+    ) -> Result<(), ChangeError> {
+        self.prepare(&mut writer, || self.keeper.prepare_cut(Offset::ZERO, Some(offset)))?;
+        round.leaving.forget();
+        let restarted = self
+            .restart(&mut writer, offset)
+            .and_then(|()| self.keeper.finish_restart(offset))
+            .and_then(|()| self.keeper.finish(None));
+        match restarted {
+            Ok(()) => {
+                self.wake(writer);
+                Ok(())
+            }
+            Err(failure) => Err(self.latch(&mut writer, failure).into()),
+        }
+    }
+
     /// Works out where a cut at `offset` falls.
     fn plan(&self, view: &LogView, offset: Offset) -> Result<Cut, ChangeError> {
         let at = view.segment_of(offset);
@@ -268,7 +286,10 @@ impl LogCore {
 
     /// Removes the segments past the cut, newest first, and what side files say about offsets past it. Durable.
     fn remove_past(&self, base: Offset, end: Offset, removed: &[Arc<Segment>]) -> Result<(), IoFailure> {
-        self.keeper.note_removed(removed.iter().map(|segment| segment.base()))?;
+        let bases = removed.iter().map(|segment| segment.base());
+        // Snapshots among them, which would pass for the state at their offsets once others stand there.
+        let snapshots = self.home.bases()?.into_iter().filter(|at| *at > end);
+        self.keeper.note_removed(bases.chain(snapshots).collect::<BTreeSet<_>>())?;
         for segment in removed.iter().rev() {
             self.home.remove_segment(segment.base())?;
         }
@@ -338,8 +359,7 @@ impl LogCore {
         });
         self.queue.cut(Offset::ZERO);
         self.queue.raise(at);
-        let segments = Arc::clone(&self.view.read().segments);
-        self.keeper.note_removed(segments.iter().map(|segment| segment.base()))?;
+        self.keeper.note_removed(self.home.bases()?)?;
         let file = self.home.restart(at)?;
         self.keeper.forget_removed()?;
         writer.unsealed.clear();

@@ -55,7 +55,7 @@ impl PartitionLog {
             return self.core.waiters.wait(mark, at_least, deadline);
         }
         loop {
-            self.core.waiters.wait(Mark::LogEnd, at_least, deadline)?;
+            self.core.waiters.wait(Mark::LogEnd, at_least, deadline).map_err(|late| self.of_the_durable_end(late))?;
             let ticket = self.core.queue.ticket(at_least);
             // A cut after this is told by the ticket, one before by the log end.
             if self.log_end() < at_least {
@@ -67,6 +67,18 @@ impl PartitionLog {
                 Err(DurabilityError::Truncated { .. } | DurabilityError::PastEnd { .. }) => {}
                 Err(error) => return Err(in_terms_of_marks(error, at_least)),
             }
+        }
+    }
+}
+
+impl PartitionLog {
+    /// What was waited for on the way to the durable end is no answer to who waits for that.
+    fn of_the_durable_end(&self, error: WaitError) -> WaitError {
+        match error {
+            WaitError::DeadlinePassed { wanted, .. } => {
+                WaitError::DeadlinePassed { mark: Mark::DurableEnd, at: self.durable_end(), wanted }
+            }
+            other => other,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The append side of a log: where the next batch goes, and what has not been synced.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::derived::Derived;
 use crate::commit::Unsynced;
@@ -56,6 +57,8 @@ pub(crate) struct Writer {
     pub(crate) log_end: Offset,
     /// Producers, transactions and epochs at the log end.
     pub(crate) derived: Derived,
+    /// Monotonic time at which expired producers were last looked for.
+    pub(crate) producers_expired: Option<Duration>,
     /// The only token with which appends are taken.
     pub(crate) fencing_token: Option<u64>,
     /// Made read-only by the embedder.

@@ -92,6 +92,15 @@ impl Home {
         self.remove(&SegmentFile::live(base, FileKind::Index).name())
     }
 
+    /// The offsets that files of segments and snapshots are named for, each once, rising.
+    pub(crate) fn bases(&self) -> Result<Vec<Offset>, IoFailure> {
+        let entries = self.list()?;
+        let mut bases: Vec<Offset> = entries.iter().filter_map(SegmentFile::of).map(|file| file.base).collect();
+        bases.sort_unstable();
+        bases.dedup();
+        Ok(bases)
+    }
+
     /// Removes producer snapshots past `end`, the end of the log: they are about offsets that are gone, and would pass
     /// for the state at those offsets once others stand there. One at the end holds for what is kept. The names last
     /// once the directory is synced.

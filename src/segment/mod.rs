@@ -22,7 +22,7 @@ pub(crate) use home::Home;
 pub use names::{FileKind, SegmentFile, Stage};
 pub(crate) use read::{Extent, Located, StretchLimits};
 pub use scan::Hole;
-pub(crate) use walk::Walked;
+pub(crate) use walk::{MARKER_BYTES_MAX, Walked};
 
 use crate::config::{LogConfig, ReadMode};
 use crate::error::{Corruption, CorruptionKind, Damage, InvalidBatch, IoFailure, IoOperation, ReadError};

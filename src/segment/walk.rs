@@ -11,6 +11,10 @@ use crate::units::Offset;
 /// Positions in a segment are i32; nothing larger is believed.
 const BATCH_BYTES_MAX: u32 = i32::MAX as u32;
 
+/// No marker of a transaction is larger: a control batch past that decides nothing, live as in recovery.
+pub(crate) const MARKER_BYTES_MAX: u32 = 1 << 20;
+const _: () = assert!(MARKER_BYTES_MAX as usize <= Window::need_max());
+
 /// How far a walk got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Walked {
@@ -107,7 +111,7 @@ pub(crate) fn marker_at(
     header: &BatchHeader,
 ) -> io::Result<Option<TransactionMarker>> {
     let size = header.size as usize;
-    if !header.attributes.is_control() || size > Window::need_max() {
+    if !header.attributes.is_control() || header.size > MARKER_BYTES_MAX {
         return Ok(None);
     }
     let Some(bytes) = window.at(position, size)?.get(..size) else { return Ok(None) };

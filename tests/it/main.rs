@@ -8,6 +8,7 @@ mod basics;
 mod conditional;
 mod crowds;
 mod derived;
+mod derived_crashes;
 mod durability;
 mod facade;
 mod reads;

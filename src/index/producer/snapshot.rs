@@ -68,6 +68,16 @@ pub enum SnapshotFault {
         /// What it says.
         value: i64,
     },
+    /// An offset at or past the one that the file is named for: it is of another log, or of another life of this one.
+    #[error("producer {producer_id} has offset {offset}, not below {at}; take an older snapshot or replay the log")]
+    Past {
+        /// Whose entry it is.
+        producer_id: ProducerId,
+        /// What it says.
+        offset: Offset,
+        /// The offset in the file's name.
+        at: Offset,
+    },
     /// Two entries for one producer.
     #[error("producer {0} has two entries; take an older snapshot or replay the log")]
     Repeated(ProducerId),
@@ -103,6 +113,21 @@ impl ProducerTable {
         bytes.extend_from_slice(&crc32c(&counted).to_be_bytes());
         bytes.append(&mut counted);
         bytes
+    }
+
+    /// As [`ProducerTable::decode`], of a snapshot that is named for the offset `at`.
+    pub(crate) fn decode_at(
+        at: Offset,
+        bytes: &[u8],
+        now: TimestampMs,
+        limits: &ProducerLimits,
+    ) -> Result<Self, SnapshotFault> {
+        let table = Self::decode(bytes, now, limits)?;
+        let past = table.producers.iter().find_map(|(id, producer)| {
+            let offsets = producer.open.into_iter().chain(producer.last_batch().map(KeptBatch::last_offset));
+            offsets.max().filter(|offset| *offset >= at).map(|offset| (*id, offset))
+        });
+        past.map_or(Ok(table), |(producer_id, offset)| Err(SnapshotFault::Past { producer_id, offset, at }))
     }
 
     /// The state that a snapshot tells of. Producers that expired before `now` are skipped, unless they are in a
