@@ -30,6 +30,7 @@ impl PartitionLog {
             let log_end = writer.log_end;
             writer.derived.epochs.assign(epoch, log_end);
             writer.derived.epochs_changed = true;
+            core.publish(&mut writer, &self.config(), |_| {});
             writer.derived.epochs.clone()
         };
         core.keeper.begin()?;
@@ -45,19 +46,19 @@ impl PartitionLog {
 
     /// The newest leader epoch in the log.
     pub fn leader_epoch(&self) -> Option<LeaderEpoch> {
-        self.core.writer.lock().derived.epochs.latest()
+        self.core.view.read().epochs.latest()
     }
 
     /// Every leader epoch in the log with its first offset, rising.
     pub fn leader_epochs(&self) -> Vec<EpochStart> {
-        self.core.writer.lock().derived.epochs.entries().to_vec()
+        self.core.view.read().epochs.entries().to_vec()
     }
 
     /// Where `epoch` ended in this log, or the epoch before it if it has no records here (KIP-101, KIP-279; Kafka's
     /// `OffsetForLeaderEpoch`). `None` where the log cannot tell: it is newer than all of them, or there are none.
     pub fn end_offset_for_epoch(&self, epoch: LeaderEpoch) -> Option<EpochEnd> {
-        let writer = self.core.writer.lock();
-        writer.derived.epochs.end_offset_for(epoch, writer.log_end)
+        let view = self.core.view.read();
+        view.epochs.end_offset_for(epoch, view.marks.log_end)
     }
 
     /// Where a follower that read up to `offset` in leadership `last_epoch` left this log, if it did (KIP-595's

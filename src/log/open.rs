@@ -317,7 +317,8 @@ impl Opening {
         let high_watermark = standing.high_watermark.filter(is_inside).unwrap_or(log_start);
         let unsettled = Marks { log_start, last_stable: log_start, high_watermark, durable_end: log_end, log_end };
         let marks = view::settled(unsettled, &mut writer, self.config.high_watermark);
-        let view = LogView { segments: Arc::new(segments), marks, active_bytes: position, is_closed: false };
+        let epochs = Arc::new(writer.derived.epochs.clone());
+        let view = LogView { segments: Arc::new(segments), marks, active_bytes: position, is_closed: false, epochs };
         let point_written = self.clock.monotonic();
         let core = LogCore {
             home: self.home,

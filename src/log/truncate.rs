@@ -45,7 +45,11 @@ impl PartitionLog {
         if offset == log_end {
             // Who led and wrote nothing has an epoch that begins here. It is as little part of the log as what is cut,
             // and a follower that went on naming it would be told to cut for ever.
-            writer.derived.epochs_changed |= writer.derived.epochs.truncate_from_end(log_end);
+            if writer.derived.epochs.truncate_from_end(log_end) {
+                writer.derived.epochs_changed = true;
+                let config = Arc::clone(&core.config.read());
+                core.publish(&mut writer, &config, |_| {});
+            }
             return Ok(log_end);
         }
         let mut cut = core.plan(&view, offset)?;

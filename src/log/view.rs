@@ -6,6 +6,7 @@ use super::LogCore;
 use super::writer::Writer;
 use crate::commit::Marks;
 use crate::config::{HighWatermarkMode, LogConfig};
+use crate::index::{EpochStart, LeaderEpochs};
 use crate::segment::{Extent, Segment};
 use crate::sync::MutexGuard;
 use crate::units::Offset;
@@ -19,6 +20,8 @@ pub(crate) struct LogView {
     /// Published bytes of the active segment.
     pub(crate) active_bytes: u64,
     pub(crate) is_closed: bool,
+    /// Who led from which offset on, up to the log end.
+    pub(crate) epochs: Arc<LeaderEpochs>,
 }
 
 impl LogView {
@@ -44,6 +47,9 @@ impl LogCore {
         let marks = {
             let mut view = self.view.write();
             change(&mut view);
+            if !is_same(view.epochs.entries(), writer.derived.epochs.entries()) {
+                view.epochs = Arc::new(writer.derived.epochs.clone());
+            }
             view.marks = settled(view.marks, writer, config.high_watermark);
             view.marks
         };
@@ -58,6 +64,11 @@ impl LogCore {
             self.waiters.wake();
         }
     }
+}
+
+/// Whether nothing came or went at either end, which is where epochs change. Asked with every append.
+fn is_same(published: &[EpochStart], current: &[EpochStart]) -> bool {
+    (published.len(), published.first(), published.last()) == (current.len(), current.first(), current.last())
 }
 
 /// The marks with those that follow from others. The high watermark never falls but with the log end.

@@ -62,9 +62,10 @@ impl History {
     pub(crate) fn finish_cut(&mut self, offset: i64) {
         if offset < self.model.end {
             self.model.truncate_to(offset);
-            self.standing.cut(self.model.end);
             self.remembered_from = self.model.end;
         }
+        // Also where nothing is cut: an epoch that begins at the end may be one that the new leader never saw, as in Kafka.
+        self.standing.cut(self.model.end);
         self.settle();
     }
 

@@ -311,9 +311,11 @@ impl Runner {
     fn close_and_open(&mut self) -> Result<(), Trouble> {
         let was_latched = self.log()?.health().failed.is_some();
         let closed = self.log()?.close();
-        let standing = self.history.standing.clone();
+        let mut standing = self.history.standing.clone();
         if closed.is_ok() {
             let end = self.history.model.end;
+            // Epochs that begin at the end are forgotten by every opening.
+            standing.cut(end);
             self.history.acknowledge_durable(end);
         } else if !was_latched && !self.fs.is_crashed() {
             return Err(closed.map_err(from_change).expect_err("it failed"));

@@ -31,12 +31,13 @@ impl Standing {
 
     /// What a log may say of itself that was just opened, and says. Two things may be older than they were:
     /// - the high watermark of the embedder, which is written down at times only, as in Kafka;
-    /// - an epoch that was announced and in which nothing was written: its file may not have been written again.
+    /// - an epoch that was announced and in which nothing was written, while others were later: its file may not have been
+    ///   written again.
+    ///
+    /// One that begins where the log ends is forgotten by every opening, as in Kafka.
     pub(crate) fn adopt(&self, log: &PartitionLog, found: &ModelLog) -> Result<Self, String> {
         let mut adopted = self.clone();
         adopted.cut(found.end);
-        // One that begins at the end has no records, and is forgotten unless the log was closed.
-        adopted.begun.extend(self.begun.iter().filter(|(_, start)| *start == found.end));
         let known: Vec<(i32, i64)> = epochs(log);
         adopted.begun.retain(|begun| known.contains(begun));
         if log.config().high_watermark == HighWatermarkMode::Embedder {
