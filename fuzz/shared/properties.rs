@@ -7,8 +7,8 @@ pub(crate) fn run(data: &[u8]) {
     let Ok(parsed) = LogConfig::from_kafka_properties(text) else { return };
     let config = parsed.config;
     config.validate().expect("what is parsed is valid");
-    let entries: Vec<(&str, String)> = config.entries().collect();
-    let text: String = entries.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
+    let lines: Vec<String> = config.entries().map(|(key, value)| format!("{key}={value}")).collect();
+    let text = lines.join("\n");
     let reparsed = LogConfig::from_kafka_properties(&text).expect("what is printed can be parsed");
     assert_eq!(reparsed.config, config);
 }

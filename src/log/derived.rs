@@ -69,9 +69,7 @@ impl Derived {
         if let Some(epoch) = header.leader_epoch {
             self.epochs_changed |= self.epochs.assign(epoch, header.base_offset);
         }
-        if header.producer_id.is_none() {
-            return None;
-        }
+        header.producer_id?;
         self.producers.apply(header, marker, limits)
     }
 
@@ -161,14 +159,21 @@ pub(crate) struct BadSnapshot {
     pub(crate) fault: SnapshotFault,
 }
 
+/// What looking for a snapshot gave.
+#[derive(Debug)]
+struct FoundSnapshot {
+    good: Option<(Offset, ProducerTable)>,
+    bad: Vec<BadSnapshot>,
+}
+
 /// The newest good snapshot within `range`, and the bad ones that were met on the way to it. One from before the log began
 /// says nothing of what was written in between, or is of an older life of the log.
-pub(crate) fn newest_snapshot(
+fn newest_snapshot(
     home: &Home,
     range: RangeInclusive<Offset>,
     now: TimestampMs,
     limits: &ProducerLimits,
-) -> Result<(Option<(Offset, ProducerTable)>, Vec<BadSnapshot>), IoFailure> {
+) -> Result<FoundSnapshot, IoFailure> {
     let entries = home.list()?;
     let is_snapshot = |file: &SegmentFile| file.kind == FileKind::Snapshot && file.stage == Stage::Live;
     let files = entries.iter().filter_map(SegmentFile::of).filter(is_snapshot);
@@ -179,11 +184,11 @@ pub(crate) fn newest_snapshot(
         let name = SegmentFile::live(at, FileKind::Snapshot).name();
         let bytes = read_file(home, &name, SNAPSHOT_BYTES_MAX)?.unwrap_or_default();
         match ProducerTable::decode_at(at, &bytes, now, limits) {
-            Ok(table) => return Ok((Some((at, table)), bad)),
+            Ok(table) => return Ok(FoundSnapshot { good: Some((at, table)), bad }),
             Err(fault) => bad.push(BadSnapshot { at, fault }),
         }
     }
-    Ok((None, bad))
+    Ok(FoundSnapshot { good: None, bad })
 }
 
 /// Deriving everything again from a snapshot and the batches behind it.
@@ -209,7 +214,8 @@ impl Replay {
         now: TimestampMs,
         limits: ProducerLimits,
     ) -> Result<Self, IoFailure> {
-        let (found, bad_snapshots) = newest_snapshot(home, log_base..=at_most, now, &limits)?;
+        let FoundSnapshot { good: found, bad: bad_snapshots } =
+            newest_snapshot(home, log_base..=at_most, now, &limits)?;
         let (producers_from, producers) = found.unwrap_or_else(|| (log_base, ProducerTable::new()));
         let derived = Derived::new(producers, epochs, producers_from);
         Ok(Self { derived, limits, producers_from, aborted: BTreeMap::new(), bad_snapshots })

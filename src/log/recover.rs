@@ -168,19 +168,9 @@ impl Unjudged {
         let keeps_missing = self.config.on_damage != OnDamage::Cut;
         let start = match stored {
             Some(stored) if keeps_missing => stored,
-            stored => self.first_filled(segments, log_end)?.max(stored.unwrap_or_default()),
+            stored => first_filled(segments, log_end)?.max(stored.unwrap_or_default()),
         };
         Ok(start.min(log_end))
-    }
-
-    fn first_filled(&self, segments: &[Arc<Segment>], log_end: Offset) -> Result<Offset, OpenError> {
-        // The last one takes appends; its size is not to be fixed.
-        for segment in segments.iter().take(segments.len().saturating_sub(1)) {
-            if segment.bytes()? > 0 || !segment.holes().is_empty() {
-                return Ok(segment.base());
-            }
-        }
-        Ok(segments.last().map_or(log_end, |last| last.base()))
     }
 
     fn trusted_segment(&self, base: Offset, entries: &[DirEntry]) -> Arc<Segment> {
@@ -567,6 +557,16 @@ impl Unjudged {
         let cursor = IndexCursor::new(at, self.options.interval_bytes);
         Ok(Active { segment, file, cursor, position: 0, first_timestamp: None })
     }
+}
+/// Base of the first segment that holds anything, or of the last one.
+fn first_filled(segments: &[Arc<Segment>], log_end: Offset) -> Result<Offset, OpenError> {
+    // The last one takes appends; its size is not to be fixed.
+    for segment in segments.iter().take(segments.len().saturating_sub(1)) {
+        if segment.bytes()? > 0 || !segment.holes().is_empty() {
+            return Ok(segment.base());
+        }
+    }
+    Ok(segments.last().map_or(log_end, |last| last.base()))
 }
 
 /// The index of a segment that was closed while active, without the entry that closing added. `None` when it is not what

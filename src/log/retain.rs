@@ -208,7 +208,7 @@ impl PartitionLog {
     ///
     /// The log start rises on disk before any file goes. The files stay under another name (`.deleted`) for
     /// `file.delete.delay.ms`, and are unlinked by a later tick, by closing or by the next opening. Slices handed out go
-    /// on reading them; reads below the new start get [`ReadError::OutOfRange`](crate::ReadError::OutOfRange).
+    /// on reading them; reads below the new start get [`ReadError::OutOfRange`].
     ///
     /// Any thread. It waits for a commit round in progress, and appends do not wait for it. Works on a full disk.
     ///

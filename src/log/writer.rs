@@ -43,6 +43,7 @@ pub(crate) struct Unsealed {
 
 /// Guarded by `LogCore::writer`.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each says of another thing that it waits to be done")]
 pub(crate) struct Writer {
     pub(crate) state: WriterState,
     pub(crate) active: Arc<Segment>,

@@ -128,7 +128,7 @@ impl Segment {
     /// Another object over the same file and index, so that holders of this one can be told apart.
     pub(crate) fn twin(&self, index: SegmentIndex) -> Result<Self, IoFailure> {
         let twin = Self::loaded(self.home.clone(), self.base, self.options, self.file()?, index);
-        *twin.aborted.write() = self.aborted.read().clone();
+        twin.aborted.write().clone_from(&self.aborted.read());
         twin.lend(self.lent_bytes());
         Ok(twin.with_holes(self.holes().to_vec()))
     }

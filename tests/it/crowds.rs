@@ -64,9 +64,9 @@ fn ten_thousand_wait_on_one_partition_and_each_is_woken_when_its_offset_is_reach
     let answered = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for n in 0..BLOCKED {
-            let (log, answered, until) = (&log, &answered, at(1 + n as i64 / 2));
+            let (log, answered, until) = (&log, &answered, at(1 + i64::try_from(n).unwrap() / 2));
             scope.spawn(move || {
-                let reached = log.wait_until(Mark::HighWatermark, until, Duration::from_secs(120)).unwrap();
+                let reached = log.wait_until(Mark::HighWatermark, until, Duration::from_mins(2)).unwrap();
                 assert!(reached >= until);
                 answered.fetch_add(1, Ordering::SeqCst);
             });
@@ -158,7 +158,7 @@ fn append_idempotently(scene: &Scene, id: i64) {
             assert_eq!((again.base_offset(), again.end()), (appended.base_offset(), appended.end()));
         }
         if rng.u8(..) < 4 {
-            appended.wait_durable(Duration::from_secs(60)).unwrap();
+            appended.wait_durable(Duration::from_mins(1)).unwrap();
         }
         next += i64::from(records);
         scene.batches.fetch_add(1, Ordering::Relaxed);

@@ -104,17 +104,14 @@ impl Naive<'_> {
                 producer.batches.clear();
             }
             producer.timestamp = batch.timestamp;
-            match batch.marker {
-                Some(marker) => {
-                    producer.coordinator_epoch = Some(marker.coordinator_epoch);
-                    producer.open = None;
-                }
-                None => {
-                    producer.batches.push(batch);
-                    if batch.is_transactional {
-                        producer.open.get_or_insert(batch.base);
-                    }
-                }
+            if let Some(marker) = batch.marker {
+                producer.coordinator_epoch = Some(marker.coordinator_epoch);
+                producer.open = None;
+                continue;
+            }
+            producer.batches.push(batch);
+            if batch.is_transactional {
+                producer.open.get_or_insert(batch.base);
             }
         }
         known

@@ -30,6 +30,7 @@ pub(crate) enum Step {
 
 /// Batches of one producer, in one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each turns one thing round, by itself")]
 pub(crate) struct Produce {
     pub(crate) who: Who,
     pub(crate) producer: i64,
@@ -174,7 +175,7 @@ impl Step {
             13..16 => Self::Again { back: rng.usize(0..7) },
             16 => Self::Gap { sequences: rng.i32(1..4) },
             17 => Self::OldEpoch,
-            _ => Self::NewEpoch { sequence: if rng.u8(0..4) == 0 { 1 } else { 0 } },
+            _ => Self::NewEpoch { sequence: i32::from(rng.u8(0..4) == 0) },
         }
     }
 }

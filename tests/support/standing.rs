@@ -1,7 +1,7 @@
 //! Holds what an open log says of producers, marks, epochs and aborted transactions to the naive model.
 
 use alluvium::record::BatchView;
-use alluvium::{HighWatermarkMode, Isolation, LeaderEpoch, PartitionLog, ReadOptions};
+use alluvium::{HighWatermarkMode, Isolation, LeaderEpoch, Offset, PartitionLog, ProducerId, ReadOptions, Sequence};
 
 use super::batches::offset;
 use super::model::ModelLog;
@@ -80,8 +80,8 @@ pub(crate) fn compare(log: &PartitionLog, model: &ModelLog, standing: &Standing)
 
 fn compare_producers(log: &PartitionLog, naive: Naive<'_>) -> Result<(), String> {
     let said = log.producers().into_iter().map(|p| {
-        let last = (p.last_sequence.map(|s| s.value()), p.last_offset.map(|o| o.value()), p.last_timestamp.value());
-        let open = (p.coordinator_epoch, p.open_transaction.map(|o| o.value()));
+        let last = (p.last_sequence.map(Sequence::value), p.last_offset.map(Offset::value), p.last_timestamp.value());
+        let open = (p.coordinator_epoch, p.open_transaction.map(Offset::value));
         (p.producer_id.value(), p.epoch.value(), last, open)
     });
     let wanted =
@@ -141,7 +141,7 @@ pub(crate) fn compare_aborted(log: &PartitionLog, model: &ModelLog, from: i64, m
         .aborted()
         .iter()
         .map(|txn| {
-            let offsets = [txn.first_offset, txn.last_offset, txn.last_stable_offset].map(|offset| offset.value());
+            let offsets = [txn.first_offset, txn.last_offset, txn.last_stable_offset].map(Offset::value);
             (txn.producer_id.value(), offsets[0], offsets[1], offsets[2])
         })
         .collect();
@@ -184,8 +184,8 @@ pub(crate) fn check_facts(bytes: &[u8]) -> Result<(), String> {
     let header = *BatchView::parse(bytes, u32::MAX).map_err(|e| e.to_string())?.header();
     let facts = naive::facts(bytes);
     let said = (
-        header.producer_id.map(|id| id.value()),
-        header.last_sequence().map(|s| s.value()),
+        header.producer_id.map(ProducerId::value),
+        header.last_sequence().map(Sequence::value),
         header.next_offset().value(),
     );
     let read = (facts.producer.map(|(id, _)| id), facts.sequences.map(|(_, last)| last), facts.next);
