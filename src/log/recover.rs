@@ -422,7 +422,11 @@ impl Unjudged {
         }
         let active = match active {
             Some(active) => active,
-            None => self.begin(log_end, &mut segments)?,
+            None => {
+                // One that is there may know of batches that are damaged now, and the next opening would go by it.
+                replay.derived.take_snapshot(log_end);
+                self.begin(log_end, &mut segments)?
+            }
         };
         for bad in &replay.bad_snapshots {
             self.home.remove(&SegmentFile::live(bad.at, FileKind::Snapshot).name())?;
