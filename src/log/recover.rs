@@ -119,6 +119,7 @@ impl Unjudged {
         let mut segments: Vec<Arc<Segment>> =
             bases.into_iter().map(|base| self.trusted_segment(base, &entries)).collect();
         segments.push(Arc::clone(&segment));
+        Segment::tell_next(&segments);
         let mut replay = self.replay_to(&segments, position, marker.log_end, epochs)?;
         // As every opening does, however the log was left: who led and wrote nothing leads no more.
         replay.derived.epochs_changed |= replay.derived.epochs.truncate_from_end(marker.log_end);
@@ -428,6 +429,7 @@ impl Unjudged {
                 self.begin(log_end, &mut segments)?
             }
         };
+        Segment::tell_next(&segments);
         for bad in &replay.bad_snapshots {
             self.home.remove(&SegmentFile::live(bad.at, FileKind::Snapshot).name())?;
         }

@@ -134,6 +134,7 @@ impl LogCore {
         let mut segments = Vec::with_capacity(view.segments.len() + 1);
         segments.extend(view.segments.iter().cloned());
         segments.push(segment);
+        Segment::tell_next(segments.get(segments.len().saturating_sub(2)..).unwrap_or_default());
         view.segments = Arc::new(segments);
         view.active_bytes = 0;
     }

@@ -69,6 +69,8 @@ pub struct Segment {
     aborted: RwLock<Option<AbortedTxns>>,
     index_saved: AtomicBool,
     sealed_bytes: OnceLock<u64>,
+    /// Where the next segment begins, once there is one: no batch reaches past it.
+    next_base: OnceLock<Offset>,
     /// When it was last appended to, once somebody asked.
     written: OnceLock<TimestampMs>,
     /// Whether its files are being removed.
@@ -110,6 +112,7 @@ impl Segment {
             aborted: RwLock::new(None),
             index_saved: AtomicBool::new(true),
             sealed_bytes: OnceLock::new(),
+            next_base: OnceLock::new(),
             written: OnceLock::new(),
             is_leaving: AtomicBool::new(false),
             mapping: OnceLock::new(),
@@ -156,6 +159,14 @@ impl Segment {
     /// Fixes the size: nothing is appended to it any more.
     pub(crate) fn seal(&self, bytes: u64) {
         let _ = self.sealed_bytes.set(bytes);
+    }
+
+    /// Tells each of `segments` where the next one begins. Offsets lie outside the checksums: without a bound a batch
+    /// with a damaged one passes for a good one behind a gap.
+    pub(crate) fn tell_next(segments: &[Arc<Self>]) {
+        for (segment, next) in segments.iter().zip(segments.iter().skip(1)) {
+            let _ = segment.next_base.set(next.base);
+        }
     }
 
     /// Whether its size is fixed.
@@ -350,7 +361,7 @@ impl Segment {
 
     /// Builds the index from the log, and notes what is unreadable there.
     fn rebuild_index(&self, next_base: Option<Offset>) -> Result<SegmentIndex, IoFailure> {
-        let scan = self.scan(next_base, Offset::MAX)?;
+        let scan = self.scan(next_base.or_else(|| self.next_base.get().copied()), Offset::MAX)?;
         if let Some(next_base) = next_base {
             let mut met = scan.holes;
             if scan.kept_bytes < scan.file_bytes {
