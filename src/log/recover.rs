@@ -421,13 +421,12 @@ impl Unjudged {
             segments.push(Arc::clone(&judged.segment));
             active = may_grow.then_some(judged);
         }
-        let active = match active {
-            Some(active) => active,
-            None => {
-                // One that is there may know of batches that are damaged now, and the next opening would go by it.
-                replay.derived.take_snapshot(log_end);
-                self.begin(log_end, &mut segments)?
-            }
+        let active = if let Some(active) = active {
+            active
+        } else {
+            // One that is there may know of batches that are damaged now, and the next opening would go by it.
+            replay.derived.take_snapshot(log_end);
+            self.begin(log_end, &mut segments)?
         };
         Segment::tell_next(&segments);
         for bad in &replay.bad_snapshots {
