@@ -10,7 +10,7 @@ use super::derived::{self, BadSnapshot, Derived, Replay};
 use super::keeper::SyncKeeper;
 use super::report::{Action, Found, RecoveryReport};
 use super::state::{self, CleanShutdown, DamageList, Standing};
-use super::survey::{Scanned, Survey, has_index, live_logs};
+use super::survey::{Scanned, Survey, first_filled, has_index, live_logs};
 use crate::clock::Clock;
 use crate::config::{LogConfig, OnDamage};
 use crate::error::{IoFailure, IoOperation, OpenError, ReadError};
@@ -563,17 +563,6 @@ impl Unjudged {
         Ok(Active { segment, file, cursor, position: 0, first_timestamp: None })
     }
 }
-/// Base of the first segment that holds anything, or of the last one.
-fn first_filled(segments: &[Arc<Segment>], log_end: Offset) -> Result<Offset, OpenError> {
-    // The last one takes appends; its size is not to be fixed.
-    for segment in segments.iter().take(segments.len().saturating_sub(1)) {
-        if segment.bytes()? > 0 || !segment.holes().is_empty() {
-            return Ok(segment.base());
-        }
-    }
-    Ok(segments.last().map_or(log_end, |last| last.base()))
-}
-
 /// The index of a segment that was closed while active, without the entry that closing added. `None` when it is not what
 /// the marker vouches for.
 fn load_active_index(

@@ -1,6 +1,8 @@
 //! Looking at what a process left, without changing any of it: which segments the recovery point covers, what the
 //! others hold, where the log ends, and what is lost.
 
+use std::sync::Arc;
+
 use super::derived::{self, Replay};
 use super::recover::Unjudged;
 use super::report::{Action, Found, RecoveryReport};
@@ -420,4 +422,15 @@ fn compare_aborted(segment: &Segment, right: Option<&AbortedTxns>) -> Result<Opt
         Err(ReadError::Io(failure)) => Err(failure),
         _ => Ok(Some(IndexFault::Differs)),
     }
+}
+
+/// Base of the first segment that holds anything, or of the last one.
+pub(super) fn first_filled(segments: &[Arc<Segment>], log_end: Offset) -> Result<Offset, OpenError> {
+    // The last one takes appends; its size is not to be fixed.
+    for segment in segments.iter().take(segments.len().saturating_sub(1)) {
+        if segment.bytes()? > 0 || !segment.holes().is_empty() {
+            return Ok(segment.base());
+        }
+    }
+    Ok(segments.last().map_or(log_end, |last| last.base()))
 }
