@@ -148,7 +148,7 @@ pub enum CompressionPolicy {
     Snappy,
     /// lz4.
     Lz4 {
-        /// `compression.lz4.level`: 1 to 17, default 9.
+        /// `compression.lz4.level`: 1 to 17, default 9. Kept and printed; the encoder here has one level.
         level: i32,
     },
     /// zstd.

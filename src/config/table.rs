@@ -148,7 +148,7 @@ pub(super) static KEYS: &[KeyDoc] = &[
         "9",
         integer(1, 17),
         level!(Lz4),
-        "Level while compression.type is lz4 (KIP-390).",
+        "Level while compression.type is lz4 (KIP-390). Kept and printed; the encoder here has one level.",
     ),
     KeyDoc::new(
         "compression.zstd.level",
@@ -206,7 +206,7 @@ pub(super) static KEYS: &[KeyDoc] = &[
         "86400000",
         integer(0, LONG_MAX),
         field!(U64, delete_retention_ms),
-        "Milliseconds that tombstones and transaction markers are kept for after the cleaner first meets them.",
+        "Milliseconds that tombstones and transaction markers are kept for after the cleaner first meets them. Read by a cleaner, which is not there yet.",
     )
     .synonyms(&[Synonym::same("log.cleaner.delete.retention.ms")]),
     KeyDoc::new(
@@ -214,7 +214,7 @@ pub(super) static KEYS: &[KeyDoc] = &[
         "0",
         integer(0, LONG_MAX),
         field!(U64, min_compaction_lag_ms),
-        "Milliseconds for which a record is not compacted away. Not larger than max.compaction.lag.ms.",
+        "Milliseconds for which a record is not compacted away. Not larger than max.compaction.lag.ms. Read by a cleaner, which is not there yet.",
     )
     .synonyms(&[Synonym::same("log.cleaner.min.compaction.lag.ms")]),
     KeyDoc::new(
@@ -230,7 +230,7 @@ pub(super) static KEYS: &[KeyDoc] = &[
         "0.5",
         Values::Ratio,
         field!(Ratio, min_cleanable_dirty_ratio),
-        "The share of a compacted log that must be dirty before it is cleaned.",
+        "The share of a compacted log that must be dirty before it is cleaned. Read by a cleaner, which is not there yet.",
     )
     .synonyms(&[Synonym::same("log.cleaner.min.cleanable.ratio")]),
     KeyDoc::new(

@@ -68,7 +68,7 @@ impl BatchBuilder {
         self
     }
 
-    /// The level of gzip (1 to 9, default 6) or zstd (1 to 22, default 3). Other codecs have none and ignore it.
+    /// The level of gzip (1 to 9, default 6) or zstd (-131,072 to 22, default 3). Other codecs have none and ignore it.
     pub fn compression_level(&mut self, level: i32) -> &mut Self {
         self.level = Some(level);
         self

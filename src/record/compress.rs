@@ -103,7 +103,8 @@ impl Compression {
     pub(crate) fn levels(self) -> Option<(std::ops::RangeInclusive<i32>, i32)> {
         match self {
             Self::Gzip => Some((1..=9, 6)),
-            Self::Zstd => Some((1..=22, 3)),
+            // Kafka's range: below 1 is faster and larger, 0 is the library's own choice.
+            Self::Zstd => Some((-131_072..=22, 3)),
             Self::None | Self::Snappy | Self::Lz4 => None,
         }
     }

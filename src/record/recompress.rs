@@ -9,7 +9,7 @@ use crate::error::{BuildError, InvalidBatch, RecompressError};
 /// Rewrites the first batch of `batch` with the codec `to`; `None` when its bytes may stay as they are: it has that codec
 /// already, at whatever level it was compressed, or it is a control batch or has no records. Kafka compresses neither.
 ///
-/// `level` is that of gzip (1 to 9, default 6) or zstd (1 to 22, default 3); other codecs have none and ignore it. It
+/// `level` is that of gzip (1 to 9, default 6) or zstd (-131,072 to 22, default 3); other codecs have none and ignore it. It
 /// does not matter to a batch that stays as it is, which is not decompressed either, nor is its CRC looked at.
 ///
 /// The records stay the same, byte for byte, and so does every field of the header but length, codec and CRC: offsets,

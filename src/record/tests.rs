@@ -427,8 +427,10 @@ fn what_cannot_be_built_is_refused() {
     let one = |builder: &mut BatchBuilder| builder.record(TimestampMs::new(1), None, None).build().map(drop);
     builder.compression(Compression::Gzip).compression_level(10);
     assert_eq!(one(&mut builder), Err(BuildError::Level { codec: "gzip", level: 10, min: 1, max: 9 }));
-    builder.compression(Compression::Zstd).compression_level(0);
-    assert_eq!(one(&mut builder), Err(BuildError::Level { codec: "zstd", level: 0, min: 1, max: 22 }));
+    for level in [-131_073, 23] {
+        builder.compression(Compression::Zstd).compression_level(level);
+        assert_eq!(one(&mut builder), Err(BuildError::Level { codec: "zstd", level, min: -131_072, max: 22 }));
+    }
     builder.compression(Compression::Lz4).compression_level(99);
     assert_eq!(one(&mut builder), Ok(()));
     builder.base_offset(Offset::MAX);

@@ -385,6 +385,21 @@ fn stored(log: &PartitionLog) -> Vec<(BatchHeader, Vec<u8>)> {
     batches.iter().map(|batch| batch.map(|batch| (*batch.header(), batch.bytes().to_vec())).unwrap()).collect()
 }
 
+/// Levels that the settings took were refused by the encoder, append by append.
+#[test]
+fn every_level_that_the_settings_take_is_one_that_appends_take() {
+    let gzip = [-1, 1, 9].map(|level| CompressionPolicy::Gzip { level });
+    let lz4 = [1, 9, 17].map(|level| CompressionPolicy::Lz4 { level });
+    let zstd = [-131_072, -1, 0, 1, 3, 22].map(|level| CompressionPolicy::Zstd { level });
+    for compression in gzip.into_iter().chain(lz4).chain(zstd) {
+        let config = LogConfig { compression, ..small() };
+        config.validate().unwrap();
+        let log = Machine::new().open(config);
+        log.append(batch(&["a", "b"]), client()).unwrap();
+        assert_eq!(contents(&log).len(), 2, "{compression:?}");
+    }
+}
+
 #[test]
 fn batches_of_every_codec_are_stored_with_the_one_that_is_configured() {
     let policies = [
