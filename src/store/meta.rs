@@ -1,5 +1,5 @@
-//! `meta.properties`: whose data directory it is (formats: Kafka's `MetaProperties`, version 0 by ZooKeeper's brokers,
-//! version 1 since KRaft; the directory's id by KIP-858).
+//! `meta.properties`: whose data directory it is (formats: Kafka's `MetaProperties`, version 0 by `ZooKeeper`'s brokers,
+//! version 1 since `KRaft`; the directory's id by KIP-858).
 //!
 //! | key | version 0 | version 1 |
 //! |---|---|---|
@@ -13,7 +13,7 @@
 //! refused before anything in it changes. A file that is there is never rewritten.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -58,9 +58,9 @@ impl fmt::Display for NodeId {
 /// Which form a `meta.properties` has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MetaVersion {
-    /// Of brokers under ZooKeeper: `broker.id`, and every key may be missing.
+    /// Of brokers under `ZooKeeper`: `broker.id`, and every key may be missing.
     V0,
-    /// Since KRaft: `node.id` and `cluster.id` are always there.
+    /// Since `KRaft`: `node.id` and `cluster.id` are always there.
     V1,
 }
 
@@ -372,7 +372,12 @@ fn escaped(value: &str) -> String {
             ' ' if at == 0 => out.push_str("\\ "),
             '\\' | '=' | ':' | '#' | '!' => out.extend(['\\', c]),
             ' '..='~' => out.push(c),
-            _ => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04X}"))),
+            _ => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    // Writing to a string cannot fail.
+                    let _ = write!(out, "\\u{unit:04X}");
+                }
+            }
         }
     }
     out

@@ -37,7 +37,7 @@ pub const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 pub const META_PROPERTIES: &str = "meta.properties";
 /// Kafka's cache of indexes of segments that are elsewhere.
 pub const REMOTE_LOG_INDEX_CACHE: &str = "remote-log-index-cache";
-/// The topic of KRaft's own log.
+/// The topic of `KRaft`'s own log.
 pub const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
 const OURS_PREFIX: &str = "alluvium.";
 const TEMPORARY_SUFFIX: &str = ".tmp";
@@ -209,7 +209,7 @@ pub enum Entry {
     Partition(TopicPartition),
     /// The directory of a partition that is not in service.
     Marked(MarkedDir),
-    /// The directory of KRaft's own log. The controller opens it, Kafka's log manager never does.
+    /// The directory of `KRaft`'s own log. The controller opens it, Kafka's log manager never does.
     ClusterMetadata(TopicPartition),
     /// A list of offsets.
     Checkpoint(CheckpointKind),

@@ -12,7 +12,7 @@ use crate::error::{IoFailure, IoOperation};
 use crate::fs::{EntryKind, FileSystem};
 use crate::index::replace_small_file;
 
-/// The epoch is that of a broker that ZooKeeper or a controller registered; -1 is none.
+/// The epoch is that of a broker that `ZooKeeper` or a controller registered; -1 is none.
 const CONTENT: &[u8] = b"{\"version\":0,\"brokerEpoch\":-1}";
 
 /// Whether the last shutdown of `dir` was clean. Ask before [`remove_clean_shutdown`], under the directory's lock.

@@ -118,11 +118,12 @@ pub fn check_topic_id(
 /// # Errors
 /// [`TopicIdError`]; another id is never overwritten, nor is a file that cannot be read.
 pub fn claim_topic_id(fs: &dyn FileSystem, dir: &Path, id: TopicId) -> Result<(), TopicIdError> {
-    Ok(match check_topic_id(fs, dir, Some(id))? {
+    let claimed = match check_topic_id(fs, dir, Some(id))? {
         // Whoever wrote it may have died before its name was durable.
-        Some(_) => fs.sync_dir(dir).map_err(|e| IoFailure::new(IoOperation::Sync, dir, e))?,
-        None => replace_small_file(fs, dir, PARTITION_METADATA, &encode(id))?,
-    })
+        Some(_) => fs.sync_dir(dir).map_err(|e| IoFailure::new(IoOperation::Sync, dir, e)),
+        None => replace_small_file(fs, dir, PARTITION_METADATA, &encode(id)),
+    };
+    claimed.map_err(TopicIdError::Io)
 }
 
 /// As Kafka writes it: no newline at the end.
