@@ -80,7 +80,14 @@ impl Change {
     }
 
     fn content(&self, fs: &SimFs) -> Option<Vec<u8>> {
-        fs.live_bytes(&dir().join(self.file))
+        const MARKER: &[u8] = b"{\"version\":0,\"brokerEpoch\":-1}";
+        let bytes = fs.live_bytes(&dir().join(self.file))?;
+        // A void marker is none; one that is on the way to it, torn within its first bytes, still counts.
+        match bytes.strip_prefix(b"void") {
+            Some(_) => None,
+            None if bytes.get(4..) == MARKER.get(4..) => Some(MARKER.to_vec()),
+            None => Some(bytes),
+        }
     }
 
     /// What stands there before the change, what after, and in how many steps.
@@ -186,6 +193,41 @@ fn a_marker_that_an_earlier_process_removed_does_not_come_back() {
     assert!(!is_clean_shutdown(&next, dir()).unwrap());
     assert!(!remove_clean_shutdown(&next, dir()).unwrap());
     assert!(!is_clean_shutdown(&next.power_loss_keeping(Survival::Nothing), dir()).unwrap());
+}
+
+/// The sync after the removal failed and the process died. The next one sees no marker, and its sync succeeds without
+/// having anything to do; a power loss then brings the marker back, over logs that the next process wrote.
+#[test]
+fn a_marker_whose_removal_failed_to_sync_is_void_when_it_comes_back() {
+    for effect in [Effect::SyncDropsPages, Effect::SyncKeepsPages, Effect::SyncRevertsPages] {
+        let fs = CHANGES[4].world(1);
+        fs.inject(Fault::new(FaultOn::SyncDir, effect));
+        assert!(remove_clean_shutdown(&fs, dir()).is_err());
+        let next = fs.kill();
+        assert!(!remove_clean_shutdown(&next, dir()).unwrap());
+        let later = next.power_loss_keeping(Survival::Nothing);
+        assert!(!is_clean_shutdown(&later, dir()).unwrap(), "{effect:?}");
+        // A marker that is written then counts again.
+        mark_clean_shutdown(&later, dir()).unwrap();
+        assert!(is_clean_shutdown(&later.power_loss_keeping(Survival::Nothing), dir()).unwrap());
+    }
+}
+
+#[test]
+fn a_marker_without_content_counts_as_it_did_to_older_kafkas() {
+    let fs = CHANGES[3].world(1);
+    fs.open(&dir().join(".kafka_cleanshutdown"), OpenMode::CreateNew).unwrap();
+    assert!(is_clean_shutdown(&fs, dir()).unwrap());
+    assert!(remove_clean_shutdown(&fs, dir()).unwrap());
+    assert!(!is_clean_shutdown(&fs.power_loss_keeping(Survival::Everything), dir()).unwrap());
+}
+
+#[test]
+fn a_full_disk_does_not_keep_the_marker() {
+    let fs = CHANGES[4].world(1);
+    fs.inject(Fault::new(FaultOn::Write, Effect::Error(Errno::Enospc)).always());
+    assert!(remove_clean_shutdown(&fs, dir()).unwrap());
+    assert!(!is_clean_shutdown(&fs.power_loss_keeping(Survival::Nothing), dir()).unwrap());
 }
 
 #[test]

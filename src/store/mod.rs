@@ -33,7 +33,7 @@ pub use shutdown::{is_clean_shutdown, mark_clean_shutdown, remove_clean_shutdown
 pub use topic_id::{TopicIdError, TopicIdFault, check_topic_id, claim_topic_id, read_topic_id};
 
 use crate::error::{IoFailure, IoOperation};
-use crate::fs::{self, FileSystem, OpenMode};
+use crate::fs::{self, EntryKind, FileSystem, OpenMode};
 
 /// What a small file holds.
 enum Content {
@@ -45,16 +45,20 @@ enum Content {
 
 /// Reads a small file; `None` when there is none. No more than `bytes_max` are allocated, whatever the file's size.
 fn read_content(fs: &dyn FileSystem, path: &Path, bytes_max: usize) -> Result<Option<Content>, IoFailure> {
-    let file = match fs.open(path, OpenMode::Read) {
+    let found = match fs.metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened.map_err(|e| IoFailure::new(IoOperation::Open, path, e))?,
+        found => found.map_err(|e| IoFailure::new(IoOperation::Open, path, e))?,
     };
-    let failed = |e| IoFailure::new(IoOperation::Read, path, e);
-    let size = file.size().map_err(failed)?;
-    let Some(len) = usize::try_from(size).ok().filter(|len| *len <= bytes_max) else {
-        return Ok(Some(Content::TooLong(size)));
+    if found.kind != EntryKind::File {
+        // Opening a pipe would wait for somebody to write to it.
+        return Err(IoFailure::new(IoOperation::Open, path, io::ErrorKind::InvalidInput.into()));
+    }
+    let Some(len) = usize::try_from(found.len).ok().filter(|len| *len <= bytes_max) else {
+        return Ok(Some(Content::TooLong(found.len)));
     };
+    let file = fs.open(path, OpenMode::Read).map_err(|e| IoFailure::new(IoOperation::Open, path, e))?;
     let mut bytes = vec![0; len];
+    let failed = |e| IoFailure::new(IoOperation::Read, path, e);
     let read = fs::read_full_at(&*file, &mut bytes, 0).map_err(failed)?;
     bytes.truncate(read);
     Ok(Some(Content::Whole(bytes)))

@@ -76,6 +76,14 @@ fn a_failed_read_is_no_empty_list() {
 }
 
 #[test]
+fn what_is_no_file_is_not_opened() {
+    let fs = SimFs::new(1);
+    fs.create_dir(&Path::new("/").join(KIND.file_name())).unwrap();
+    let failed = OffsetCheckpoint::read(&fs, Path::new("/"), KIND).unwrap_err();
+    assert_eq!(failed.source.kind(), std::io::ErrorKind::InvalidInput);
+}
+
+#[test]
 fn partitions_that_are_gone_leave_only_when_told() {
     let fs = world("0\n4\ngone 0 1\nhere 0 2\ntwo\u{a0}words 0 3\nhere 2147483647 4\n".as_bytes());
     let mut list = read(&fs);
