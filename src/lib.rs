@@ -10,7 +10,8 @@
 //! 4 commit                                   flush policy, group commit, waiters for marks, knowing nothing of logs
 //! 5 log                                      PartitionLog
 //! 6 flush table facade                       the flusher thread; tables on a log; the log as `dyn`
-//! 7 inspect                                  read-only views for tools
+//! 7 store                                    data directories: names, checkpoints, ids, lock, clean-shutdown marker
+//! 8 inspect                                  read-only views for tools
 //! ```
 
 pub mod clock;
@@ -26,6 +27,7 @@ pub mod log;
 pub mod metrics;
 pub mod record;
 pub mod segment;
+pub mod store;
 pub mod sync;
 pub mod table;
 pub mod units;
@@ -48,6 +50,7 @@ pub use record::{
     Attributes, BatchBuilder, BatchHeader, BatchView, Compression, ControlRecord, Origin, Record, RecordBatch, Rules,
     TransactionEnd,
 };
+pub use store::{TopicId, TopicPartition};
 pub use table::{CompactedTable, latest_by_key, scan_records};
 pub use units::{
     FilePosition, LeaderEpoch, Offset, OffsetDelta, ProducerEpoch, ProducerId, RelativeOffset, Sequence, TimestampMs,

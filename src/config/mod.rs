@@ -23,6 +23,7 @@ pub use choices::{
 };
 pub use keys::{Bounds, KeyDoc, Synonym, Values};
 pub use parsed::{IgnoredKey, IgnoredReason, ParsedConfig};
+pub(crate) use properties::parse as parse_properties;
 
 use crate::error::ConfigError;
 

@@ -17,15 +17,15 @@ use crate::error::ConfigError;
 
 /// One key with its value, unescaped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Property {
-    pub(super) key: String,
-    pub(super) value: String,
+pub(crate) struct Property {
+    pub(crate) key: String,
+    pub(crate) value: String,
     /// The natural line that it starts in, from 1.
-    pub(super) line: usize,
+    pub(crate) line: usize,
 }
 
 /// The properties of a text, in its order, repeated keys included.
-pub(super) fn parse(text: &str) -> Result<Vec<Property>, ConfigError> {
+pub(crate) fn parse(text: &str) -> Result<Vec<Property>, ConfigError> {
     let mut lines = NaturalLines { rest: text, number: 0 };
     let mut found = Vec::new();
     while let Some((line, start)) = lines.next() {

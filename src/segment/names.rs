@@ -4,6 +4,7 @@
 //! <base:020>.log .index .timeindex .txnindex .snapshot .sum     Kafka's (the last is ours), one set a segment
 //! ... + .deleted | .cleaned | .swap                             on the way out | being written | being swapped in
 //! leader-epoch-checkpoint           Kafka's: leader epochs and where each starts
+//! partition.metadata                Kafka's: the topic's id
 //! alluvium.lock                     held while a partition is open alone
 //! alluvium.recovery-point           durable: below it every byte was synced
 //! alluvium.sync-state               in place: the newest durable end, and whether a sync began and did not succeed
@@ -30,6 +31,8 @@ pub const CLEAN_SHUTDOWN: &str = "alluvium.clean-shutdown";
 pub const DAMAGE: &str = "alluvium.damage";
 /// Kafka's list of leader epochs and where each starts.
 pub const LEADER_EPOCH_CHECKPOINT: &str = "leader-epoch-checkpoint";
+/// Kafka's file with the id of the partition's topic.
+pub const PARTITION_METADATA: &str = "partition.metadata";
 /// Kafka's lock on a data directory.
 pub const PARENT_LOCK: &str = ".lock";
 const ASIDE_PREFIX: &str = "alluvium.aside.";
@@ -186,7 +189,7 @@ pub fn classify(entry: &DirEntry) -> Known {
         return if name.ends_with(TEMPORARY_SUFFIX) { Known::Temporary } else { Known::State };
     }
     match name {
-        LEADER_EPOCH_CHECKPOINT | "partition.metadata" | "leader-epoch-checkpoint.tmp" | "partition.metadata.tmp" => {
+        LEADER_EPOCH_CHECKPOINT | PARTITION_METADATA | "leader-epoch-checkpoint.tmp" | "partition.metadata.tmp" => {
             Known::State
         }
         _ if name.starts_with('.') => Known::Ignorable,

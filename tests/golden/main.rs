@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests look at directories behind the log's back")]
 
 mod checkpoints;
+mod directory;
 mod fixtures;
 mod followed;
 mod indexes;
