@@ -53,7 +53,7 @@ use std::ops::Range;
 
 pub use builder::{SumBuilder, UNCOVERED_BYTES};
 pub use verdict::{LogVerdict, SidecarFault, SidecarFaultKind, Staleness, Verdict, verify};
-pub use walk::{DamageKind, LogDamage, LogWalk, Walked, WalkBounds};
+pub use walk::{DamageKind, LogDamage, LogWalk, WalkBounds, Walked};
 
 use super::FileKind;
 use crate::error::SmallFileFault;

@@ -142,7 +142,8 @@ impl SumBuilder {
     #[inline(never)]
     fn begin_interval(&mut self, offset: u64, position: u64) {
         self.end_interval();
-        let relative = i64::try_from(offset).ok().and_then(Offset::new).and_then(|offset| offset.relative_to(self.base));
+        let relative =
+            i64::try_from(offset).ok().and_then(Offset::new).and_then(|offset| offset.relative_to(self.base));
         let entry = u32::try_from(position).ok().zip(relative);
         if entry.is_none() {
             self.is_whole = false;

@@ -118,7 +118,7 @@ fn judge_log(sum: &Sum, walk: &Walked) -> LogVerdict {
     let is_as_long = found.log_bytes == sum.log_bytes && found.base == sum.base;
     if !walk.broken.is_empty() {
         // Another length would mean that another program wrote here, and then the sum knows nothing of these headers.
-        let headers = if is_as_long { wrong_headers(sum, found) } else { Vec::new() };
+        let headers = if is_as_long { wrong_headers(sum, found) } else { walk.misplaced.clone() };
         return LogVerdict::Damaged(joined(walk.broken.clone(), headers));
     }
     if is_as_long && found.batches == sum.batches {
@@ -207,7 +207,7 @@ fn missing_tail(sum: &Sum, walk: &Walked) -> Option<LogDamage> {
     let (end, at) = (walk.found.end, walk.found.log_bytes);
     let is_kept = walk.bounds.next_base.is_some_and(|next| next >= sum.end);
     let is_lost = is_kept && !walk.bounds.may_have_gaps && end < sum.end;
-    is_lost.then(|| LogDamage { bytes: at..at, offsets: end..sum.end, kind: DamageKind::Missing })
+    is_lost.then_some(LogDamage { bytes: at..at, offsets: end..sum.end, kind: DamageKind::Missing })
 }
 
 /// Both lists by rising position, without what of the second lies in a range of the first.

@@ -311,8 +311,7 @@ impl<'a> LogWalk<'a> {
             let (at, first) = (u64::from(interval.position), sum.absolute(interval.first));
             // Its offset is looked at first: in a log that was written anew, nothing is hashed in vain.
             let bytes = self.window.at(at, HEADER_BYTES)?;
-            let is_likely =
-                BatchHeader::parse(bytes, BATCH_BYTES_MAX).is_ok_and(|header| header.base_offset == first);
+            let is_likely = BatchHeader::parse(bytes, BATCH_BYTES_MAX).is_ok_and(|header| header.base_offset == first);
             if is_likely && self.valid_at(at)?.is_ok() {
                 return Ok(Some(Found { position: at, base: Some(first) }));
             }
@@ -328,7 +327,8 @@ impl<'a> LogWalk<'a> {
             Scanner::new(Arc::clone(file), file_bytes, task)
         });
         let found = searcher.search_behind(position, self.expected, cause)?;
-        Ok(found.map_or(Found { position: file_bytes, base: None }, |(at, base)| Found { position: at, base: Some(base) }))
+        Ok(found
+            .map_or(Found { position: file_bytes, base: None }, |(at, base)| Found { position: at, base: Some(base) }))
     }
 
     /// Where the offsets end if everything from `position` on is damaged.
