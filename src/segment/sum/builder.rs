@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use super::{Interval, Sidecars, Sum};
 use crate::record::layout::{CRC_AT, LENGTH_OVERHEAD};
-use crate::units::{Offset, RelativeOffset};
+use crate::units::Offset;
 
 /// Bytes at the front of a batch that its CRC leaves out: offset, length, leader epoch and magic (Kafka's
 /// `DefaultRecordBatch`). The CRC itself is left out too, and goes into the digest.
@@ -142,15 +142,15 @@ impl SumBuilder {
     #[inline(never)]
     fn begin_interval(&mut self, offset: u64, position: u64) {
         self.end_interval();
-        let relative =
-            i64::try_from(offset).ok().and_then(Offset::new).and_then(|offset| offset.relative_to(self.base));
-        let entry = u32::try_from(position).ok().zip(relative);
-        if entry.is_none() {
+        let offset = i64::try_from(offset).ok().and_then(Offset::new);
+        let first = offset.and_then(|offset| offset.relative_to(self.base));
+        if first.is_none() || u32::try_from(position).is_err() {
             self.is_whole = false;
         }
-        let (position, first) = entry.unwrap_or((u32::MAX, RelativeOffset::default()));
-        self.intervals.push(Interval { position, first, crc: 0 });
-        self.started = u64::from(position);
+        // It stays where it is whatever its first batch says, so that it can be compared with what a sum has there.
+        let (at, first) = (u32::try_from(position).unwrap_or(u32::MAX), first.unwrap_or_default());
+        self.intervals.push(Interval { position: at, first, crc: 0 });
+        self.started = position;
         self.begins = false;
     }
 

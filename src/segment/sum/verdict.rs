@@ -2,8 +2,11 @@
 
 use std::ops::Range;
 
-use super::{DamageKind, LogDamage, SidecarStamp, Sidecars, Sum, Walked};
+use super::walk::note;
+use super::{DamageKind, LogDamage, SidecarStamp, Sidecars, Span, Sum, Walked};
+use crate::error::{CorruptionKind, InvalidBatch};
 use crate::segment::FileKind;
+use crate::units::Offset;
 
 /// CRC-32 (IEEE) as it is computed bit by bit, lowest bit first.
 const CRC_POLYNOMIAL: u32 = 0xedb8_8320;
@@ -118,8 +121,9 @@ fn judge_log(sum: &Sum, walk: &Walked) -> LogVerdict {
     let is_as_long = found.log_bytes == sum.log_bytes && found.base == sum.base;
     if !walk.broken.is_empty() {
         // Another length would mean that another program wrote here, and then the sum knows nothing of these headers.
-        let headers = if is_as_long { wrong_headers(sum, found) } else { walk.misplaced.clone() };
-        return LogVerdict::Damaged(joined(walk.broken.clone(), headers));
+        let broken = walk.broken.clone();
+        let others = if is_as_long { wrong_headers(sum, found, &broken) } else { walk.misplaced.clone() };
+        return LogVerdict::Damaged(joined(broken, others));
     }
     if is_as_long && found.batches == sum.batches {
         return judge_headers(sum, walk);
@@ -140,7 +144,7 @@ fn judge_log(sum: &Sum, walk: &Walked) -> LogVerdict {
 /// These are the batches that were sealed: whether each is where it was.
 fn judge_headers(sum: &Sum, walk: &Walked) -> LogVerdict {
     let found = &walk.found;
-    let wrong = wrong_headers(sum, found);
+    let wrong = wrong_headers(sum, found, &[]);
     let is_placed_alike = found.placement == sum.placement && found.intervals.len() == sum.intervals.len();
     if wrong.is_empty() && is_placed_alike {
         // The sum agrees with them: they were wrong when it was made.
@@ -158,25 +162,58 @@ fn judge_headers(sum: &Sum, walk: &Walked) -> LogVerdict {
     LogVerdict::Damaged(wrong)
 }
 
-/// The intervals that both have whole and with different checksums, neighbours joined.
-fn wrong_headers(sum: &Sum, found: &Sum) -> Vec<LogDamage> {
+/// What has another checksum of its headers than it had, but for the `broken` batches in it; neighbours are joined.
+fn wrong_headers(sum: &Sum, found: &Sum, broken: &[LogDamage]) -> Vec<LogDamage> {
     let mut wrong: Vec<LogDamage> = Vec::new();
-    let mut others = found.spans().peekable();
-    for span in sum.spans() {
-        while others.next_if(|other| other.bytes.start < span.bytes.start).is_some() {}
-        let is_wrong = others.next_if(|other| other.bytes == span.bytes).is_some_and(|other| other.crc != span.crc);
-        if !is_wrong {
-            continue;
-        }
-        match wrong.last_mut() {
-            Some(last) if last.bytes.end == span.bytes.start => {
-                last.bytes.end = span.bytes.end;
-                last.offsets.end = span.offsets.end;
+    for span in wrong_spans(sum, found) {
+        for damage in beside_broken(&span, broken) {
+            match wrong.last_mut() {
+                Some(last) if last.bytes.end == damage.bytes.start => {
+                    last.bytes.end = damage.bytes.end;
+                    last.offsets.end = damage.offsets.end;
+                }
+                _ => note(&mut wrong, damage),
             }
-            _ => wrong.push(LogDamage { bytes: span.bytes, offsets: span.offsets, kind: DamageKind::Headers }),
         }
     }
     wrong
+}
+
+/// The intervals that both have whole, with different checksums.
+fn wrong_spans(sum: &Sum, found: &Sum) -> impl Iterator<Item = Span> {
+    let mut others = found.spans().peekable();
+    sum.spans().filter(move |span| {
+        while others.next_if(|other| other.bytes.start < span.bytes.start).is_some() {}
+        others.next_if(|other| other.bytes == span.bytes).is_some_and(|other| other.crc != span.crc)
+    })
+}
+
+/// What an interval with a wrong checksum adds to the broken batches in it: the rest of it, or nothing where a broken
+/// batch explains the checksum, because it has a broken header.
+fn beside_broken(span: &Span, broken: &[LogDamage]) -> Vec<LogDamage> {
+    let first = broken.partition_point(|damage| damage.bytes.end <= span.bytes.start);
+    let within = || broken.iter().skip(first).take_while(|damage| damage.bytes.start < span.bytes.end);
+    if within().any(|damage| !is_content(&damage.kind)) {
+        return Vec::new();
+    }
+    let mut rest = Vec::new();
+    let mut add = |bytes: Range<u64>, offsets: Range<Offset>| {
+        if !bytes.is_empty() {
+            rest.push(LogDamage { bytes, offsets, kind: DamageKind::Headers });
+        }
+    };
+    let (mut at, mut offset) = (span.bytes.start, span.offsets.start);
+    for damage in within() {
+        add(at..damage.bytes.start, offset..damage.offsets.start.max(offset));
+        (at, offset) = (damage.bytes.end, damage.offsets.end.max(offset));
+    }
+    add(at..span.bytes.end, offset..span.offsets.end.max(offset));
+    rest
+}
+
+/// Whether the header of a broken batch could be read.
+fn is_content(kind: &DamageKind) -> bool {
+    matches!(kind, DamageKind::Batch(CorruptionKind::Batch(InvalidBatch::Crc { .. })))
 }
 
 /// Whether every interval from some place to the end differs, by more than one bit.

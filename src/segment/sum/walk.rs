@@ -353,7 +353,7 @@ struct Found {
 }
 
 /// Adds a range, which lies past all others, or makes the last one reach over it.
-fn note(list: &mut Vec<LogDamage>, damage: LogDamage) {
+pub(super) fn note(list: &mut Vec<LogDamage>, damage: LogDamage) {
     if list.len() < RANGES_MAX {
         list.push(damage);
     } else if let Some(last) = list.last_mut() {
