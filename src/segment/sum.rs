@@ -11,7 +11,7 @@
 //!  8   8  end offset          after the last one
 //! 16   8  log bytes           length of the .log
 //! 24   8  batches             digest of the stored CRCs, in order
-//! 32   8  placement           digest of offset, length and magic of each batch, in order
+//! 32   8  placement           digest of a word a batch, in order: offset * 0x9e3779b97f4a7c15 ^ length << 8 ^ magic
 //! 40   4  interval bytes      more than this lies between the starts of two intervals
 //! 44  52  sidecars            offset index, time index, aborted transactions, producer snapshot; for each of them
 //!                             present u8 (0 or 1), length u64, CRC-32 u32; zeros where there is no such file
@@ -19,6 +19,7 @@
 //! 100 12  for each interval   position of its first batch u32, first offset minus base offset u32, CRC-32 u32 over bytes
 //!                             0 to 17 of its batches, one after the other
 //! ```
+//! A digest starts with that number as its state s, and a word w makes it t ^ t >> 32, where t = (s ^ w) * that number.
 //! All big-endian, behind the header of a small checked file (magic, kind, version, length, CRC-32).
 //!
 //! # Why two digests

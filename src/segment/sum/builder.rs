@@ -133,8 +133,8 @@ impl SumBuilder {
             self.begin_interval(offset, position);
         }
         self.batches.take(u64::from(stored_crc));
-        self.placement.take(offset);
-        self.placement.take(u64::from(length) << 8 | u64::from(magic));
+        // One word of both: another offset, or another length or magic, always makes another one.
+        self.placement.take(offset.wrapping_mul(MIX) ^ (u64::from(length) << 8 | u64::from(magic)));
         self.headers.take(header);
         self.next = position.saturating_add(u64::from(length) + LENGTH_OVERHEAD as u64);
     }
