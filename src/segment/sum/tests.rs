@@ -535,9 +535,9 @@ fn a_builder_that_missed_something_makes_no_sum() {
     let before = batches_of(20);
     let size = before[0].len() as u64;
     let feed = |builder: &mut SumBuilder, (from, to): (usize, usize)| {
-        for n in from..to {
-            let header = BatchHeader::parse(&before[n], u32::MAX).unwrap();
-            builder.observe(before[n].first_chunk().unwrap(), header.crc, size * n as u64);
+        for (n, bytes) in before.iter().enumerate().take(to).skip(from) {
+            let header = BatchHeader::parse(bytes, u32::MAX).unwrap();
+            builder.observe(bytes.first_chunk().unwrap(), header.crc, size * n as u64);
         }
     };
     let make = |fed: &[(usize, usize)], bytes: u64| {
@@ -609,17 +609,21 @@ fn what_kafka_wrote_is_walked_and_summed() {
 #[expect(clippy::disallowed_methods, reason = "it measures")]
 fn cost_of_observing() {
     for size in [200, 1000, 16_000_u64] {
-        let mut header: [u8; UNCOVERED_BYTES] = *batches_of(1)[0].first_chunk().unwrap();
-        header[8..12].copy_from_slice(&u32::try_from(size - 12).unwrap().to_be_bytes());
+        // Made before: a load right behind the stores of its bytes would wait for them, and be measured.
+        let headers: Vec<[u8; UNCOVERED_BYTES]> = (0..1000)
+            .map(|n: i64| {
+                let mut header: [u8; UNCOVERED_BYTES] = *batch(0, at(BASE + n), 1).first_chunk().unwrap();
+                header[8..12].copy_from_slice(&u32::try_from(size - 12).unwrap().to_be_bytes());
+                header
+            })
+            .collect();
         let batches = (1_u64 << 30) / size;
         let best = (0..5).map(|_| {
             let mut builder = SumBuilder::new(at(BASE), INTERVAL);
             let start = std::time::Instant::now();
-            for n in 0..batches {
-                let offset = BASE.unsigned_abs() + n;
-                header[..8].copy_from_slice(&offset.to_be_bytes());
+            for (n, header) in (0..batches).zip(headers.iter().cycle()) {
                 let crc = u32::try_from(n).unwrap();
-                builder.observe(std::hint::black_box(&header), crc, n * size);
+                builder.observe(std::hint::black_box(header), crc, n * size);
             }
             let spent = start.elapsed();
             assert!(builder.is_whole());
