@@ -9,6 +9,7 @@ mod home;
 pub mod names;
 mod read;
 pub(crate) mod scan;
+pub mod sum;
 mod times;
 pub(crate) mod walk;
 pub(crate) mod window;
