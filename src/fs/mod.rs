@@ -9,7 +9,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::units::TimestampMs;
@@ -65,6 +65,24 @@ pub struct Metadata {
     pub modified: Option<TimestampMs>,
 }
 
+/// One thing for [`FileSystem::sync_many`] to make durable.
+#[derive(Clone, Debug)]
+pub enum SyncItem {
+    /// A file's bytes and size.
+    File(Arc<dyn File>),
+    /// The names in a directory.
+    Names(PathBuf),
+}
+
+/// How much a file system holds, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// All of it.
+    pub total: u64,
+    /// What may still be written by whoever asks: what is kept for root does not count.
+    pub free: u64,
+}
+
 /// A hint how a range will be used next. Never changes what is read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advice {
@@ -103,6 +121,18 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in `dir` durable: what was created, renamed or removed in it before the call.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Makes everything in `items` durable, all of it for one call: an answer for each item, in their order. What succeeds
+    /// is durable as after [`File::sync_data`] or [`FileSystem::sync_dir`] on it alone; nothing is said of the order in
+    /// which it became so, and a crash before the call returns may leave any part of it durable.
+    fn sync_many(&self, items: &[SyncItem]) -> Vec<io::Result<()>> {
+        let sync = |item: &SyncItem| match item {
+            SyncItem::File(file) => file.sync_data(),
+            SyncItem::Names(dir) => self.sync_dir(dir),
+        };
+        items.iter().map(sync).collect()
+    }
+    /// Space on the file system that holds `path`, which must exist.
+    fn space(&self, path: &Path) -> io::Result<Space>;
     /// Takes an exclusive whole-file lock, creating the file if missing; never waits. `None` when somebody else, in
     /// this process or another one, holds it. The file stays when the lock goes.
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>>;

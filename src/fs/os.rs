@@ -17,9 +17,10 @@ use std::time::SystemTime;
 use nix::fcntl::{FallocateFlags, FcntlArg, PosixFadviseAdvice, fallocate, fcntl, posix_fadvise};
 use nix::libc;
 use nix::sys::sendfile::sendfile64;
+use nix::sys::statvfs::statvfs;
 use nix::sys::uio::pwritev;
 
-use super::{Advice, DirEntry, EntryKind, File, FileSystem, LockGuard, Mapping, Metadata, OpenMode};
+use super::{Advice, DirEntry, EntryKind, File, FileSystem, LockGuard, Mapping, Metadata, OpenMode, Space};
 use crate::units::TimestampMs;
 
 /// The operating system's file system. Linux; see the README for what is assumed of the media.
@@ -108,6 +109,12 @@ impl FileSystem for OsFileSystem {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         fs::File::open(dir)?.sync_all()
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let found = statvfs(path)?;
+        let unit = found.fragment_size();
+        Ok(Space { total: found.blocks().saturating_mul(unit), free: found.blocks_available().saturating_mul(unit) })
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use alluvium::fs::sim::SimFs;
-use alluvium::fs::{Advice, BorrowedFd, DirEntry, File, FileSystem, LockGuard, Mapping, Metadata, OpenMode};
+use alluvium::fs::{Advice, BorrowedFd, DirEntry, File, FileSystem, LockGuard, Mapping, Metadata, OpenMode, Space};
 
 type Action = Box<dyn FnOnce() + Send>;
 
@@ -80,6 +80,9 @@ impl FileSystem for Gate {
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.fs.sync_dir(dir)
+    }
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        self.fs.space(path)
     }
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>> {
         self.fs.try_lock(path)

@@ -11,7 +11,7 @@ use std::time::Duration;
 use alluvium::clock::ManualClock;
 use alluvium::error::{AppendError, ChangeError, DurabilityError};
 use alluvium::fs::sim::{Effect, Errno, Fault, FaultOn, Survival};
-use alluvium::fs::{Advice, BorrowedFd, DirEntry, File, FileSystem, LockGuard, Mapping, Metadata, OpenMode};
+use alluvium::fs::{Advice, BorrowedFd, DirEntry, File, FileSystem, LockGuard, Mapping, Metadata, OpenMode, Space};
 use alluvium::{Environment, FlushPolicy, Flusher, LogConfig, PartitionLog};
 
 use crate::support::{DIR, Machine, NOW, at, batch, client, contents, small};
@@ -83,6 +83,9 @@ impl FileSystem for Gated {
     }
     fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
         self.inner.sync_dir(dir)
+    }
+    fn space(&self, path: &Path) -> std::io::Result<Space> {
+        self.inner.space(path)
     }
     fn try_lock(&self, path: &Path) -> std::io::Result<Option<Box<dyn LockGuard>>> {
         self.inner.try_lock(path)

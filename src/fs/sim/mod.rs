@@ -55,7 +55,7 @@ use self::file::{SimFile, SimLock};
 use self::names::InodeId;
 use self::trace::Call;
 use self::world::World;
-use super::{DirEntry, EntryKind, File, FileSystem, LockGuard, Metadata, OpenMode};
+use super::{DirEntry, EntryKind, File, FileSystem, LockGuard, Metadata, OpenMode, Space};
 use crate::clock::Clock;
 use crate::sync::Mutex;
 
@@ -376,6 +376,14 @@ impl FileSystem for SimFs {
                 return Err(errno(libc::ENOTDIR));
             }
             world.sync_directory(call, directory)
+        })
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        self.call(Call::new(Operation::Metadata, path), |world, _| {
+            world.permit(path)?;
+            let total = world.config.capacity.unwrap_or(1 << 50);
+            Ok(Space { total, free: world.free_bytes().unwrap_or(total) })
         })
     }
 
