@@ -29,6 +29,12 @@ impl Deadline {
     /// Waits for as long as it takes.
     pub const NEVER: Self = Self(None);
 
+    /// Whether it has passed.
+    #[expect(clippy::disallowed_methods, reason = "blocking waits are measured in real time")]
+    pub fn has_passed(self) -> bool {
+        self.0.is_some_and(|at| Instant::now() >= at)
+    }
+
     /// The instant at which waiting ends, if it does.
     pub fn instant(self) -> Option<Instant> {
         self.0

@@ -1,7 +1,7 @@
 //! Locks with an order. In debug builds, taking a lock of a lower rank than one already held by the thread panics:
 //! a deadlock found at the first wrong order, not at the first unlucky one.
 //!
-//! Order (each may be taken while those before it are held): `Round` < `Writer` < `View` < `Queue` < `Leaf`.
+//! Order (each may be taken while those before it are held): `Naming` < `Partitions` < `Slot` < `Round` < `Writer` < `View` < `Queue` < `Leaf`.
 //!
 //! Locks and atomics that a model is to see come from here: in a test build with `--cfg loom` they are loom's, which
 //! runs a model once for every order of steps that threads can take. Such a build runs models and nothing else.
@@ -28,6 +28,12 @@ pub(crate) use std::sync::atomic;
 /// Where a lock stands in the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
+    /// The names of a store's partitions: one creation, deletion or move at a time.
+    Naming,
+    /// Which partitions a store has.
+    Partitions,
+    /// What a store has of one partition: its open log, or what is kept of a closed one.
+    Slot,
     /// One commit round (or truncation) at a time per log.
     Round,
     /// The append path of one log.

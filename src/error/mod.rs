@@ -5,6 +5,7 @@
 mod batch;
 mod config;
 mod producer;
+mod unavailable;
 mod wait;
 
 use std::io;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 pub use batch::{BrokenRule, BuildError, DecompressFault, InvalidBatch, InvalidRecord, RecompressError};
 pub use config::ConfigError;
 pub use producer::{ProducerFault, ProducerRefusal};
+pub use unavailable::Unavailable;
 pub use wait::WaitError;
 
 use crate::units::{FilePosition, LeaderEpoch, Offset};
@@ -299,6 +301,9 @@ pub enum AppendError {
     /// The log is closed.
     #[error("the log is closed; open it again")]
     Closed,
+    /// The log is a store's, which cannot give it now.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
 }
 
 /// The log latched: its files can no longer be trusted until it is opened again and judged.
@@ -345,6 +350,9 @@ pub enum DurabilityError {
     /// The log was closed first.
     #[error("the log was closed before the records were durable; open it again and look at its log end")]
     Closed,
+    /// The log is a store's, which cannot give it now.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
 }
 
 /// Why a read failed.
@@ -373,6 +381,9 @@ pub enum ReadError {
     /// The log is closed.
     #[error("the log is closed; open it again")]
     Closed,
+    /// The log is a store's, which cannot give it now.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
 }
 
 /// Why a truncation, roll, flush or close failed.
@@ -438,4 +449,7 @@ pub enum ChangeError {
     /// The log is closed.
     #[error("the log is closed; open it again")]
     Closed,
+    /// The log is a store's, which cannot give it now.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
 }

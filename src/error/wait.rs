@@ -1,6 +1,6 @@
 //! Why a wait for a mark ended without it.
 
-use super::LogFailed;
+use super::{LogFailed, Unavailable};
 use crate::units::{Mark, Offset};
 
 /// Why a wait for a mark ended before the mark was where it was wanted. A mark that is there already is never an error,
@@ -33,4 +33,7 @@ pub enum WaitError {
     /// The log was closed first.
     #[error("the log was closed before the mark was reached; open it again and look at its marks")]
     Closed,
+    /// The log is a store's, which cannot give it now.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
 }

@@ -15,6 +15,7 @@ mod close;
 mod derived;
 mod doubt;
 mod epochs;
+mod hosting;
 mod incoming;
 mod keeper;
 mod open;
@@ -41,6 +42,7 @@ use std::sync::Arc;
 use crossbeam::channel::Sender;
 
 pub use append::Appended;
+pub(crate) use hosting::{Lent, oldest_timestamp, peek};
 pub use batches::{AppendAs, AppendOptions, Batches};
 pub(crate) use derived::{derived_bytes, read_epochs};
 pub use open::Environment;

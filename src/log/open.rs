@@ -79,6 +79,20 @@ impl Environment {
     }
 }
 
+impl Environment {
+    pub(crate) fn open_hosted_temp(&self, dir: &Path, config: LogConfig) -> Result<PartitionLog, OpenError> {
+        config.validate()?;
+        let home = Home { fs: Arc::clone(&self.fs), dir: Arc::from(dir) };
+        let missing = missing_directories(&home)?;
+        make_directories(&home, &missing)?;
+        let entries = home.list()?;
+        refuse_foreign(&home, &entries)?;
+        let lock = take_lock(&home)?;
+        let opening = Opening { home, clock: Arc::clone(&self.clock), config };
+        opening.open(lock)
+    }
+}
+
 /// What stands in for a recovery point that is not there.
 const NO_POINT: RecoveryPoint = RecoveryPoint {
     generation: 0,

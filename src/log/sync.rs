@@ -111,13 +111,7 @@ impl PartitionLog {
         let config = self.config();
         let rolled = self.core.maybe_roll_by_time(&config)?;
         self.core.expire_producers();
-        let now = self.core.clock.monotonic();
-        let unsynced = self.core.writer.lock().unsynced;
-        let wanted = self.core.queue.has_waiters();
-        let synced = wanted || is_due(&config.flush, &unsynced, now);
-        if synced {
-            self.core.lead(&config, wanted)?;
-        }
+        let synced = self.core.sync_if_due()?;
         // Last: what must become durable does not wait for space to be freed.
         let deleted = self.core.maybe_retain()?;
         let unsynced = self.core.writer.lock().unsynced;
@@ -126,6 +120,18 @@ impl PartitionLog {
 }
 
 impl LogCore {
+    /// Runs a round if policy or waiters ask for one; whether they did.
+    pub(super) fn sync_if_due(&self) -> Result<bool, Refusal> {
+        let config = Arc::clone(&self.config.read());
+        let unsynced = self.writer.lock().unsynced;
+        let wanted = self.queue.has_waiters();
+        let synced = wanted || is_due(&config.flush, &unsynced, self.clock.monotonic());
+        if synced {
+            self.lead(&config, wanted)?;
+        }
+        Ok(synced)
+    }
+
     pub(super) fn wait_durable(&self, ticket: Ticket, deadline: Deadline) -> Result<(), DurabilityError> {
         self.queue.wait(ticket, deadline, || {
             let config = Arc::clone(&self.config.read());

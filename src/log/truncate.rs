@@ -403,6 +403,7 @@ impl From<ReadError> for ChangeError {
             ReadError::Damaged(damage) => Self::Damaged(damage),
             ReadError::Corrupt(corruption) => Self::Corrupt(corruption),
             ReadError::Io(failure) => Self::Io(failure),
+            ReadError::Unavailable(cause) => Self::Unavailable(cause),
             ReadError::Closed => Self::Closed,
         }
     }

@@ -89,6 +89,7 @@ fn in_terms_of_marks(error: DurabilityError, wanted: Offset) -> WaitError {
             WaitError::DeadlinePassed { mark: Mark::DurableEnd, at: durable_end, wanted }
         }
         DurabilityError::Failed(failed) => WaitError::Failed(failed),
+        DurabilityError::Unavailable(cause) => WaitError::Unavailable(cause),
         DurabilityError::Closed | DurabilityError::Truncated { .. } | DurabilityError::PastEnd { .. } => {
             WaitError::Closed
         }

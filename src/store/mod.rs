@@ -1,6 +1,12 @@
-//! The files of a data directory: which partitions it holds, and what Kafka keeps beside them.
+//! A store: the partitions of one process over one or more data directories.
 //!
 //! ```text
+//! open.rs           opening: locks, identity, what is found            loading.rs  partitions of a directory, in parallel
+//! partitions.rs     create, get, delete, reopen                        partition.rs  the handle that users hold
+//! hosted.rs         one partition: open, put aside, failed or away     shared.rs  what all of it shares
+//! housekeeping.rs   what time asks for                                 closing.rs  the way out
+//! directory.rs      one data directory: lock, lists, online or not     report.rs progress.rs store_error.rs config.rs
+//!
 //! names.rs          every name in a data directory, built and taken apart
 //! partition_id.rs   topic and number of a partition; ids of topics and directories
 //! checkpoints.rs    the four lists of offsets by partition
@@ -9,31 +15,109 @@
 //! shutdown.rs       the clean-shutdown marker
 //! lock.rs           who has the directory open
 //! ```
-//! Formats and names are Kafka's; each file says which class they come from. All I/O goes through [`FileSystem`], and
-//! nothing here starts a thread. What is wrong with a file's content is data, for the caller to decide on; only what the
-//! system refuses is an [`IoFailure`]. Files are replaced whole: a crash leaves the old content or the new one.
+//! Formats and names are Kafka's; each file says which class they come from. What is wrong with a file's content is data,
+//! for the caller to decide on; only what the system refuses is an [`IoFailure`]. Files are replaced whole: a crash leaves
+//! the old content or the new one.
 
 mod checkpoints;
+mod closing;
+mod config;
+mod config_of;
+mod directories;
+mod directory;
+mod hosted;
+mod housekeeping;
+mod loading;
 mod lock;
 mod meta;
 pub mod names;
+mod open;
+mod partition;
 mod partition_id;
+mod partitions;
+mod progress;
+mod report;
+mod shared;
 mod shutdown;
+mod sizes;
+mod store_error;
 mod topic_id;
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 pub use checkpoints::{CheckpointFault, OffsetCheckpoint, Others};
+pub use closing::{StoreClosed, StoreTicked};
+pub use config::{Reopening, StoreConfig};
+pub use directories::DirectoryHealth;
+pub use housekeeping::Housekept;
 pub use lock::{DirectoryLock, DirectoryRegistry, LockError};
 pub use meta::{Identity, MetaError, MetaFault, MetaProperties, MetaVersion, NodeId};
 pub use names::{CheckpointKind, Entry, Fate, Listed, MarkedDir, UniqueId, classify, list};
+pub use open::StoreOpening;
+pub use partition::{Partition, PartitionState};
 pub use partition_id::{DIR_NAME_BYTES_MAX, DirectoryId, IdFault, NameFault, TOPIC_BYTES_MAX, TopicId, TopicPartition};
+pub use partitions::CreateOptions;
+pub use progress::{OpenProgress, Progress};
+pub use report::{DirectoryReport, PartitionReport, StoreReport};
 pub use shutdown::{is_clean_shutdown, mark_clean_shutdown, remove_clean_shutdown};
+pub use store_error::StoreError;
 pub use topic_id::{TopicIdError, TopicIdFault, check_topic_id, claim_topic_id, read_topic_id};
+
+use closing::Owner;
+use config_of::ConfigOf;
+use shared::Shared;
 
 use crate::error::{IoFailure, IoOperation};
 use crate::fs::{self, EntryKind, FileSystem, OpenMode};
+
+/// A store: all partitions of one process, over one or more data directories. A handle: clones are cheap and name the same
+/// store. `Send + Sync`; any thread may call anything.
+///
+/// The last handle to go closes the store as a crash would, which loses nothing that was acknowledged as durable;
+/// [`Store::close`] spares the next opening its scans.
+///
+/// ```
+/// use alluvium::LogConfig;
+/// use alluvium::store::{Store, StoreConfig, TopicPartition};
+/// use std::time::Duration;
+///
+/// let dir = tempfile::tempdir()?;
+/// let orders = TopicPartition::new("orders", 0)?;
+/// let store = Store::open(StoreConfig::new([dir.path()]))?;
+/// store.create(&orders, LogConfig::default())?;
+/// assert_eq!(store.partitions(), [orders.clone()]);
+/// store.close(Duration::from_secs(10))?;
+///
+/// let store = Store::open(StoreConfig::new([dir.path()]))?;
+/// assert!(store.report().directories[0].was_clean);
+/// store.delete(&orders)?;
+/// assert!(store.get(&orders).is_none());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+    owner: Arc<Owner>,
+    report: Arc<StoreReport>,
+    configs: ConfigOf,
+}
+
+impl Store {
+    /// Opens the store. See [`StoreOpening`] for what can be said beside the settings.
+    ///
+    /// # Errors
+    /// As [`StoreOpening::open`].
+    pub fn open(config: StoreConfig) -> Result<Self, StoreError> {
+        StoreOpening::new(config).open()
+    }
+
+    /// What opening found.
+    pub fn report(&self) -> &StoreReport {
+        &self.report
+    }
+}
 
 /// What a small file holds.
 enum Content {

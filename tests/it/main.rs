@@ -18,6 +18,7 @@ mod replication;
 mod retention;
 mod rolls;
 mod sends;
+mod store;
 mod support;
 mod table;
 mod timestamps;

@@ -1,0 +1,76 @@
+//! The data directories of a store, as its embedder sees them: how they are doing, and how one comes back.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Store;
+use super::hosted::SlotState;
+use super::loading::Loading;
+use super::partition_id::TopicPartition;
+use super::progress::Progress;
+use super::report::DirectoryReport;
+use super::shared::Shared;
+use super::store_error::StoreError;
+use crate::error::{IoFailure, Unavailable};
+
+/// How a data directory is doing.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DirectoryHealth {
+    /// The directory.
+    pub dir: PathBuf,
+    /// Why it is offline, if it is.
+    pub offline: Option<IoFailure>,
+    /// The partitions that lie in it; of one that is offline, those that cannot be used.
+    pub partitions: Vec<TopicPartition>,
+}
+
+impl Store {
+    /// How each data directory is doing, in the order in which they were named.
+    pub fn directories(&self) -> Vec<DirectoryHealth> {
+        let health = |directory: &Arc<super::directory::Directory>| {
+            let partitions = self.shared.all_in(directory).iter().map(|hosted| hosted.name.clone()).collect();
+            DirectoryHealth { dir: directory.path.to_path_buf(), offline: directory.failure(), partitions }
+        };
+        self.shared.directories.iter().map(health).collect()
+    }
+
+    /// Takes a data directory back into service that went offline: looks at it anew, and recovers its partitions as
+    /// opening the store would. Handles of its partitions are good again. Partitions that are not there any more are
+    /// taken for deleted.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownDirectory`], [`StoreError::NotOffline`]; the lock, the identity or the disk: it stays offline.
+    pub fn reopen_dir(&self, dir: impl AsRef<Path>) -> Result<DirectoryReport, StoreError> {
+        let shared = &self.shared;
+        shared.check_open()?;
+        let directory = shared.directory(dir.as_ref())?;
+        let opened = directory.reopen(&shared.registry)?;
+        let progress = Progress::new();
+        let loading = Loading { shared, configs: &self.configs, urgent: &[], progress: &progress };
+        let loaded = shared.judge(&directory, loading.load(&directory, opened));
+        shared.drop_missing(&directory);
+        let mut report = loaded?;
+        report.dir = directory.path.to_path_buf();
+        Ok(report)
+    }
+}
+
+impl Shared {
+    /// Takes out the partitions of a directory that was reopened which were not found there again.
+    fn drop_missing(&self, directory: &Arc<super::directory::Directory>) {
+        for hosted in self.all_in(directory) {
+            let is_missing = hosted.change(|slot| {
+                let is_away = matches!(&slot.state, SlotState::Away(Unavailable::Offline { .. }));
+                let is_missing = is_away && directory.check().is_ok();
+                if is_missing {
+                    slot.state = SlotState::Away(Unavailable::Deleted);
+                }
+                is_missing
+            });
+            if is_missing {
+                self.remove(&hosted.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! One data directory of a store: its lock, its lists of offsets, and whether its disk still answers.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicIsize, Ordering};
+
+use super::checkpoints::{CheckpointFault, OffsetCheckpoint, Others};
+use super::lock::{DirectoryLock, DirectoryRegistry};
+use super::meta::MetaProperties;
+use super::names::{self, CheckpointKind, Fate, Listed, MarkedDir, UniqueId};
+use super::partition_id::TopicPartition;
+use super::store_error::StoreError;
+use super::{is_clean_shutdown, mark_clean_shutdown, remove_clean_shutdown, remove_temporaries};
+use crate::error::{IoFailure, IoOperation, Unavailable};
+use crate::fs::{EntryKind, FileSystem};
+use crate::sync::{Mutex, RwLock};
+use crate::units::Offset;
+
+/// A data directory. Its paths stay as the embedder gave them.
+#[derive(Debug)]
+pub(super) struct Directory {
+    pub(super) path: Arc<Path>,
+    fs: Arc<dyn FileSystem>,
+    standing: RwLock<Standing>,
+    lists: Mutex<Lists>,
+    /// Partitions that lie in it.
+    partitions: AtomicIsize,
+}
+
+#[derive(Debug)]
+enum Standing {
+    /// Served, under this lock.
+    Online(DirectoryLock),
+    /// Its own files could not be read or written. The lock is kept, so that nobody else gets a half-dead directory.
+    Offline { cause: IoFailure, _lock: Option<DirectoryLock> },
+}
+
+/// The four lists, as they are on disk but for what is said below.
+#[derive(Debug)]
+struct Lists {
+    by_kind: [OffsetCheckpoint; 4],
+}
+
+/// What a directory said when it was opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) entries: Vec<Listed>,
+    pub(super) was_clean: bool,
+    pub(super) meta: Option<MetaProperties>,
+    pub(super) faults: Vec<CheckpointFault>,
+}
+
+impl Directory {
+    /// Makes the directory if it is missing, takes its lock and reads what it says of itself. Changes nothing else.
+    pub(super) fn open(
+        fs: &Arc<dyn FileSystem>,
+        path: &Path,
+        registry: &DirectoryRegistry,
+    ) -> Result<(Self, Opened), StoreError> {
+        make(&**fs, path)?;
+        let lock = DirectoryLock::take(&**fs, path, registry)?;
+        let (opened, lists) = read(&**fs, path)?;
+        let directory = Self {
+            path: Arc::from(path),
+            fs: Arc::clone(fs),
+            standing: RwLock::new(Standing::Online(lock)),
+            lists: Mutex::new(lists),
+            partitions: AtomicIsize::new(0),
+        };
+        Ok((directory, opened))
+    }
+
+    /// One whose disk did not answer from the start.
+    pub(super) fn broken(fs: &Arc<dyn FileSystem>, path: &Path, cause: IoFailure) -> Self {
+        Self {
+            path: Arc::from(path),
+            fs: Arc::clone(fs),
+            standing: RwLock::new(Standing::Offline { cause, _lock: None }),
+            lists: Mutex::new(Lists { by_kind: CheckpointKind::ALL.map(OffsetCheckpoint::new) }),
+            partitions: AtomicIsize::new(0),
+        }
+    }
+
+    /// Before anything in the directory is changed: its marker of a clean shutdown goes, durably, and what a crash left
+    /// half-written. A crash from here on counts as unclean.
+    pub(super) fn enter(&self) -> Result<(), IoFailure> {
+        remove_clean_shutdown(&*self.fs, &self.path)?;
+        remove_temporaries(&*self.fs, &self.path)?;
+        Ok(())
+    }
+
+    /// Reads anew what the directory says of itself, after it was offline.
+    pub(super) fn reopen(&self, registry: &DirectoryRegistry) -> Result<Opened, StoreError> {
+        let mut standing = self.standing.write();
+        // The lock file may be another one now, of a disk that was mounted again.
+        *standing = match std::mem::replace(&mut *standing, Standing::Offline { cause: gone(&self.path), _lock: None }) {
+            Standing::Offline { cause, .. } => Standing::Offline { cause, _lock: None },
+            Standing::Online(lock) => {
+                *standing = Standing::Online(lock);
+                return Err(StoreError::NotOffline { dir: self.path.to_path_buf() });
+            }
+        };
+        make(&*self.fs, &self.path)?;
+        let lock = DirectoryLock::take(&*self.fs, &self.path, registry)?;
+        let (opened, lists) = read(&*self.fs, &self.path)?;
+        *self.lists.lock() = lists;
+        *standing = Standing::Online(lock);
+        Ok(opened)
+    }
+
+    /// Counts partitions that came or went.
+    pub(super) fn count(&self, change: isize) {
+        self.partitions.fetch_add(change, Ordering::Relaxed);
+    }
+
+    /// How many partitions lie in it.
+    pub(super) fn len(&self) -> isize {
+        self.partitions.load(Ordering::Relaxed)
+    }
+
+    /// Where a partition lies in it.
+    pub(super) fn path_of(&self, partition: &TopicPartition) -> PathBuf {
+        self.path.join(partition.dir_name())
+    }
+
+    /// `Err` when it is offline.
+    pub(super) fn check(&self) -> Result<(), Unavailable> {
+        match &*self.standing.read() {
+            Standing::Online(_) => Ok(()),
+            Standing::Offline { cause, .. } => Err(self.unavailable(cause)),
+        }
+    }
+
+    /// Why it is offline, if it is.
+    pub(super) fn failure(&self) -> Option<IoFailure> {
+        match &*self.standing.read() {
+            Standing::Online(_) => None,
+            Standing::Offline { cause, .. } => Some(cause.clone()),
+        }
+    }
+
+    /// What its partitions answer while it is offline.
+    pub(super) fn unavailable(&self, cause: &IoFailure) -> Unavailable {
+        Unavailable::Offline { dir: self.path.to_path_buf(), cause: Box::new(cause.clone()) }
+    }
+
+    /// Takes it out of service; `false` when it was already.
+    pub(super) fn set_offline(&self, cause: &IoFailure) -> bool {
+        let mut standing = self.standing.write();
+        let taken = std::mem::replace(&mut *standing, Standing::Offline { cause: cause.clone(), _lock: None });
+        let (was_online, next) = match taken {
+            Standing::Online(lock) => (true, Standing::Offline { cause: cause.clone(), _lock: Some(lock) }),
+            offline @ Standing::Offline { .. } => (false, offline),
+        };
+        *standing = next;
+        was_online
+    }
+
+    /// What a list says of a partition.
+    pub(super) fn offset(&self, kind: CheckpointKind, partition: &TopicPartition) -> Option<Offset> {
+        self.lists.lock().of(kind).offset(partition)
+    }
+
+    /// Says `offsets` in a list from now on, durably, if that is new. Partitions that are not named stay as they are.
+    pub(super) fn say(&self, kind: CheckpointKind, offsets: &BTreeMap<TopicPartition, Offset>) -> Result<(), IoFailure> {
+        let mut lists = self.lists.lock();
+        let before = lists.of(kind).clone();
+        let list = lists.of_mut(kind);
+        if !list.update(offsets, Others::Keep) {
+            return Ok(());
+        }
+        let written = list.replace(&*self.fs, &self.path);
+        if written.is_err() {
+            *list = before;
+        }
+        written
+    }
+
+    /// Says nothing any more of partitions that are not `there`, in any list: one that is made later under an old name
+    /// must not find the offsets of the old one. Durable when it returns.
+    pub(super) fn forget_all_but(&self, there: impl Fn(&TopicPartition) -> bool) -> Result<(), IoFailure> {
+        let mut lists = self.lists.lock();
+        for list in &mut lists.by_kind {
+            let gone: Vec<_> = list.offsets().map(|(name, _)| name.clone()).filter(|name| !there(name)).collect();
+            if gone.is_empty() {
+                continue;
+            }
+            let mut next = list.clone();
+            for name in &gone {
+                next.remove(name);
+            }
+            next.replace(&*self.fs, &self.path)?;
+            *list = next;
+        }
+        Ok(())
+    }
+
+    /// Lowers what the list of recovery points says of a partition to at most `to`, durably: nothing past a cut may pass
+    /// for synced.
+    pub(super) fn lower_recovery_point(&self, partition: &TopicPartition, to: Offset) -> Result<(), IoFailure> {
+        let said = self.offset(CheckpointKind::RecoveryPoint, partition);
+        if said.is_none_or(|said| said <= to) {
+            return Ok(());
+        }
+        self.say(CheckpointKind::RecoveryPoint, &BTreeMap::from([(partition.clone(), to)]))
+    }
+
+    /// Gives the directory of a partition the name under which it waits to be removed; durable when it returns.
+    pub(super) fn set_deleted(&self, partition: &TopicPartition, id: UniqueId) -> Result<MarkedDir, IoFailure> {
+        let from = self.path_of(partition);
+        // A name that is cut to fit is refused for future copies alone.
+        let marked = MarkedDir::new(partition, Fate::Delete, id)
+            .map_err(|fault| IoFailure::new(IoOperation::Rename, &from, io::Error::other(fault)))?;
+        let to = self.path.join(marked.name());
+        self.fs.rename(&from, &to).map_err(|e| IoFailure::new(IoOperation::Rename, &from, e))?;
+        self.sync()?;
+        Ok(marked)
+    }
+
+    /// Makes the names in it durable.
+    pub(super) fn sync(&self) -> Result<(), IoFailure> {
+        self.fs.sync_dir(&self.path).map_err(|e| IoFailure::new(IoOperation::Sync, &*self.path, e))
+    }
+
+    /// Marks the last shutdown as clean, durably. The last thing that is written.
+    pub(super) fn mark_clean(&self) -> Result<(), IoFailure> {
+        mark_clean_shutdown(&*self.fs, &self.path)
+    }
+
+    /// Lets go of the lock.
+    pub(super) fn close(&self) {
+        *self.standing.write() = Standing::Offline { cause: gone(&self.path), _lock: None };
+    }
+}
+
+impl Lists {
+    fn of(&self, kind: CheckpointKind) -> &OffsetCheckpoint {
+        let [points, starts, marks, cleaned] = &self.by_kind;
+        match kind {
+            CheckpointKind::RecoveryPoint => points,
+            CheckpointKind::LogStart => starts,
+            CheckpointKind::HighWatermark => marks,
+            CheckpointKind::Cleaner => cleaned,
+        }
+    }
+
+    fn of_mut(&mut self, kind: CheckpointKind) -> &mut OffsetCheckpoint {
+        let [points, starts, marks, cleaned] = &mut self.by_kind;
+        match kind {
+            CheckpointKind::RecoveryPoint => points,
+            CheckpointKind::LogStart => starts,
+            CheckpointKind::HighWatermark => marks,
+            CheckpointKind::Cleaner => cleaned,
+        }
+    }
+}
+
+/// What stands for the failure of a directory that was closed.
+fn gone(path: &Path) -> IoFailure {
+    IoFailure::new(IoOperation::Lock, path, io::ErrorKind::NotConnected.into())
+}
+
+/// Makes a data directory, and makes its name durable, if it is missing. What is above it must be there.
+fn make(fs: &dyn FileSystem, path: &Path) -> Result<(), StoreError> {
+    match fs.metadata(path) {
+        Ok(found) if found.kind == EntryKind::Directory => return Ok(()),
+        Ok(_) => return Err(StoreError::NotADirectory { path: path.to_path_buf() }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(IoFailure::new(IoOperation::List, path, e).into()),
+    }
+    fs.create_dir(path).map_err(|e| IoFailure::new(IoOperation::CreateDir, path, e))?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs.sync_dir(parent).map_err(|e| IoFailure::new(IoOperation::Sync, parent, e))?;
+    Ok(())
+}
+
+/// Reads what a locked directory says of itself.
+fn read(fs: &dyn FileSystem, path: &Path) -> Result<(Opened, Lists), StoreError> {
+    let meta = MetaProperties::read(fs, path)?;
+    let entries = names::list(fs, path)?;
+    let [points, starts, marks, cleaned] = CheckpointKind::ALL.map(|kind| OffsetCheckpoint::read(fs, path, kind));
+    let by_kind = [points?, starts?, marks?, cleaned?];
+    let faults = by_kind.iter().filter_map(|list| list.fault().cloned()).collect();
+    let was_clean = is_clean_shutdown(fs, path)?;
+    Ok((Opened { entries, was_clean, meta, faults }, Lists { by_kind }))
+}

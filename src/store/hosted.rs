@@ -1,0 +1,222 @@
+//! What a store has of one partition: its open log; or, of a partition that is idle, what was known when its log was
+//! closed. A log is opened when it is used, and put aside after a time in which nobody used it, so that thousands of
+//! partitions cost memory and descriptors for those alone that have something to do.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::directory::Directory;
+use super::partition_id::{TopicId, TopicPartition};
+use crate::commit::Marks;
+use crate::config::LogConfig;
+use crate::error::{OpenError, Unavailable};
+use crate::log::{Lent, PartitionLog};
+use crate::sync::{Mutex, Rank, RwLock};
+use crate::units::{Offset, TimestampMs};
+
+/// One partition of a store, whatever state it is in. Handles hold it; deleting, moving or reopening the partition changes
+/// what is in it.
+#[derive(Debug)]
+pub(super) struct Hosted {
+    pub(super) name: TopicPartition,
+    slot: RwLock<Slot>,
+    watch: Mutex<Watch>,
+}
+
+/// What there is of a partition.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) directory: Arc<Directory>,
+    pub(super) topic_id: Option<TopicId>,
+    pub(super) config: Arc<LogConfig>,
+    pub(super) state: SlotState,
+}
+
+/// Whether the log of a partition is open.
+#[derive(Debug)]
+pub(super) enum SlotState {
+    /// It is.
+    Loaded(PartitionLog),
+    /// It was closed cleanly, and is opened when it is used.
+    Parked(Parked),
+    /// It could not be opened; tried again when somebody asks for it by `reopen`.
+    Failed(Arc<OpenError>),
+    /// Its data directory is offline, or it was deleted, or the store is closed.
+    Away(Unavailable),
+}
+
+/// What is known of a log that is closed.
+#[derive(Clone, Debug)]
+pub(super) struct Parked {
+    /// `None` until the log was opened once.
+    pub(super) marks: Option<Marks>,
+    /// Where its first segment begins, if that is known.
+    pub(super) first_base: Option<Offset>,
+    /// What sockets may still read of its files.
+    pub(super) lent: Lent,
+    /// When retention may first delete something; `None` until somebody looked.
+    pub(super) retention_due: Option<TimestampMs>,
+    /// Wall time before which retention does not look again.
+    pub(super) not_before: TimestampMs,
+}
+
+/// How long a log that was put aside is left alone by retention at least.
+const RETENTION_PAUSE_MS: i64 = 5 * 60 * 1000;
+
+/// What the housekeeper remembers from look to look.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Watch {
+    activity: u64,
+    /// Monotonic time since which nothing was asked of the log.
+    idle_since: Option<Duration>,
+    /// After a failure: how many times the log was reopened, and when it may be again.
+    pub(super) reopenings: u32,
+    pub(super) reopen_at: Option<Duration>,
+    /// Whether the embedder was told that the log failed.
+    pub(super) is_failure_told: bool,
+}
+
+impl Hosted {
+    pub(super) fn new(name: TopicPartition, slot: Slot) -> Self {
+        Self { name, slot: RwLock::ranked(Rank::Slot, slot), watch: Mutex::default() }
+    }
+
+    /// The directory of the partition.
+    pub(super) fn path(&self) -> PathBuf {
+        self.slot.read().directory.path_of(&self.name)
+    }
+
+    /// The data directory that holds it.
+    pub(super) fn directory(&self) -> Arc<Directory> {
+        Arc::clone(&self.slot.read().directory)
+    }
+
+    /// Looks at what there is.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Slot) -> T) -> T {
+        look(&self.slot.read())
+    }
+
+    /// Changes what there is. Whoever uses the partition waits meanwhile.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Slot) -> T) -> T {
+        change(&mut self.slot.write())
+    }
+
+    /// The open log, if it is open.
+    pub(super) fn loaded(&self) -> Option<PartitionLog> {
+        match &self.slot.read().state {
+            SlotState::Loaded(log) => Some(log.clone()),
+            SlotState::Parked(_) | SlotState::Failed(_) | SlotState::Away(_) => None,
+        }
+    }
+
+    /// The log, opened by `open` if it was put aside.
+    pub(super) fn log(
+        &self,
+        open: impl FnOnce(&Slot) -> Result<PartitionLog, OpenError>,
+    ) -> Result<PartitionLog, Unavailable> {
+        if let Some(log) = self.loaded() {
+            return Ok(log);
+        }
+        let mut slot = self.slot.write();
+        match &slot.state {
+            SlotState::Loaded(log) => return Ok(log.clone()),
+            SlotState::Away(why) => return Err(why.clone()),
+            SlotState::Failed(error) => return Err(Unavailable::Open(Arc::clone(error))),
+            SlotState::Parked(_) => {}
+        }
+        self.load(&mut slot, open)
+    }
+
+    /// Opens the log of a slot that has none open, and puts it there.
+    pub(super) fn load(
+        &self,
+        slot: &mut Slot,
+        open: impl FnOnce(&Slot) -> Result<PartitionLog, OpenError>,
+    ) -> Result<PartitionLog, Unavailable> {
+        match open(slot) {
+            Ok(log) => {
+                if let SlotState::Parked(parked) = &slot.state {
+                    log.lend_again(&parked.lent);
+                }
+                slot.state = SlotState::Loaded(log.clone());
+                *self.watch.lock() = Watch::default();
+                Ok(log)
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                slot.state = SlotState::Failed(Arc::clone(&error));
+                Err(Unavailable::Open(error))
+            }
+        }
+    }
+
+    /// Closes the log if it is idle and nobody can reach it; `true` when it did. It is opened again when it is used.
+    pub(super) fn park(&self, wall: TimestampMs) -> bool {
+        let mut slot = self.slot.write();
+        let SlotState::Loaded(log) = &slot.state else { return false };
+        if !log.is_only_handle() || log.needs_sync() || log.health().failed.is_some() {
+            return false;
+        }
+        let (lent, marks, first_base) = (log.lent(), log.marks(), Some(log.first_base()));
+        let not_before = TimestampMs::new(wall.value().saturating_add(RETENTION_PAUSE_MS));
+        // Whatever the close comes to, the next opening judges what it left.
+        let _ = log.close();
+        slot.config = log.config();
+        slot.state = SlotState::Parked(Parked { marks: Some(marks), first_base, lent, retention_due: None, not_before });
+        true
+    }
+
+    /// Notes what was asked of the log so far, and says whether that was nothing for `idle_after`.
+    pub(super) fn is_idle(&self, log: &PartitionLog, now: Duration, idle_after: Duration) -> bool {
+        let activity = log.activity();
+        let mut watch = self.watch.lock();
+        if watch.activity != activity || watch.idle_since.is_none() {
+            watch.activity = activity;
+            watch.idle_since = Some(now);
+        }
+        watch.idle_since.is_some_and(|since| now.saturating_sub(since) >= idle_after)
+    }
+
+    /// What the housekeeper remembers, to be changed.
+    pub(super) fn watch<T>(&self, change: impl FnOnce(&mut Watch) -> T) -> T {
+        change(&mut self.watch.lock())
+    }
+}
+
+impl Parked {
+    /// A log of which nothing is known but that it is there.
+    pub(super) fn unknown() -> Self {
+        Self { marks: None, first_base: None, lent: Lent::new(), retention_due: None, not_before: TimestampMs::new(0) }
+    }
+
+    /// A log that an earlier process closed cleanly.
+    pub(super) fn closed_at(marks: Marks) -> Self {
+        Self { marks: Some(marks), ..Self::unknown() }
+    }
+}
+
+impl Slot {
+    /// The log that is open.
+    pub(super) fn loaded(&self) -> Option<&PartitionLog> {
+        if let SlotState::Loaded(log) = &self.state { Some(log) } else { None }
+    }
+
+    /// Where the first segment begins, as far as that is known without opening the log.
+    pub(super) fn first_base(&self) -> Option<Offset> {
+        match &self.state {
+            SlotState::Loaded(log) => Some(log.first_base()),
+            SlotState::Parked(parked) => parked.first_base,
+            SlotState::Failed(_) | SlotState::Away(_) => None,
+        }
+    }
+
+    /// The marks, as far as they are known without opening the log.
+    pub(super) fn marks(&self) -> Option<Marks> {
+        match &self.state {
+            SlotState::Loaded(log) => Some(log.marks()),
+            SlotState::Parked(parked) => parked.marks,
+            SlotState::Failed(_) | SlotState::Away(_) => None,
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! What a store does from time to time: roll, delete and expire by time, put idle logs aside, reopen failed ones, write the
+//! lists of offsets, remove the directories of deleted partitions.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::directory::Directory;
+use super::hosted::{Hosted, SlotState};
+use super::names::CheckpointKind;
+use super::partition_id::TopicPartition;
+use super::shared::{LeavingDir, Shared};
+use crate::config::LogConfig;
+use crate::error::{IoFailure, IoOperation};
+use crate::fs::{EntryKind, FileSystem};
+use crate::log::{PartitionLog, oldest_timestamp};
+use crate::sync::Mutex;
+use crate::units::{Offset, TimestampMs};
+
+/// What one look of the housekeeper did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Housekept {
+    /// Segments rolled because of their age.
+    pub rolled: usize,
+    /// Segments that retention took out of their logs.
+    pub deleted_segments: usize,
+    /// Logs put aside because nobody used them.
+    pub parked: usize,
+    /// Logs that had failed and were opened again.
+    pub reopened: usize,
+    /// Directories of deleted partitions that were removed.
+    pub removed_dirs: usize,
+    /// Whether the lists of offsets were written.
+    pub wrote_lists: bool,
+}
+
+/// When things were done last.
+#[derive(Debug, Default)]
+pub(super) struct Housekeeper {
+    last: Mutex<Option<Duration>>,
+    listed: Mutex<Option<Duration>>,
+}
+
+impl Housekeeper {
+    /// Does what is due at monotonic time `now`.
+    pub(super) fn step(&self, shared: &Shared, now: Duration) -> Housekept {
+        let mut done = Housekept::default();
+        if is_due(&self.last, now, shared.config.housekeeping_interval) {
+            for hosted in shared.all() {
+                shared.keep(&hosted, now, &mut done);
+            }
+            done.removed_dirs = shared.remove_leaving(now);
+        }
+        if is_due(&self.listed, now, shared.config.checkpoint_interval) {
+            done.wrote_lists = true;
+            for directory in &shared.directories {
+                // A directory that fails is offline now, and a full disk is asked again.
+                let _ = shared.write_lists(directory);
+            }
+        }
+        done
+    }
+}
+
+/// Whether `interval` has passed since `last`; from the first look on.
+fn is_due(last: &Mutex<Option<Duration>>, now: Duration, interval: Duration) -> bool {
+    let mut last = last.lock();
+    let due = last.is_none_or(|last| now.saturating_sub(last) >= interval);
+    if due {
+        *last = Some(now);
+    }
+    due
+}
+
+impl Shared {
+    /// Looks after one partition.
+    fn keep(&self, hosted: &Arc<Hosted>, now: Duration, done: &mut Housekept) {
+        if let Some(log) = hosted.loaded() {
+            if log.health().failed.is_some() {
+                done.reopened += usize::from(self.mend(hosted, now));
+                return;
+            }
+            self.keep_log(hosted, log, now, done);
+        } else if self.has_expired(hosted)
+            && let Ok(log) = hosted.log(|slot| self.open_log(&hosted.name, slot))
+        {
+            self.keep_log(hosted, log, now, done);
+        }
+    }
+
+    fn keep_log(&self, hosted: &Arc<Hosted>, log: PartitionLog, now: Duration, done: &mut Housekept) {
+        // What fails is tried again, and what latches the log is seen by the next look.
+        let kept = log.housekeep().unwrap_or_default();
+        done.rolled += usize::from(kept.rolled);
+        done.deleted_segments += kept.deleted;
+        let is_idle = hosted.is_idle(&log, now, self.config.idle_after);
+        drop(log);
+        done.parked += usize::from(is_idle && hosted.park(self.environment.clock.wall()));
+    }
+
+    /// Whether retention may have something to delete from a log that is put aside.
+    fn has_expired(&self, hosted: &Hosted) -> bool {
+        let wall = self.environment.clock.wall();
+        let known = hosted.look(|slot| match &slot.state {
+            SlotState::Parked(parked) => {
+                Some((parked.retention_due, Arc::clone(&slot.config), slot.directory.path_of(&hosted.name)))
+            }
+            SlotState::Loaded(_) | SlotState::Failed(_) | SlotState::Away(_) => None,
+        });
+        let Some((due, config, path)) = known else { return false };
+        if let Some(due) = due {
+            return due <= wall;
+        }
+        let due = retention_due(&*self.environment.fs, &path, &config);
+        hosted.change(|slot| match &mut slot.state {
+            SlotState::Parked(parked) => {
+                // One that was just looked at in vain is not opened again at once.
+                let due = due.max(parked.not_before);
+                parked.retention_due = Some(due);
+                due <= wall
+            }
+            SlotState::Loaded(_) | SlotState::Failed(_) | SlotState::Away(_) => false,
+        })
+    }
+
+    /// Opens a log anew that failed, if the settings say so and the time has come.
+    fn mend(&self, hosted: &Arc<Hosted>, now: Duration) -> bool {
+        let Some(policy) = self.config.reopen else { return false };
+        let is_time = hosted.watch(|watch| {
+            let pause = policy.pause(watch.reopenings);
+            let at = *watch.reopen_at.get_or_insert(now + pause);
+            if now >= at {
+                watch.reopenings = watch.reopenings.saturating_add(1);
+                watch.reopen_at = None;
+            }
+            now >= at
+        });
+        if !is_time {
+            return false;
+        }
+        let reopenings = hosted.watch(|watch| watch.reopenings);
+        let reopened = self.reopen(hosted).is_ok();
+        // Loading began a new watch; a log that fails again soon must not be reopened at once.
+        hosted.watch(|watch| watch.reopenings = reopenings);
+        reopened
+    }
+
+    /// Writes the lists of offsets of a directory.
+    pub(super) fn write_lists(&self, directory: &Arc<Directory>) -> Result<(), IoFailure> {
+        if directory.check().is_err() {
+            return Ok(());
+        }
+        for (kind, offsets) in self.offsets_of(directory) {
+            self.judge(directory, directory.say(kind, &offsets))?;
+        }
+        Ok(())
+    }
+
+    /// What the lists of a directory are to say of its partitions, by list.
+    fn offsets_of(&self, directory: &Arc<Directory>) -> Vec<(CheckpointKind, BTreeMap<TopicPartition, Offset>)> {
+        let (mut points, mut starts, mut marks) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for hosted in self.all_in(directory) {
+            let name = || hosted.name.clone();
+            hosted.look(|slot| {
+                let Some(found) = slot.marks() else { return };
+                // One that is not open was closed cleanly.
+                let point = slot.loaded().map_or(found.log_end, PartitionLog::recovery_point);
+                let first = slot.first_base().unwrap_or(found.log_start);
+                points.insert(name(), point);
+                marks.insert(name(), found.high_watermark);
+                // Kafka writes those alone that its segments do not tell.
+                let is_told = directory.offset(CheckpointKind::LogStart, &hosted.name).is_some();
+                if found.log_start > first || is_told {
+                    starts.insert(name(), found.log_start);
+                }
+            });
+        }
+        vec![
+            (CheckpointKind::RecoveryPoint, points),
+            (CheckpointKind::LogStart, starts),
+            (CheckpointKind::HighWatermark, marks),
+        ]
+    }
+
+    /// Removes the directories of deleted partitions whose time has come; returns how many.
+    fn remove_leaving(&self, now: Duration) -> usize {
+        let due: Vec<LeavingDir> = {
+            let naming = self.naming.lock();
+            naming.leaving.iter().filter(|leaving| leaving.due <= now).cloned().collect()
+        };
+        let mut removed = 0;
+        for leaving in due.iter().filter(|leaving| leaving.directory.check().is_ok()) {
+            let path = leaving.directory.path.join(&leaving.name);
+            // What cannot be removed is tried again; it is in nobody's way.
+            if remove_dir(&*self.environment.fs, &path).is_ok() {
+                self.naming.lock().leaving.retain(|other| other.name != leaving.name);
+                removed += 1;
+            }
+        }
+        removed
+    }
+}
+
+/// Removes a directory with the files in it. May be repeated.
+fn remove_dir(fs: &dyn FileSystem, path: &Path) -> Result<(), IoFailure> {
+    let entries = match fs.list(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(|e| IoFailure::new(IoOperation::List, path, e))?,
+    };
+    for entry in entries.iter().filter(|entry| entry.kind != EntryKind::Directory) {
+        let file = path.join(&entry.name);
+        fs.remove_file(&file).map_err(|e| IoFailure::new(IoOperation::Remove, file, e))?;
+    }
+    fs.remove_dir(path).map_err(|e| IoFailure::new(IoOperation::Remove, path, e))
+}
+
+/// When retention may first delete something of a closed log that nothing is appended to. The end of time where it never
+/// will; now where nothing tells.
+fn retention_due(fs: &dyn FileSystem, path: &Path, config: &LogConfig) -> TimestampMs {
+    let Some(retention) = config.retention_ms.filter(|_| config.cleanup_policy.deletes()) else {
+        return TimestampMs::new(i64::MAX);
+    };
+    let retention = i64::try_from(retention).unwrap_or(i64::MAX);
+    match oldest_timestamp(fs, path) {
+        Ok(Some(oldest)) => TimestampMs::new(oldest.value().saturating_add(retention)),
+        Ok(None) => TimestampMs::new(i64::MAX),
+        Err(_) => TimestampMs::new(i64::MIN),
+    }
+}

@@ -1,0 +1,198 @@
+//! From a data directory to its partitions: what lies there, in which order it is opened, and by how many threads.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::config_of::ConfigOf;
+use super::directory::{Directory, Opened};
+use super::hosted::{Hosted, Parked, Slot, SlotState};
+use super::names::{Entry, Fate, Listed};
+use super::partition_id::{TopicId, TopicPartition};
+use super::progress::Progress;
+use super::report::{DirectoryReport, PartitionReport};
+use super::shared::{LeavingDir, Shared};
+use super::sizes::newest_log_bytes;
+use super::topic_id::read_topic_id;
+use crate::config::LogConfig;
+use crate::error::{IoFailure, OpenError};
+use crate::log::peek;
+use crate::sync::Mutex;
+
+/// How a directory's partitions are opened.
+pub(super) struct Loading<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) configs: &'a ConfigOf,
+    /// Opened before all others, in this order.
+    pub(super) urgent: &'a [TopicPartition],
+    pub(super) progress: &'a Progress,
+}
+
+/// A partition whose log has to be opened now.
+struct Job {
+    hosted: Arc<Hosted>,
+    bytes: u64,
+}
+
+/// What one directory has to be done for.
+#[derive(Default)]
+struct Plan {
+    jobs: Vec<Job>,
+    report: DirectoryReport,
+}
+
+impl Loading<'_> {
+    /// Takes in the partitions of a directory: those that were closed cleanly as they are, the others by opening their
+    /// logs. The failure of one is its own.
+    pub(super) fn load(&self, directory: &Arc<Directory>, opened: Opened) -> Result<DirectoryReport, IoFailure> {
+        let Opened { entries, was_clean, faults, .. } = opened;
+        directory.enter()?;
+        let mut plan = Plan::default();
+        plan.report.was_clean = was_clean;
+        plan.report.faults = faults;
+        for listed in entries {
+            self.take_in(directory, listed, &mut plan);
+        }
+        let there: BTreeSet<TopicPartition> =
+            self.shared.all_in(directory).iter().map(|hosted| hosted.name.clone()).collect();
+        // What is said of others is said of partitions that were deleted.
+        match directory.forget_all_but(|name| there.contains(name)) {
+            Err(failure) if failure.is_storage_full() => {}
+            forgotten => forgotten?,
+        }
+        self.order(&mut plan.jobs);
+        self.progress.expect(plan.jobs.len(), plan.jobs.iter().map(|job| job.bytes).sum());
+        let report = Mutex::new(plan.report);
+        self.run(directory, plan.jobs, &report);
+        Ok(std::mem::take(&mut *report.lock()))
+    }
+
+    /// Decides about one entry of the directory.
+    fn take_in(&self, directory: &Arc<Directory>, listed: Listed, plan: &mut Plan) {
+        match listed.entry {
+            Entry::Partition(name) => self.take_partition(directory, name, plan),
+            Entry::Marked(marked) => match marked.fate() {
+                Fate::Delete => {
+                    let leaving =
+                        LeavingDir { directory: Arc::clone(directory), name: listed.name, due: Duration::ZERO };
+                    self.shared.naming.lock().leaving.push(leaving);
+                }
+                Fate::Stray | Fate::Future => plan.report.set_aside.push(listed.name),
+            },
+            Entry::UnknownFile | Entry::UnknownDir => plan.report.unknown_entries.push(listed.name),
+            Entry::ClusterMetadata(_)
+            | Entry::Checkpoint(_)
+            | Entry::Temporary
+            | Entry::Lock
+            | Entry::CleanShutdown
+            | Entry::MetaProperties
+            | Entry::RemoteLogIndexCache
+            | Entry::Ours
+            | Entry::Ignorable => {}
+        }
+    }
+
+    fn take_partition(&self, directory: &Arc<Directory>, name: TopicPartition, plan: &mut Plan) {
+        let fs = &*self.shared.environment.fs;
+        let path = directory.path_of(&name);
+        plan.report.partitions += 1;
+        let topic_id = match read_topic_id(fs, &path) {
+            Ok(topic_id) => topic_id,
+            // It is the partition's own file; whoever asks for it by id is told.
+            Err(_) => None,
+        };
+        let config = self.configs.of(&name, &self.shared.default_log);
+        // What cannot be looked at shows its fault when it is opened: that of the partition, not of the directory.
+        let peeked = peek(fs, &path).ok().flatten();
+        let state = match peeked {
+            Some(marks) => SlotState::Parked(Parked::closed_at(marks)),
+            // Until it is opened, which is what is done next.
+            None => SlotState::Parked(Parked::unknown()),
+        };
+        let must_open = peeked.is_none();
+        let hosted = self.place(directory, name, topic_id, config, state, plan);
+        if let Some(hosted) = hosted.filter(|_| must_open) {
+            let bytes = newest_log_bytes(fs, &path).unwrap_or(0);
+            plan.jobs.push(Job { hosted, bytes });
+        }
+    }
+
+    /// Puts a partition into its place: that of a handle which somebody holds, or a new one. `None` when another
+    /// directory has one of that name.
+    fn place(
+        &self,
+        directory: &Arc<Directory>,
+        name: TopicPartition,
+        topic_id: Option<TopicId>,
+        config: Arc<LogConfig>,
+        state: SlotState,
+        plan: &mut Plan,
+    ) -> Option<Arc<Hosted>> {
+        let slot = Slot { directory: Arc::clone(directory), topic_id, config, state };
+        if let Some(hosted) = self.shared.find(&name) {
+            let is_ours = hosted.look(|slot| Arc::ptr_eq(&slot.directory, directory));
+            if !is_ours {
+                plan.report.duplicates.push(name);
+                return None;
+            }
+            hosted.change(|old| *old = slot);
+            return Some(hosted);
+        }
+        let hosted = Arc::new(Hosted::new(name, slot));
+        self.shared.insert(Arc::clone(&hosted));
+        Some(hosted)
+    }
+
+    /// The urgent ones first, then those with the most to do: so that the last thread does not begin the longest one
+    /// when all others are done.
+    fn order(&self, jobs: &mut [Job]) {
+        let rank = |job: &Job| self.urgent.iter().position(|name| *name == job.hosted.name).unwrap_or(usize::MAX);
+        jobs.sort_by_key(|job| (rank(job), std::cmp::Reverse(job.bytes)));
+    }
+
+    fn run(&self, directory: &Directory, jobs: Vec<Job>, report: &Mutex<DirectoryReport>) {
+        let threads = self.shared.config.recovery_threads.min(jobs.len());
+        let queue = Mutex::new(VecDeque::from(jobs));
+        let work = || {
+            while let Some(job) = { queue.lock().pop_front() } {
+                self.open(directory, &job, report);
+            }
+        };
+        if threads <= 1 {
+            return work();
+        }
+        std::thread::scope(|scope| {
+            for _ in 1..threads {
+                // With fewer threads than asked for it takes longer.
+                let builder = std::thread::Builder::new().name("alluvium-recovery".into());
+                let _ = builder.spawn_scoped(scope, work);
+            }
+            work();
+        });
+    }
+
+    fn open(&self, directory: &Directory, job: &Job, report: &Mutex<DirectoryReport>) {
+        let name = &job.hosted.name;
+        self.progress.begin(name);
+        // A disk that dies while it is read must not be asked for every partition.
+        let opened = job.hosted.log(|slot| match directory.failure() {
+            Some(failure) => Err(OpenError::Io(failure)),
+            None => self.shared.open_log(name, slot),
+        });
+        let line = match &opened {
+            Ok(log) => {
+                let found = log.recovery_report();
+                (!found.is_ordinary()).then(|| PartitionReport { partition: name.clone(), outcome: Ok(found.clone()) })
+            }
+            Err(error) => Some(PartitionReport { partition: name.clone(), outcome: Err(error.clone()) }),
+        };
+        let scanned = opened.as_ref().map_or(0, |log| log.recovery_report().scanned_bytes);
+        {
+            let mut report = report.lock();
+            report.opened += usize::from(opened.is_ok());
+            report.scanned_bytes += scanned;
+            report.lines.extend(line);
+        }
+        self.progress.done(name, job.bytes, opened.is_err());
+    }
+}

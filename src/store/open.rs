@@ -1,0 +1,165 @@
+//! Opening a store.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::config::StoreConfig;
+use super::config_of::ConfigOf;
+use super::directory::{Directory, Opened};
+use super::loading::Loading;
+use super::lock::DirectoryRegistry;
+use super::meta::{Identity, MetaProperties};
+use super::partition_id::TopicPartition;
+use super::progress::Progress;
+use super::report::{DirectoryReport, StoreReport};
+use super::shared::Shared;
+use super::store_error::StoreError;
+use super::{Owner, Store};
+use crate::config::LogConfig;
+use crate::error::IoFailure;
+use crate::log::Environment;
+
+/// How a store is opened: its settings, and what is wanted of the opening alone.
+///
+/// ```
+/// use alluvium::store::{Progress, StoreConfig, StoreOpening, TopicPartition};
+/// # let dir = tempfile::tempdir()?;
+/// let progress = Progress::new();
+/// let store = StoreOpening::new(StoreConfig::new([dir.path()]))
+///     .urgent([TopicPartition::new("__consumer_offsets", 0)?])
+///     .progress(&progress)
+///     .open()?;
+/// assert_eq!(progress.now().done, 0, "there was nothing to recover");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "nothing is opened before `open`"]
+pub struct StoreOpening {
+    config: StoreConfig,
+    environment: Environment,
+    registry: DirectoryRegistry,
+    configs: ConfigOf,
+    urgent: Vec<TopicPartition>,
+    progress: Progress,
+}
+
+impl StoreOpening {
+    /// With these settings, on the system's files and clock.
+    pub fn new(config: StoreConfig) -> Self {
+        Self {
+            config,
+            environment: Environment::default(),
+            registry: DirectoryRegistry::of_process(),
+            configs: ConfigOf::default(),
+            urgent: Vec::new(),
+            progress: Progress::new(),
+        }
+    }
+
+    /// On another file system and clock. Its directories are not those of the process: one that is open in another
+    /// store is told by its lock alone.
+    pub fn environment(mut self, environment: Environment) -> Self {
+        self.environment = environment;
+        self.registry = DirectoryRegistry::separate();
+        self
+    }
+
+    /// Which settings a partition has, where they are not the default ones. Called once for each partition found.
+    pub fn configs(mut self, of: impl Fn(&TopicPartition) -> Option<LogConfig> + Send + Sync + 'static) -> Self {
+        self.configs = ConfigOf::by(of);
+        self
+    }
+
+    /// The partitions to be opened before all others, the first one first. Those that are not there are passed over.
+    pub fn urgent(mut self, partitions: impl IntoIterator<Item = TopicPartition>) -> Self {
+        self.urgent = partitions.into_iter().collect();
+        self
+    }
+
+    /// Who is told how far the opening is.
+    pub fn progress(mut self, progress: &Progress) -> Self {
+        self.progress = progress.clone();
+        self
+    }
+
+    /// Opens the store: locks its directories, recovers what was not closed cleanly, several partitions at a time, and
+    /// starts the workers that the settings ask for. A partition that cannot be opened, or a directory whose disk fails,
+    /// is in the [report](Store::report); the others are served.
+    ///
+    /// # Errors
+    /// [`StoreError`]: settings, a lock that somebody holds, directories of different nodes, or no directory that can be
+    /// served. Nothing but locks is held and nothing is changed then.
+    pub fn open(self) -> Result<Store, StoreError> {
+        self.config.validate()?;
+        let paths = named_once(&self.config)?;
+        self.progress.start(&self.environment.clock);
+        let mut lost = Vec::new();
+        let mut found = Vec::new();
+        for path in paths {
+            match Directory::open(&self.environment.fs, &path, &self.registry) {
+                Ok((directory, opened)) => found.push((Arc::new(directory), opened)),
+                // A disk that is broken must not keep the others from being served; anything else is a mistake.
+                Err(error) => match error.io() {
+                    Some(failure) => lost.push((path, failure.clone())),
+                    None => return Err(error),
+                },
+            }
+        }
+        if found.is_empty() {
+            return Err(lost.pop().map_or(StoreError::NoDirectory, |(_, failure)| failure.into()));
+        }
+        verify_identity(&found)?;
+        self.serve(found, lost)
+    }
+
+    fn serve(
+        self,
+        found: Vec<(Arc<Directory>, Opened)>,
+        lost: Vec<(PathBuf, IoFailure)>,
+    ) -> Result<Store, StoreError> {
+        let mut directories: Vec<Arc<Directory>> = found.iter().map(|(directory, _)| Arc::clone(directory)).collect();
+        let mut report = StoreReport::default();
+        for (path, failure) in lost {
+            directories.push(Arc::new(Directory::broken(&self.environment.fs, &path, failure.clone())));
+            report.directories.push(DirectoryReport { dir: path, offline: Some(failure), ..DirectoryReport::default() });
+        }
+        let shared = Arc::new(Shared::new(self.config, self.environment, self.registry, directories));
+        let loading =
+            Loading { shared: &shared, configs: &self.configs, urgent: &self.urgent, progress: &self.progress };
+        for (directory, opened) in found {
+            let loaded = shared.judge(&directory, loading.load(&directory, opened));
+            let mut line = loaded.unwrap_or_default();
+            line.dir = directory.path.to_path_buf();
+            line.offline = directory.failure();
+            report.directories.push(line);
+        }
+        report.directories.sort_by_key(|line| shared.directories.iter().position(|known| *known.path == *line.dir));
+        let owner = Owner::start(&shared)?;
+        Ok(Store { shared, owner: Arc::new(owner), report: Arc::new(report), configs: self.configs })
+    }
+}
+
+fn named_once(config: &StoreConfig) -> Result<Vec<PathBuf>, StoreError> {
+    let mut seen: Vec<PathBuf> = Vec::new();
+    for path in &config.directories {
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        if seen.contains(&absolute) {
+            return Err(StoreError::Twice { dir: path.clone() });
+        }
+        seen.push(absolute);
+    }
+    if seen.is_empty() { Err(StoreError::NoDirectory) } else { Ok(config.directories.clone()) }
+}
+
+/// Directories that say whose they are must all be one node's.
+fn verify_identity(found: &[(Arc<Directory>, Opened)]) -> Result<(), StoreError> {
+    let named: Vec<(PathBuf, MetaProperties)> = found
+        .iter()
+        .filter_map(|(directory, opened)| Some((directory.path.to_path_buf(), opened.meta.clone()?)))
+        .collect();
+    if named.is_empty() {
+        return Ok(());
+    }
+    Identity::default().verify(&named)?;
+    Ok(())
+}

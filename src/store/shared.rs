@@ -1,0 +1,186 @@
+//! What a store, its workers and the handles of its partitions share.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::config::StoreConfig;
+use super::directory::Directory;
+use super::hosted::{Hosted, Slot, SlotState};
+use super::lock::DirectoryRegistry;
+use super::names::UniqueId;
+use super::partition_id::TopicPartition;
+use super::store_error::StoreError;
+use crate::config::LogConfig;
+use crate::error::{IoFailure, OpenError, Unavailable};
+use crate::log::{Environment, PartitionLog};
+use crate::sync::{Mutex, Rank, RwLock};
+
+/// The inside of a store.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) config: StoreConfig,
+    /// Shared by all partitions that have no settings of their own.
+    pub(super) default_log: Arc<LogConfig>,
+    pub(super) environment: Environment,
+    pub(super) registry: DirectoryRegistry,
+    pub(super) directories: Vec<Arc<Directory>>,
+    partitions: RwLock<BTreeMap<TopicPartition, Arc<Hosted>>>,
+    /// Held while partitions come, go or change their directory.
+    pub(super) naming: Mutex<Naming>,
+    is_closed: AtomicBool,
+}
+
+/// What whoever changes the names of partitions needs.
+#[derive(Debug, Default)]
+pub(super) struct Naming {
+    /// Directories that wait to be removed.
+    pub(super) leaving: Vec<LeavingDir>,
+}
+
+/// A directory of a deleted partition.
+#[derive(Clone, Debug)]
+pub(super) struct LeavingDir {
+    pub(super) directory: Arc<Directory>,
+    pub(super) name: String,
+    /// Monotonic time from which on it is removed.
+    pub(super) due: Duration,
+}
+
+impl Shared {
+    pub(super) fn new(
+        config: StoreConfig,
+        environment: Environment,
+        registry: DirectoryRegistry,
+        directories: Vec<Arc<Directory>>,
+    ) -> Self {
+        Self {
+            default_log: Arc::new(config.default_log.clone()),
+            config,
+            environment,
+            registry,
+            directories,
+            partitions: RwLock::ranked(Rank::Partitions, BTreeMap::new()),
+            naming: Mutex::ranked(Rank::Naming, Naming::default()),
+            is_closed: AtomicBool::new(false),
+        }
+    }
+
+    /// `Err` once the store is closed.
+    pub(super) fn check_open(&self) -> Result<(), StoreError> {
+        if self.is_closed.load(Ordering::Acquire) { Err(StoreError::Closed) } else { Ok(()) }
+    }
+
+    /// Refuses everything from now on; `false` when it did before.
+    pub(super) fn set_closed(&self) -> bool {
+        !self.is_closed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Opens the log of a partition whose slot has none open.
+    pub(super) fn open_log(&self, name: &TopicPartition, slot: &Slot) -> Result<PartitionLog, OpenError> {
+        self.open_log_at(&slot.directory.path_of(name), &slot.config)
+    }
+
+    /// Opens the log in a directory of the store, or begins one there.
+    pub(super) fn open_log_at(&self, path: &Path, config: &Arc<LogConfig>) -> Result<PartitionLog, OpenError> {
+        self.environment.open_hosted(path, (**config).clone())
+    }
+
+    /// Every partition there is.
+    pub(super) fn all(&self) -> Vec<Arc<Hosted>> {
+        self.partitions.read().values().cloned().collect()
+    }
+
+    /// The partition of that name.
+    pub(super) fn find(&self, name: &TopicPartition) -> Option<Arc<Hosted>> {
+        self.partitions.read().get(name).cloned()
+    }
+
+    /// The partitions whose names begin a topic: in order of their numbers.
+    pub(super) fn names(&self) -> Vec<TopicPartition> {
+        self.partitions.read().keys().cloned().collect()
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.partitions.read().len()
+    }
+
+    /// Takes a partition in, unless there is one of that name.
+    pub(super) fn insert(&self, hosted: Arc<Hosted>) -> bool {
+        let mut partitions = self.partitions.write();
+        match partitions.entry(hosted.name.clone()) {
+            std::collections::btree_map::Entry::Occupied(_) => false,
+            std::collections::btree_map::Entry::Vacant(place) => {
+                hosted.directory().count(1);
+                place.insert(hosted);
+                true
+            }
+        }
+    }
+
+    /// Takes a partition out.
+    pub(super) fn remove(&self, name: &TopicPartition) -> Option<Arc<Hosted>> {
+        let removed = self.partitions.write().remove(name)?;
+        removed.directory().count(-1);
+        Some(removed)
+    }
+
+    /// The partitions that lie in a directory.
+    pub(super) fn all_in(&self, directory: &Arc<Directory>) -> Vec<Arc<Hosted>> {
+        let is_there = |hosted: &Arc<Hosted>| hosted.look(|slot| Arc::ptr_eq(&slot.directory, directory));
+        self.all().into_iter().filter(is_there).collect()
+    }
+
+    /// What came of an operation on a directory's own files: but for a full disk, a failure takes it out of service.
+    pub(super) fn judge<T>(&self, directory: &Arc<Directory>, done: Result<T, IoFailure>) -> Result<T, IoFailure> {
+        if let Err(failure) = &done
+            && !failure.is_storage_full()
+        {
+            self.take_offline(directory, failure);
+        }
+        done
+    }
+
+    /// Takes a directory out of service, with all its partitions. Others go on.
+    pub(super) fn take_offline(&self, directory: &Arc<Directory>, cause: &IoFailure) {
+        if !directory.set_offline(cause) {
+            return;
+        }
+        let why = directory.unavailable(cause);
+        let mut names = Vec::new();
+        for hosted in self.all_in(directory) {
+            names.push(hosted.name.clone());
+            let log = hosted.change(|slot| match std::mem::replace(&mut slot.state, SlotState::Away(why.clone())) {
+                SlotState::Loaded(log) => Some(log),
+                SlotState::Parked(_) | SlotState::Failed(_) | SlotState::Away(_) => None,
+            });
+            if let Some(log) = log {
+                // Whoever waits for it learns why.
+                log.fail(cause.clone());
+                log.abandon();
+            }
+        }
+    }
+
+    /// Empties every slot, as the death of the process would.
+    pub(super) fn abandon_all(&self) {
+        for hosted in self.all() {
+            let taken =
+                hosted.change(|slot| std::mem::replace(&mut slot.state, SlotState::Away(Unavailable::Closed)));
+            if let SlotState::Loaded(log) = taken {
+                log.abandon();
+            }
+        }
+    }
+}
+
+/// An id that no other directory of the process will have.
+pub(super) fn random_id() -> UniqueId {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    // Seeded by the system; each state differs from the one before.
+    let word = || u128::from(RandomState::new().build_hasher().finish());
+    UniqueId::from_random(word() << 64 | word())
+}

@@ -1,0 +1,4 @@
+//! The store: partitions over data directories, on the simulated file system and on the real one.
+
+mod basics;
+mod world;
