@@ -75,7 +75,10 @@ impl Held {
     fn take_beside(rank: Rank) -> Self {
         #[cfg(all(debug_assertions, not(loom)))]
         HELD.with_borrow_mut(|held| {
-            assert!(held.iter().all(|other| *other <= rank), "lock order broken: {rank:?} wanted while {held:?} are held");
+            assert!(
+                held.iter().all(|other| *other <= rank),
+                "lock order broken: {rank:?} wanted while {held:?} are held"
+            );
             held.push(rank);
         });
         #[cfg(not(all(debug_assertions, not(loom))))]

@@ -87,11 +87,7 @@ fn begin_all<'a>(members: &'a [Member], outcomes: &mut [Option<Flushed>]) -> Par
 }
 
 /// Syncs the files of all parts and answers who waits for them; returns the parts that succeeded.
-fn sync_and_answer<'a>(
-    fs: &Arc<dyn FileSystem>,
-    mut parts: Parts<'a>,
-    outcomes: &mut [Option<Flushed>],
-) -> Parts<'a> {
+fn sync_and_answer<'a>(fs: &Arc<dyn FileSystem>, mut parts: Parts<'a>, outcomes: &mut [Option<Flushed>]) -> Parts<'a> {
     if parts.is_empty() {
         return Vec::new();
     }
