@@ -76,6 +76,24 @@ impl Held {
             rank,
         }
     }
+
+    /// As [`Held::take`], for a lock that was taken without waiting: others of its rank may be held.
+    fn take_beside(rank: Rank) -> Self {
+        #[cfg(all(debug_assertions, not(loom)))]
+        HELD.with_borrow_mut(|held| {
+            assert!(
+                held.iter().all(|other| *other <= rank),
+                "lock order broken: {rank:?} wanted while {held:?} are held"
+            );
+            held.push(rank);
+        });
+        #[cfg(not(all(debug_assertions, not(loom))))]
+        let _ = rank;
+        Self {
+            #[cfg(all(debug_assertions, not(loom)))]
+            rank,
+        }
+    }
 }
 
 #[cfg(all(debug_assertions, not(loom)))]
@@ -124,6 +142,16 @@ impl<T> Mutex<T> {
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         let guard = self.lock.try_lock()?;
         Some(MutexGuard { guard, _held: Held::take(self.rank) })
+    }
+
+    /// As [`Mutex::try_lock`], also beside locks of the same rank that the thread holds already.
+    ///
+    /// It cannot close a circle of waiters: who takes locks in this way never waits for one of that rank, since
+    /// [`Mutex::lock`] panics in debug builds where one is held, and what is waited for under it is of a higher rank,
+    /// whose holders wait for none of this one.
+    pub(crate) fn try_lock_beside(&self) -> Option<MutexGuard<'_, T>> {
+        let guard = self.lock.try_lock()?;
+        Some(MutexGuard { guard, _held: Held::take_beside(self.rank) })
     }
 }
 
@@ -269,6 +297,32 @@ mod tests {
         let view = RwLock::ranked(Rank::View, ());
         let _view = view.read();
         let _writer = writer.lock();
+    }
+
+    #[test]
+    fn several_of_one_rank_are_taken_without_waiting_and_given_back_by_a_panic() {
+        let rounds: Vec<_> = (0..3).map(|n| Mutex::ranked(Rank::Round, n)).collect();
+        let held: Vec<_> = rounds.iter().filter_map(Mutex::try_lock_beside).collect();
+        assert_eq!(held.len(), 3);
+        // Those of a higher rank may be waited for.
+        assert!(Mutex::ranked(Rank::Writer, true).lock().eq(&true));
+        let busy = std::thread::scope(|s| s.spawn(|| rounds[1].try_lock_beside().is_none()).join().unwrap());
+        assert!(busy);
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _held = held;
+            std::panic::resume_unwind(Box::new("the round"));
+        }));
+        assert!(outcome.is_err());
+        assert!(rounds.iter().all(|round| round.try_lock().is_some()));
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "lock order broken")]
+    fn nobody_waits_for_a_rank_of_which_he_holds_one() {
+        let (first, second) = (Mutex::ranked(Rank::Round, ()), Mutex::ranked(Rank::Round, ()));
+        let _first = first.try_lock_beside().unwrap();
+        let _second = second.lock();
     }
 
     #[test]

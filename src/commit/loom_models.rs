@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use loom::thread;
 
-use super::{CommitQueue, Mark, MarkWaiters, Marks};
+use super::{CommitQueue, Due, DueQueue, Mark, MarkWaiters, Marks, Worker};
 use crate::clock::Deadline;
 use crate::error::{DurabilityError, IoFailure, IoOperation, LogFailed, WaitError};
 use crate::sync::{Condvar, Mutex};
@@ -217,7 +217,7 @@ fn loom_a_worker_that_leaves_leaves_the_lead_to_who_waits() {
         let queue = Arc::new(CommitQueue::new(Offset::ZERO));
         let appended = Arc::new(Mutex::new(0));
         let (sender, _receiver) = crossbeam::channel::bounded(1);
-        queue.attach_worker(Some(sender));
+        queue.attach_worker(Some(Worker::Thread(sender)));
         let leaving = Arc::clone(&queue);
         let leaving = thread::spawn(move || leaving.attach_worker(None));
         let other = (Arc::clone(&queue), Arc::clone(&appended));
@@ -261,5 +261,47 @@ fn loom_a_future_in_the_queue_misses_neither_a_raise_nor_a_cut() {
         assert!(matches!(outcome, Err(DurabilityError::Truncated { .. })));
         changing.join().unwrap();
         assert!(!queue.has_waiters());
+    });
+}
+
+/// Listed once, looked at as often as needed: whoever enlists beside a look is seen by that one or by the next.
+#[test]
+fn loom_a_log_in_a_due_queue_is_looked_at_for_everybody_who_waits() {
+    explore(|| {
+        let due = Arc::new(DueQueue::new());
+        let queue = Arc::new(CommitQueue::new(Offset::ZERO));
+        queue.attach_worker(Some(Worker::Shared(Arc::new(Due::new(Arc::clone(&due), 7)))));
+        let woken = Arc::new(Executor::default());
+        let hook = Arc::clone(&woken);
+        due.on_listed(Some(Arc::new(move || Arc::clone(&hook).wake())));
+        let appended = Arc::new(Mutex::new(0));
+        let waiters = [1, 2].map(|end| {
+            let (queue, appended) = (Arc::clone(&queue), Arc::clone(&appended));
+            thread::spawn(move || {
+                {
+                    let mut appended = appended.lock();
+                    *appended = end.max(*appended);
+                }
+                queue.wait(queue.ticket(at(end)), Deadline::NEVER, || panic!("the worker syncs")).unwrap();
+            })
+        });
+        let mut durable = 0;
+        while durable < 2 {
+            let mut is_woken = woken.is_woken.lock();
+            while !*is_woken {
+                woken.changed.wait(&mut is_woken);
+            }
+            *is_woken = false;
+            drop(is_woken);
+            for key in due.take() {
+                assert_eq!(key, 7);
+                // The look begins with the queue of waiters.
+                if queue.has_waiters() {
+                    durable = *appended.lock();
+                    queue.raise(at(durable));
+                }
+            }
+        }
+        waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
     });
 }

@@ -4,10 +4,10 @@
 //! A round covers a waiter only if it captured its target after the waiter's append, so a raise of the durable end is
 //! the only thing that counts as success. A failed round fails everybody who waits and everybody who comes later.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crossbeam::channel::Sender;
-
+use super::due::{Due, Worker};
 use super::waitlist::{Place, WaitList, wake_all};
 use crate::clock::Deadline;
 use crate::error::{DurabilityError, LogFailed};
@@ -62,7 +62,7 @@ struct State {
     blocked: u32,
     /// With the generation of each ticket.
     futures: WaitList<u64>,
-    worker: Option<Sender<()>>,
+    worker: Option<Worker>,
 }
 
 /// The waiters of one log.
@@ -174,6 +174,11 @@ impl CommitQueue {
         state.blocked > 0 || !state.futures.is_empty()
     }
 
+    /// How many wait.
+    pub(crate) fn waiting(&self) -> u32 {
+        self.state.lock().waiting()
+    }
+
     /// Lets a round wait for company, for at most until `deadline` or until `enough` wait.
     pub(crate) fn linger(&self, deadline: Deadline, enough: u32) {
         let mut state = self.state.lock();
@@ -243,11 +248,20 @@ impl CommitQueue {
     }
 
     /// From now on nobody leads; `worker` is woken instead. `None` undoes it.
-    pub(crate) fn attach_worker(&self, worker: Option<Sender<()>>) {
+    pub(crate) fn attach_worker(&self, worker: Option<Worker>) {
         let mut state = self.state.lock();
         state.worker = worker;
         // Whoever waits for a worker that is gone has to lead now.
         self.settle(state, Answers::None);
+    }
+
+    /// Undoes [`attach_worker`](Self::attach_worker), unless another one took the place since.
+    pub(crate) fn detach_worker(&self, due: &Arc<Due>) {
+        let mut state = self.state.lock();
+        if matches!(&state.worker, Some(Worker::Shared(attached)) if Arc::ptr_eq(attached, due)) {
+            state.worker = None;
+            self.settle(state, Answers::None);
+        }
     }
 
     /// Tells the worker that there may be something to do; `false` when there is none.
@@ -303,8 +317,7 @@ impl State {
 
     fn wake_worker(&self) {
         if let Some(worker) = &self.worker {
-            // Full means that it is awake or about to be.
-            let _ = worker.try_send(());
+            worker.wake();
         }
     }
 }

@@ -64,7 +64,7 @@ fn a_truncated_ticket_is_not_answered_by_what_was_written_in_its_place() {
 fn with_a_worker_a_deadline_passes_and_nobody_leads() {
     let queue = CommitQueue::new(Offset::ZERO);
     let (sender, receiver) = crossbeam::channel::bounded(1);
-    queue.attach_worker(Some(sender));
+    queue.attach_worker(Some(Worker::Thread(sender)));
     let deadline = Duration::from_millis(5).into();
     let outcome = queue.wait(queue.ticket(at(1)), deadline, || panic!("the worker syncs"));
     assert!(matches!(outcome, Err(DurabilityError::DeadlinePassed { .. })));

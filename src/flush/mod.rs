@@ -3,6 +3,8 @@
 //! All it does is [`PartitionLog::tick`], woken by a channel or by the clock; the same call drives a log without a
 //! thread, so that a simulator runs the same code.
 
+mod group;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -10,8 +12,11 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
+use crate::commit::Worker as Woken;
 use crate::log::PartitionLog;
 use crate::metrics::Counter;
+
+pub use group::{Attached, GroupFlusher, GroupMetrics};
 
 /// The log is looked at at least this often, for what only the wall clock brings about.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -50,7 +55,7 @@ impl Flusher {
         let panics = Arc::new(Counter::default());
         let mut worker = Worker { log: log.clone(), woken, stopped, panics: Arc::clone(&panics) };
         let thread = std::thread::Builder::new().name("alluvium-flusher".into()).spawn(move || worker.run())?;
-        log.attach_worker(Some(wake));
+        log.attach_worker(Some(Woken::Thread(wake)));
         Ok(Self { log, panics, stop: Some(stop), thread: Some(thread) })
     }
 

@@ -153,9 +153,6 @@ impl PartitionLog {
                 Placement::Done { base, ticket, should_flush } => {
                     self.core.metrics.appended_batches.add(incoming.placed.len() as u64);
                     self.core.metrics.appended_bytes.add(incoming.bytes);
-                    if should_flush {
-                        self.core.queue.wake_worker();
-                    }
                     return Ok(Appended { core, base, ticket, append_time, should_flush, is_duplicate: false });
                 }
                 Placement::Duplicate { base, ticket, timestamp } => {
@@ -215,11 +212,17 @@ impl LogCore {
             let failure = IoFailure::new(IoOperation::Write, writer.active.log_path(), e);
             return Err(self.undo_write(&mut writer, failure));
         }
+        let was_synced = writer.unsynced.since.is_none();
         let ticket = self.take_in(&mut writer, incoming, &shape, end, config);
+        // A flusher that knows of nothing unsynced does not know when it will be due.
+        let starts_the_clock = was_synced && config.flush.after.is_some();
         // Only a policy by age asks what time it is.
         let now = config.flush.after.map_or_else(Duration::default, |_| self.clock.monotonic());
         let should_flush = is_due(&config.flush, &writer.unsynced, now);
         self.wake(writer);
+        if should_flush || starts_the_clock {
+            self.queue.wake_worker();
+        }
         Ok(Placement::Done { base: shape.first, ticket, should_flush })
     }
 

@@ -24,6 +24,7 @@ mod recover;
 mod report;
 mod retain;
 mod roll;
+mod round;
 mod slice;
 mod standing;
 pub(crate) mod state;
@@ -39,8 +40,6 @@ mod zero_ahead;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crossbeam::channel::Sender;
-
 pub use append::Appended;
 pub(crate) use hosting::{Lent, oldest_timestamp, peek};
 pub use batches::{AppendAs, AppendOptions, Batches};
@@ -50,13 +49,14 @@ pub(crate) use open::Left;
 pub use read::{Isolation, ReadOptions};
 pub use report::{Action, Finding, Found, RecoveryReport};
 pub use retain::{Deleted, DeletedBecause, Retained};
+pub(crate) use round::{Attempt, Member, Part};
 pub use slice::{Fetched, FetchedBatches, FileSlice, Sent, SentInPart};
 pub use sync::{Durable, Ticked};
 pub use timestamps::TimestampOffset;
 pub use wait::MarkReached;
 
 use crate::clock::Clock;
-use crate::commit::{CommitQueue, MarkWaiters, Marks};
+use crate::commit::{CommitQueue, Due, MarkWaiters, Marks, Worker};
 use crate::config::LogConfig;
 use crate::error::{ChangeError, ConfigError, Damage, LogFailed};
 use crate::fs::LockGuard;
@@ -233,9 +233,14 @@ impl PartitionLog {
         &*self.core.clock
     }
 
-    /// From now on waiters wake `worker` instead of syncing themselves; `None` undoes it. For flusher threads.
-    pub(crate) fn attach_worker(&self, worker: Option<Sender<()>>) {
+    /// From now on waiters wake `worker` instead of syncing themselves; `None` undoes it. For flushers.
+    pub(crate) fn attach_worker(&self, worker: Option<Worker>) {
         self.core.queue.attach_worker(worker);
+    }
+
+    /// Undoes [`attach_worker`](Self::attach_worker), unless another one took the place since.
+    pub(crate) fn detach_worker(&self, due: &Arc<Due>) {
+        self.core.queue.detach_worker(due);
     }
 
     /// Starts a new segment if the active one holds anything; returns whether it did. The old one is synced by the

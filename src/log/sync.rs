@@ -6,15 +6,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::derived::{PendingSnapshot, write_epochs};
+use super::derived::write_epochs;
+use super::round::Target;
 use super::writer::{Refusal, Unsealed};
 use super::{LogCore, PartitionLog, RoundState};
 use crate::clock::Deadline;
 use crate::commit::{Enlisted, Ticket, due_at, is_due};
 use crate::error::{ChangeError, DurabilityError, IoFailure, IoOperation};
-use crate::fs::File;
-use crate::index::LeaderEpochs;
-use crate::segment::Segment;
 use crate::units::Offset;
 
 /// The recovery point file is written at least this often while syncs go on (Kafka's checkpoint interval).
@@ -50,19 +48,6 @@ impl Drop for Durable {
             self.core.queue.forget(enlisted);
         }
     }
-}
-
-/// What one round has to make durable.
-struct Target {
-    unsealed: Vec<Unsealed>,
-    active: Option<(Arc<dyn File>, Arc<Segment>)>,
-    names: bool,
-    end: Offset,
-    high_watermark: Offset,
-    /// Producer snapshots taken since the last round.
-    snapshots: Vec<PendingSnapshot>,
-    /// The leader epochs, where they changed.
-    epochs: Option<LeaderEpochs>,
 }
 
 /// What [`PartitionLog::tick`] did.
@@ -156,51 +141,23 @@ impl LogCore {
 
     /// One round. Appends go on meanwhile; what they bring is for the next one.
     pub(super) fn sync_under(&self, round: &mut RoundState) -> Result<Offset, Refusal> {
-        let target = {
-            let mut writer = self.writer.lock();
-            writer.check_open()?;
-            if !writer.needs_sync() {
-                return Ok(writer.log_end);
-            }
-            writer.unsynced = crate::commit::Unsynced::default();
-            Target {
-                unsealed: writer.unsealed.clone(),
-                active: std::mem::take(&mut writer.is_dirty)
-                    .then(|| (Arc::clone(&writer.file), Arc::clone(&writer.active))),
-                names: std::mem::take(&mut writer.names_changed),
-                end: writer.log_end,
-                high_watermark: self.view.read().marks.high_watermark,
-                snapshots: writer.derived.pending.drain(..).collect(),
-                epochs: std::mem::take(&mut writer.derived.epochs_changed).then(|| writer.derived.epochs.clone()),
-            }
-        };
-        if let Err(cause) = self.make_durable(&target) {
-            return Err(Refusal::Failed(self.latch(&mut self.writer.lock(), cause)));
-        }
-        self.publish_durable(&target)?;
-        self.metrics.sync_rounds.add(1);
+        let Some(mut captured) = self.capture()? else { return Ok(self.find_nothing_to_sync()) };
+        let synced = captured.make_durable();
+        let target = captured.answer(synced)?;
         self.keep_side_files(round, &target)?;
         Ok(target.end)
     }
 
-    /// Syncs the target, oldest segment first, so that durability stays a prefix.
-    fn make_durable(&self, target: &Target) -> Result<(), IoFailure> {
-        self.keeper.begin()?;
-        for unsealed in &target.unsealed {
-            unsealed.trim()?;
-            unsealed.sync()?;
+    /// Everything is durable. Whoever waits all the same was forgotten by a round that panicked after its sync. The
+    /// round is locked, so that no truncation comes between.
+    pub(super) fn find_nothing_to_sync(&self) -> Offset {
+        if self.queue.has_waiters() {
+            self.queue.raise(self.view.read().marks.durable_end);
         }
-        if let Some((file, segment)) = &target.active {
-            file.sync_data().map_err(|e| IoFailure::new(IoOperation::Sync, segment.log_path(), e))?;
-        }
-        if target.names {
-            // Without its name a synced file is lost with everything in it.
-            self.home.sync_names()?;
-        }
-        Ok(())
+        self.writer.lock().log_end
     }
 
-    fn publish_durable(&self, target: &Target) -> Result<(), Refusal> {
+    pub(super) fn publish_durable(&self, target: &Target) -> Result<(), Refusal> {
         let mut writer = self.writer.lock();
         // A write was undone meanwhile, and its sync failed. The system tells of a failed write-back once, through
         // whichever sync asks first: this round's success says nothing then.
@@ -220,7 +177,7 @@ impl LogCore {
     /// Saves the indexes of what was sealed and what else recovery starts from, and then, after a roll or a minute, the
     /// recovery point. These are conveniences: when they cannot be written they are written later. Only a directory sync that fails latches, because it may
     /// have dropped the names of segments with it.
-    fn keep_side_files(&self, round: &mut RoundState, target: &Target) -> Result<(), Refusal> {
+    pub(super) fn keep_side_files(&self, round: &mut RoundState, target: &Target) -> Result<(), Refusal> {
         let now = self.clock.monotonic();
         let is_stale = now.saturating_sub(round.point_written) >= POINT_INTERVAL;
         let mut kept = self.save_derived(target);
