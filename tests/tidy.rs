@@ -235,14 +235,15 @@ fn every_module_has_a_layer() {
 }
 
 #[test]
-fn the_system_is_touched_in_one_file_alone() {
+fn the_system_is_touched_in_one_place_alone() {
     let sources = sources();
     let others = || sources.iter().filter(|source| source.name != "fs/os.rs");
-    let touch = others().filter(|source| !source.name.starts_with("bin/"));
+    // What stands beside it in its directory may call the system, but by safe calls only.
+    let touch = others().filter(|source| !source.name.starts_with("bin/") && !source.name.starts_with("fs/os/"));
     let words = ["std::fs", "memmap2", "std::os::unix::fs", "std::os::fd", "std::net", "std::process"];
     assert_none(
         &touch.flat_map(|source| source.places(&words)).collect::<Vec<_>>(),
-        "only fs/os.rs touches the system:",
+        "only fs/os.rs and fs/os/ touch the system:",
     );
     let unsafes = others().flat_map(|source| source.places(&["unsafe ", "unsafe_code"])).collect::<Vec<_>>();
     assert_none(&unsafes, "only fs/os.rs is unsafe:");

@@ -5,7 +5,8 @@
 //! survive a power loss only after [`FileSystem::sync_dir`] on the directory that holds the name (POSIX promises no
 //! more), and that is how the simulator behaves.
 //!
-//! [`OsFileSystem`] is the real one; `SimFs` (feature `sim`) is the simulated one.
+//! [`OsFileSystem`] is the real one, [`PooledFs`] the same for whoever syncs many files at once; `SimFs` (feature `sim`)
+//! is the simulated one.
 
 use std::fmt;
 use std::io;
@@ -14,11 +15,16 @@ use std::sync::Arc;
 
 use crate::units::TimestampMs;
 
+mod crew;
 mod os;
+mod pooled;
+#[cfg(all(test, not(loom)))]
+mod pooled_tests;
 #[cfg(feature = "sim")]
 pub mod sim;
 
 pub use os::{AsFd, BorrowedFd, OsFileSystem};
+pub use pooled::PooledFs;
 
 /// How [`FileSystem::open`] opens a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +80,16 @@ pub enum SyncItem {
     Names(PathBuf),
 }
 
+impl SyncItem {
+    /// Makes this one durable, in this thread.
+    pub fn sync(&self, fs: &dyn FileSystem) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.sync_data(),
+            Self::Names(dir) => fs.sync_dir(dir),
+        }
+    }
+}
+
 /// How much a file system holds, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
@@ -124,6 +140,11 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// Makes everything in `items` durable, all of it for one call: an answer for each item, in their order. What succeeds
     /// is durable as after [`File::sync_data`] or [`FileSystem::sync_dir`] on it alone; nothing is said of the order in
     /// which it became so, and a crash before the call returns may leave any part of it durable.
+    ///
+    /// One after the other unless the file system has a faster way, as [`PooledFs`] has.
+    ///
+    /// # Errors
+    /// Each item's own. One that fails says nothing of the others.
     fn sync_many(&self, items: &[SyncItem]) -> Vec<io::Result<()>> {
         let sync = |item: &SyncItem| match item {
             SyncItem::File(file) => file.sync_data(),
@@ -169,6 +190,12 @@ pub trait File: Send + Sync + fmt::Debug {
     /// `WouldBlock` when a non-blocking receiver takes nothing now, `Interrupted` when a signal came first, and what
     /// else sendfile(2) says: `BrokenPipe` when the peer is gone, `InvalidInput` for a receiver that was opened to append.
     fn send_to(&self, socket: BorrowedFd<'_>, position: u64, len: u64) -> io::Result<u64>;
+    /// The file's descriptor, where the kernel knows the file and whatever makes the descriptor's bytes durable makes the
+    /// file durable: [`PooledFs`] starts and judges writing out by it. `None`, the default, where it is not so, or where
+    /// every sync is to be seen by [`File::sync_data`].
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 /// Fills `buf` from `at`, going on after short and interrupted reads.

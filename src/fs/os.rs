@@ -3,11 +3,12 @@
 //! Locks are fcntl locks on the open file description: they exclude other processes, Kafka's `FileLock` included,
 //! and other logs within this process, and they die with it. `flock` would not exclude Kafka.
 #![expect(clippy::disallowed_methods, reason = "this file is the seam that the ban protects")]
-#![expect(unsafe_code, reason = "read-only maps of sealed files, see `OsFile::map`")]
+#![expect(unsafe_code, reason = "read-only maps of sealed files, see `OsFile::map`, and a call that no safe crate has")]
 
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd;
 pub use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -20,6 +21,9 @@ use nix::sys::sendfile::sendfile64;
 use nix::sys::statvfs::statvfs;
 use nix::sys::uio::pwritev;
 
+mod whole;
+
+pub(super) use self::whole::Whole;
 use super::{Advice, DirEntry, EntryKind, File, FileSystem, LockGuard, Mapping, Metadata, OpenMode, Space};
 use crate::units::TimestampMs;
 
@@ -237,6 +241,45 @@ impl File for OsFile {
         let len = len.min(ATTEMPT_BYTES_MAX).min(i64::MAX.abs_diff(position));
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         Ok(sendfile64(socket, &self.file, Some(&mut position), len)? as u64)
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.file.as_fd())
+    }
+}
+
+/// Starts writing out the file's dirty pages. Waits for none of them, and makes nothing durable.
+///
+/// # Errors
+/// Of the file. That the call is refused for other reasons is none: it only hastens the sync that must follow.
+pub(super) fn start_writing_out(file: BorrowedFd<'_>) -> io::Result<()> {
+    sync_file_range(file, libc::SYNC_FILE_RANGE_WRITE).map(drop)
+}
+
+/// Waits for the file's pages that are being written out, and tells, once for each descriptor, whether any of them was
+/// lost since the file was opened. `false` where that cannot be told. Makes nothing durable.
+///
+/// # Errors
+/// What went wrong with the pages.
+pub(super) fn outcome_of_writing_out(file: BorrowedFd<'_>) -> io::Result<bool> {
+    sync_file_range(file, libc::SYNC_FILE_RANGE_WAIT_AFTER)
+}
+
+/// sync_file_range(2) over all of the file; `false` where the system does not take the call: it is filtered, or the file
+/// is of a kind that has none.
+fn sync_file_range(file: BorrowedFd<'_>, flags: libc::c_uint) -> io::Result<bool> {
+    loop {
+        // SAFETY: the call reads and writes no memory of ours, and the descriptor is open as long as it is borrowed.
+        let outcome = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, flags) };
+        if outcome == 0 {
+            return Ok(true);
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EINTR) => {}
+            Some(libc::ENOSYS | libc::EPERM | libc::EINVAL | libc::ESPIPE | libc::EOPNOTSUPP) => return Ok(false),
+            _ => return Err(error),
+        }
     }
 }
 
