@@ -14,10 +14,12 @@ use std::sync::Arc;
 
 use crate::units::TimestampMs;
 
+mod counted;
 mod os;
 #[cfg(feature = "sim")]
 pub mod sim;
 
+pub use counted::{DescriptorUsage, Descriptors};
 pub use os::{AsFd, BorrowedFd, OsFileSystem};
 
 /// How [`FileSystem::open`] opens a file.

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::derived::{PendingSnapshot, write_epochs};
-use super::writer::{Refusal, Unsealed};
+use super::writer::{Refusal, Unsealed, Writer};
 use super::{LogCore, PartitionLog, RoundState};
 use crate::clock::Deadline;
 use crate::commit::{Enlisted, Ticket, due_at, is_due};
@@ -102,6 +102,13 @@ impl PartitionLog {
         self.core.wait_durable(self.core.queue.ticket(end), deadline.into())
     }
 
+    /// Closes the files that an idle log keeps open for its next append. That append opens them again, and is refused with
+    /// nothing changed when it cannot. Returns whether it closed them: not while anything waits to be synced, a round or
+    /// an append is in progress, or a reader holds a slice of the active file. Never waits.
+    pub fn release_idle_files(&self) -> bool {
+        self.core.release_active_file()
+    }
+
     /// Does what time and policy ask for: rolls an old segment, deletes what retention no longer keeps, syncs what is due or waited for. For embedders that run
     /// no flusher; call it every few milliseconds to seconds, from one thread.
     ///
@@ -159,8 +166,7 @@ impl LogCore {
             writer.unsynced = crate::commit::Unsynced::default();
             Target {
                 unsealed: writer.unsealed.clone(),
-                active: std::mem::take(&mut writer.is_dirty)
-                    .then(|| (Arc::clone(&writer.file), Arc::clone(&writer.active))),
+                active: self.take_dirty(&mut writer)?,
                 names: std::mem::take(&mut writer.names_changed),
                 end: writer.log_end,
                 high_watermark: self.view.read().marks.high_watermark,
@@ -175,6 +181,32 @@ impl LogCore {
         self.metrics.sync_rounds.add(1);
         self.keep_side_files(round, &target)?;
         Ok(target.end)
+    }
+
+    /// The active file, if it has unsynced bytes, which it is about to have no more. One with such bytes is open.
+    fn take_dirty(&self, writer: &mut Writer) -> Result<Option<(Arc<dyn File>, Arc<Segment>)>, Refusal> {
+        if !writer.is_dirty {
+            return Ok(None);
+        }
+        let file = match writer.open_file(&self.home) {
+            Ok(file) => file,
+            Err(failure) => return Err(Refusal::Failed(self.latch(writer, failure))),
+        };
+        writer.is_dirty = false;
+        Ok(Some((file, Arc::clone(&writer.active))))
+    }
+
+    /// Closes what an idle log holds open for its next append and its next round: the active file and the sync state. Both
+    /// are opened again when they are needed. `false`, with nothing closed, while anything is unsynced or in progress.
+    pub(super) fn release_active_file(&self) -> bool {
+        // Nobody is waited for: who holds these is at work.
+        let Some(_round) = self.round.try_lock() else { return false };
+        let Some(mut writer) = self.writer.try_lock() else { return false };
+        if writer.needs_sync() || !writer.release_file() {
+            return false;
+        }
+        self.keeper.release_file();
+        true
     }
 
     /// Syncs the target, oldest segment first, so that durability stays a prefix.
@@ -201,7 +233,9 @@ impl LogCore {
         writer.check_open()?;
         let is_done =
             |unsealed: &Unsealed| target.unsealed.iter().any(|done| Arc::ptr_eq(&done.segment, &unsealed.segment));
-        writer.unsealed.retain(|unsealed| !is_done(unsealed));
+        for synced in writer.unsealed.extract_if(.., |unsealed| is_done(unsealed)) {
+            synced.segment.allow_dropping();
+        }
         let config = Arc::clone(&self.config.read());
         self.publish(&mut writer, &config, |view| {
             view.marks.durable_end = view.marks.durable_end.max(target.end);
