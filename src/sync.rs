@@ -262,6 +262,12 @@ impl<T> RwLock<T> {
         let held = Held::take(self.rank);
         WriteGuard { guard: self.lock.write(), _held: held }
     }
+
+    /// Takes exclusive access if nobody has any.
+    pub fn try_write(&self) -> Option<WriteGuard<'_, T>> {
+        let guard = self.lock.try_write()?;
+        Some(WriteGuard { guard, _held: Held::take(self.rank) })
+    }
 }
 
 impl<T> Deref for ReadGuard<'_, T> {

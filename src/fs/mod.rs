@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use crate::units::TimestampMs;
 
+mod counted;
 mod crew;
 mod os;
 mod pooled;
@@ -23,6 +24,7 @@ mod pooled_tests;
 #[cfg(feature = "sim")]
 pub mod sim;
 
+pub use counted::{DescriptorUsage, Descriptors};
 pub use os::{AsFd, BorrowedFd, OsFileSystem};
 pub use pooled::PooledFs;
 

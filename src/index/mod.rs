@@ -79,6 +79,12 @@ impl SegmentIndex {
         hasher.update(aborted);
         hasher.finalize()
     }
+
+    /// Bytes of memory that it takes, room for more entries included.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let entries = self.offsets.memory_bytes().saturating_add(self.times.memory_bytes());
+        size_of::<Self>().saturating_add(entries)
+    }
 }
 
 /// Decides, batch by batch, what the indexes of a segment hold. Fed in log order by append and by recovery alike.

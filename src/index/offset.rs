@@ -122,6 +122,11 @@ impl OffsetIndex {
     pub fn entries(&self) -> &[OffsetEntry] {
         &self.entries
     }
+
+    /// Bytes of memory that the entries take, room for more included.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.entries.capacity().saturating_mul(size_of::<OffsetEntry>())
+    }
 }
 
 /// `target - base`, or the largest relative offset for a target past it; `None` for one before the base.

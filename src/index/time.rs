@@ -97,6 +97,11 @@ impl TimeIndex {
     pub fn entries(&self) -> &[TimeEntry] {
         &self.entries
     }
+
+    /// Bytes of memory that the entries take, room for more included.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.entries.capacity().saturating_mul(size_of::<TimeEntry>())
+    }
 }
 
 #[cfg(test)]

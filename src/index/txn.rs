@@ -91,6 +91,11 @@ impl AbortedTxns {
         &self.entries
     }
 
+    /// Bytes of memory that it takes, room for more entries included.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of::<Self>().saturating_add(self.entries.capacity().saturating_mul(size_of::<AbortedTxn>()))
+    }
+
     /// Drops the transactions whose markers lie at or past `offset`.
     pub fn truncate_to(&mut self, offset: Offset) {
         let kept = self.entries.partition_point(|txn| txn.last_offset < offset);

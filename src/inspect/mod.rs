@@ -119,7 +119,7 @@ impl PartitionFiles {
             Err(e) if e.kind() == io::ErrorKind::NotADirectory => return Err(InspectError::NotADirectory { path }),
             Err(e) => return Err(IoFailure::new(IoOperation::List, path, e).into()),
         }
-        let files = Self { home: Home { fs, dir: Arc::from(path.as_path()) } };
+        let files = Self { home: Home::new(fs, Arc::from(path.as_path())) };
         if files.segments()?.is_empty() { Err(InspectError::NoSegments { path }) } else { Ok(files) }
     }
 

@@ -50,8 +50,9 @@ impl LogCore {
             replay.walk(segment, from, view.extent_of(before)?)?;
         }
         let aborted = replay.aborted.remove(&segment.base()).unwrap_or_default();
-        segment.put_aborted(aborted.clone());
+        // Said first: what is on disk too may be dropped from memory at any time.
         segment.mark_index_saved(false);
+        segment.put_aborted(aborted.clone());
         Ok(aborted)
     }
 }

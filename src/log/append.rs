@@ -13,6 +13,7 @@ use crate::clock::Deadline;
 use crate::commit::{Ticket, is_due};
 use crate::config::{LogConfig, TimestampType};
 use crate::error::{AppendError, BrokenRule, DurabilityError, InvalidBatch, IoFailure, IoOperation};
+use crate::fs::File;
 use crate::index::{Authority, Verdict};
 use crate::record::Rules;
 use crate::units::{Offset, TimestampMs};
@@ -208,9 +209,11 @@ impl LogCore {
         if !self.make_room(&mut writer, &shape, config).map_err(AppendError::Io)? {
             return Ok(Placement::NeedsBarrier { base: shape.first });
         }
-        if let Err(e) = incoming.write(&*writer.file, writer.position) {
+        // Only a log that was idle has to open it, and then nothing was rolled.
+        let file = writer.open_file(&self.home).map_err(AppendError::Io)?;
+        if let Err(e) = incoming.write(&*file, writer.position) {
             let failure = IoFailure::new(IoOperation::Write, writer.active.log_path(), e);
-            return Err(self.undo_write(&mut writer, failure));
+            return Err(self.undo_write(&mut writer, &*file, failure));
         }
         let was_synced = writer.unsynced.since.is_none();
         let ticket = self.take_in(&mut writer, incoming, &shape, end, config);
@@ -307,9 +310,8 @@ impl LogCore {
 
     /// A write failed, perhaps after a part of it: cuts back to the last whole batch, durably, before anything is
     /// written in its place. If the cut fails the log latches.
-    fn undo_write(&self, writer: &mut Writer, failure: IoFailure) -> AppendError {
+    fn undo_write(&self, writer: &mut Writer, file: &dyn File, failure: IoFailure) -> AppendError {
         let path = writer.active.log_path();
-        let file = Arc::clone(&writer.file);
         let cut = self.keeper.begin().and_then(|()| {
             file.set_len(writer.position).map_err(|e| IoFailure::new(IoOperation::SetLen, &path, e))?;
             // Otherwise a crash could join what is written next to the rest of what failed.

@@ -50,7 +50,7 @@ impl LogCore {
     fn put_down(&self, writer: &mut Writer) -> Result<(), IoFailure> {
         self.keeper.begin()?;
         // Zeros kept ahead are no part of the log.
-        let active = writer.sealed();
+        let active = writer.sealed(&self.home)?;
         if active.trim()? {
             active.sync()?;
         }

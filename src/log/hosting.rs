@@ -145,7 +145,11 @@ fn newest_entry(fs: &dyn FileSystem, path: &Path) -> Result<Option<TimestampMs>,
     Ok(TimeIndex::decode(&entry).ok().and_then(|index| index.last().map(|entry| entry.timestamp)))
 }
 
-pub(crate) fn peek(_fs: &dyn FileSystem, _dir: &Path) -> Result<Option<Marks>, IoFailure> { Ok(None) }
+pub(crate) fn peek(_fs: &dyn FileSystem, _dir: &Path) -> Result<Option<Marks>, IoFailure> {
+    Ok(None)
+}
 impl super::Environment {
-    pub(crate) fn open_hosted(&self, dir: &Path, config: LogConfig) -> Result<PartitionLog, OpenError> { self.open_hosted_temp(dir, config) }
+    pub(crate) fn open_hosted(&self, dir: &Path, config: LogConfig) -> Result<PartitionLog, OpenError> {
+        self.open_hosted_temp(dir, config)
+    }
 }

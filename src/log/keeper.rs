@@ -17,12 +17,13 @@ use crate::units::Offset;
 pub(crate) struct SyncKeeper {
     fs: Arc<dyn FileSystem>,
     dir: Arc<Path>,
-    file: Arc<dyn File>,
     kept: Mutex<Kept>,
 }
 
 #[derive(Debug)]
 struct Kept {
+    /// The sync state, written in place. Closed while the log is idle: what was written to it is not lost with it.
+    file: Option<Arc<dyn File>>,
     point: RecoveryPoint,
     durable_end: Offset,
     in_flight: u32,
@@ -42,10 +43,10 @@ impl SyncKeeper {
     ) -> Result<Self, IoFailure> {
         let path = dir.join(names::SYNC_STATE);
         let file = fs.open(&path, OpenMode::CreateOrOpen).map_err(|e| IoFailure::new(IoOperation::Open, &path, e))?;
-        let kept = Kept { point, durable_end, in_flight: 0, failed: true, removed };
-        let keeper = Self { fs, dir, file, kept: Mutex::new(kept) };
+        let kept = Kept { file: Some(file), point, durable_end, in_flight: 0, failed: true, removed };
+        let keeper = Self { fs, dir, kept: Mutex::new(kept) };
         keeper.make_room(&path)?;
-        keeper.write(&keeper.kept.lock())?;
+        keeper.write(&mut keeper.kept.lock())?;
         Ok(keeper)
     }
 
@@ -53,14 +54,34 @@ impl SyncKeeper {
     fn make_room(&self, path: &Path) -> Result<(), IoFailure> {
         const ROOM: [u8; 512] = [0; 512];
         let failed = |operation| move |e| IoFailure::new(operation, path, e);
-        if self.file.size().map_err(failed(IoOperation::Read))? >= ROOM.len() as u64 {
+        let mut kept = self.kept.lock();
+        let file = self.file(&mut kept)?;
+        if file.size().map_err(failed(IoOperation::Read))? >= ROOM.len() as u64 {
             return Ok(());
         }
-        self.write(&self.kept.lock())?;
-        let used = self.file.size().map_err(failed(IoOperation::Read))?;
+        self.write(&mut kept)?;
+        let used = file.size().map_err(failed(IoOperation::Read))?;
         let rest = ROOM.get(usize::try_from(used).unwrap_or(ROOM.len())..).unwrap_or_default();
-        fs::write_all_at(&*self.file, rest, used).map_err(failed(IoOperation::Write))?;
-        self.file.sync_data().map_err(failed(IoOperation::Sync))
+        fs::write_all_at(&*file, rest, used).map_err(failed(IoOperation::Write))?;
+        file.sync_data().map_err(failed(IoOperation::Sync))
+    }
+
+    /// The open sync state, opened again if it was closed. It is there: the log that is open made it.
+    fn file(&self, kept: &mut Kept) -> Result<Arc<dyn File>, IoFailure> {
+        if let Some(file) = &kept.file {
+            return Ok(Arc::clone(file));
+        }
+        let path = self.dir.join(names::SYNC_STATE);
+        let file = self.fs.open(&path, OpenMode::ReadWrite).map_err(|e| IoFailure::new(IoOperation::Open, path, e))?;
+        kept.file = Some(Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Closes the sync state until it is written again, unless a sync is in flight.
+    pub(crate) fn release_file(&self) {
+        if let Some(mut kept) = self.kept.try_lock().filter(|kept| kept.in_flight == 0) {
+            kept.file = None;
+        }
     }
 
     /// To be called before every sync of a file or directory of the log: if the process dies before it is known to
@@ -71,7 +92,7 @@ impl SyncKeeper {
         if kept.in_flight > 1 {
             return Ok(());
         }
-        let written = self.write(&kept);
+        let written = self.write(&mut kept);
         if written.is_err() {
             // Nothing begins. Counted all the same, it would keep the next one from leaving its warning.
             kept.in_flight = 0;
@@ -84,7 +105,7 @@ impl SyncKeeper {
         let mut kept = self.kept.lock();
         kept.in_flight = kept.in_flight.saturating_sub(1);
         kept.durable_end = kept.durable_end.max(durable_end.unwrap_or_default());
-        if kept.in_flight == 0 { self.write(&kept) } else { Ok(()) }
+        if kept.in_flight == 0 { self.write(&mut kept) } else { Ok(()) }
     }
 
     /// The sync failed; nothing succeeds any more until the log is opened again.
@@ -93,10 +114,10 @@ impl SyncKeeper {
         kept.failed = true;
         // In doubt since `begin`; this only adds the newest durable end. If even that fails, the older state says more
         // is in doubt than is.
-        let _ = self.write(&kept);
+        let _ = self.write(&mut kept);
     }
 
-    fn write(&self, kept: &Kept) -> Result<(), IoFailure> {
+    fn write(&self, kept: &mut Kept) -> Result<(), IoFailure> {
         let in_doubt = kept.failed || kept.in_flight > 0;
         let state = SyncState {
             generation: kept.point.generation,
@@ -105,7 +126,7 @@ impl SyncKeeper {
             log_start: kept.point.standing.log_start,
             removed: kept.removed.clone(),
         };
-        fs::write_all_at(&*self.file, &state.encode(), 0)
+        fs::write_all_at(&*self.file(kept)?, &state.encode(), 0)
             .map_err(|e| IoFailure::new(IoOperation::Write, self.dir.join(names::SYNC_STATE), e))
     }
 
@@ -114,7 +135,7 @@ impl SyncKeeper {
         let mut kept = self.kept.lock();
         let known = kept.removed.len();
         kept.removed.extend(bases);
-        if kept.removed.len() == known { Ok(()) } else { self.write(&kept) }
+        if kept.removed.len() == known { Ok(()) } else { self.write(&mut kept) }
     }
 
     /// A directory sync succeeded: what was removed stays removed.
@@ -124,9 +145,11 @@ impl SyncKeeper {
             return Ok(());
         }
         kept.removed.clear();
-        self.write(&kept)?;
+        self.write(&mut kept)?;
         // The one case in which an older state must not come back with a power loss: the log goes on past these offsets.
-        self.file.sync_data().map_err(|e| IoFailure::new(IoOperation::Sync, self.dir.join(names::SYNC_STATE), e))
+        self.file(&mut kept)?
+            .sync_data()
+            .map_err(|e| IoFailure::new(IoOperation::Sync, self.dir.join(names::SYNC_STATE), e))
     }
 
     /// Makes the recovery point durable as it was read; `anew` by writing it again, where its sync is in doubt.
@@ -194,7 +217,7 @@ impl SyncKeeper {
         let path = self.dir.join(names::SYNC_STATE);
         let synced = self
             .write(kept)
-            .and_then(|()| self.file.sync_data().map_err(|e| IoFailure::new(IoOperation::Sync, path, e)));
+            .and_then(|()| self.file(kept)?.sync_data().map_err(|e| IoFailure::new(IoOperation::Sync, path, e)));
         if synced.is_err() {
             kept.point = before;
         }
@@ -215,7 +238,7 @@ impl SyncKeeper {
         point.write(&*self.fs, &self.dir)?;
         kept.point = point;
         kept.durable_end = kept.durable_end.min(to);
-        self.write(&kept)
+        self.write(&mut kept)
     }
 
     /// A restart is finished: everything below `at` is durable, since there is nothing.
@@ -227,14 +250,14 @@ impl SyncKeeper {
         point.write(&*self.fs, &self.dir)?;
         kept.point = point;
         kept.durable_end = at;
-        self.write(&kept)
+        self.write(&mut kept)
     }
 
     /// The last close was clean: nothing is in doubt.
     pub(crate) fn accept(&self) -> Result<(), IoFailure> {
         let mut kept = self.kept.lock();
         kept.failed = false;
-        self.write(&kept)
+        self.write(&mut kept)
     }
 
     /// Opening judged everything from `log_start` up to `end` and made it durable. `had_point`: a recovery
@@ -255,7 +278,7 @@ impl SyncKeeper {
         }
         kept.durable_end = end;
         kept.failed = false;
-        self.write(&kept)
+        self.write(&mut kept)
     }
 
     /// As [`SyncKeeper::settle`], where the recovery point must not rise. There is one, and no restart is pending.
@@ -264,6 +287,6 @@ impl SyncKeeper {
         kept.point.standing.log_start = Some(log_start);
         kept.durable_end = end;
         kept.failed = false;
-        self.write(&kept)
+        self.write(&mut kept)
     }
 }

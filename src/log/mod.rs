@@ -41,9 +41,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use append::Appended;
-pub(crate) use hosting::{Lent, oldest_timestamp, peek};
 pub use batches::{AppendAs, AppendOptions, Batches};
 pub(crate) use derived::{derived_bytes, read_epochs};
+pub(crate) use hosting::{Lent, oldest_timestamp, peek};
 pub use open::Environment;
 pub(crate) use open::Left;
 pub use read::{Isolation, ReadOptions};

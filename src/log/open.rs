@@ -13,7 +13,7 @@ use super::recover::{self, Judged, Unjudged};
 use super::report::{Found, RecoveryReport};
 use super::state::{self, CleanShutdown, DamageList, RecoveryPoint, Standing, SyncState};
 use super::view::{self, LogView};
-use super::writer::{Writer, WriterState};
+use super::writer::{ActiveFile, Writer, WriterState};
 use super::{LogCore, PartitionLog, RoundState};
 use crate::clock::{Clock, SystemClock};
 use crate::commit::{CommitQueue, MarkWaiters, Marks, Unsynced};
@@ -22,7 +22,7 @@ use crate::error::{Corruption, IoFailure, IoOperation, OpenError};
 use crate::fs::{DirEntry, EntryKind, FileSystem, LockGuard, OsFileSystem};
 use crate::metrics::LogMetrics;
 use crate::segment::names::{self, Known};
-use crate::segment::{FileKind, Home, SegmentFile, SegmentOptions, Stage};
+use crate::segment::{FileKind, Home, Residency, SegmentFile, SegmentOptions, Stage};
 use crate::sync::{Condvar, Mutex, Rank, RwLock};
 use crate::units::Offset;
 
@@ -65,8 +65,21 @@ impl Environment {
     /// # Errors
     /// As [`PartitionLog::open`].
     pub fn open(&self, dir: impl AsRef<Path>, config: LogConfig) -> Result<PartitionLog, OpenError> {
+        self.open_within(dir, config, &Arc::default())
+    }
+
+    /// As [`Environment::open`], with a budget of descriptors, maps and index memory that other logs share.
+    ///
+    /// # Errors
+    /// As [`PartitionLog::open`].
+    pub fn open_within(
+        &self,
+        dir: impl AsRef<Path>,
+        config: LogConfig,
+        residency: &Arc<Residency>,
+    ) -> Result<PartitionLog, OpenError> {
         config.validate()?;
-        let home = Home { fs: Arc::clone(&self.fs), dir: Arc::from(dir.as_ref()) };
+        let home = Home::within(Arc::clone(&self.fs), Arc::from(dir.as_ref()), Arc::clone(residency));
         let missing = missing_directories(&home)?;
         // Before anything is made: a refusal leaves nothing behind.
         refuse_locked_parent(&home)?;
@@ -82,7 +95,7 @@ impl Environment {
 impl Environment {
     pub(crate) fn open_hosted_temp(&self, dir: &Path, config: LogConfig) -> Result<PartitionLog, OpenError> {
         config.validate()?;
-        let home = Home { fs: Arc::clone(&self.fs), dir: Arc::from(dir) };
+        let home = Home::new(Arc::clone(&self.fs), Arc::from(dir));
         let missing = missing_directories(&home)?;
         make_directories(&home, &missing)?;
         let entries = home.list()?;
@@ -306,8 +319,8 @@ impl Opening {
         let recover::Active { segment, file, cursor, position, first_timestamp } = active;
         let mut writer = Writer {
             state: WriterState::Open,
+            file: ActiveFile::new(segment.base(), file),
             active: segment,
-            file,
             cursor,
             position,
             file_bytes: position,

@@ -1,7 +1,7 @@
 //! Reading: clone the published view, find the batches, hand out slices. Nothing here waits for a writer or a sync.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::PartitionLog;
 use super::slice::{Fetched, FileSlice};
@@ -164,7 +164,8 @@ impl PartitionLog {
                 }
                 let (position, len) = (stretch.start, stretch.end - stretch.start);
                 let file = segment.file()?;
-                let slice = FileSlice { segment: Arc::clone(segment), file, position, len };
+                let mapping = OnceLock::new();
+                let slice = FileSlice { segment: Arc::clone(segment), file, mapping, position, len };
                 // What the segment lacks at its end is met by a read of its own, and never skipped.
                 let is_hole = !self.core.config.read().cleanup_policy.compacts() || segment.ends_in_hole();
                 let is_complete = stretch.next_offset.is_some_and(|next| next >= end);

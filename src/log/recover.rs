@@ -541,6 +541,7 @@ impl Unjudged {
             segment.seal(scan.kept_bytes);
             // Synced, so it may be closed; it is opened again when it is read.
             segment.release_file();
+            segment.allow_dropping();
         }
         Ok(Active {
             segment: Arc::new(segment),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::LogCore;
 use super::append::AppendShape;
-use super::writer::{Refusal, Writer};
+use super::writer::{ActiveFile, Refusal, Unsealed, Writer};
 use crate::config::LogConfig;
 use crate::error::{AppendError, ChangeError, IoFailure, LogFailed};
 use crate::fs::{File, OpenMode};
@@ -99,19 +99,20 @@ impl LogCore {
 
     /// Starts the segment at `base`. When it fails, nothing has changed.
     pub(super) fn roll(&self, writer: &mut Writer, base: Offset) -> Result<(), IoFailure> {
+        let active = writer.sealed(&self.home)?;
         let path = self.home.path(base, FileKind::Log);
         let file = self.home.open(&path, OpenMode::CreateNew)?;
-        self.seal_active(writer);
+        self.seal_active(writer, active);
         writer.derived.take_snapshot(base);
         self.begin_segment(writer, base, file);
         Ok(())
     }
 
-    fn seal_active(&self, writer: &mut Writer) {
+    fn seal_active(&self, writer: &mut Writer, active: Unsealed) {
         writer.active.seal(writer.position);
         writer.active.close_time_index(&writer.cursor);
         // Its descriptor is kept: only a sync through it is sure to tell of a failed write-back.
-        writer.unsealed.push(writer.sealed());
+        writer.unsealed.push(active);
         writer.unsynced.sealed = true;
         self.metrics.rolls.add(1);
     }
@@ -123,7 +124,7 @@ impl LogCore {
         let segment = Arc::new(Segment::loaded(self.home.clone(), base, options, Arc::clone(&file), index));
         writer.cursor = IndexCursor::new(base, options.interval_bytes);
         writer.active = Arc::clone(&segment);
-        writer.file = file;
+        writer.file = ActiveFile::new(base, file);
         writer.position = 0;
         writer.file_bytes = 0;
         writer.first_timestamp = None;
@@ -149,26 +150,26 @@ impl LogCore {
         if writer.needs_sync() || writer.log_end > base {
             return Ok(());
         }
+        let active = writer.sealed(&self.home).map_err(AppendError::Io)?;
         let path = self.home.path(base, FileKind::Log);
         let file = self.home.open(&path, OpenMode::CreateNew).map_err(AppendError::Io)?;
-        match self.cross_gap(&mut writer, base) {
+        match self.cross_gap(&active, base) {
             Ok(()) => {}
             Err(failure) => return Err(AppendError::Failed(self.latch(&mut writer, failure))),
         }
-        self.seal_active(&mut writer);
+        self.seal_active(&mut writer, active);
         writer.derived.take_snapshot(base);
         self.begin_segment(&mut writer, base, file);
         // Synced above, all of it.
-        writer.unsealed.clear();
+        writer.unsealed.drain(..).for_each(|synced| synced.segment.allow_dropping());
         writer.names_changed = false;
         Ok(())
     }
 
     /// Raises the recovery point to `base`: nothing between can have been lost. The new segment's name is durable
     /// first, or a crash would leave a log that ends below its recovery point and look like a loss.
-    fn cross_gap(&self, writer: &mut Writer, base: Offset) -> Result<(), IoFailure> {
+    fn cross_gap(&self, active: &Unsealed, base: Offset) -> Result<(), IoFailure> {
         self.keeper.begin()?;
-        let active = writer.sealed();
         active.trim()?;
         active.sync()?;
         self.home.sync_names()?;

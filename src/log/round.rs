@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::derived::PendingSnapshot;
-use super::writer::{Refusal, Unsealed};
+use super::writer::{Refusal, Unsealed, Writer};
 use super::{LogCore, PartitionLog, RoundState};
 use crate::commit::{Unsynced, due_at, is_due};
 use crate::error::{IoFailure, IoOperation};
@@ -113,11 +113,11 @@ impl LogCore {
         if !writer.needs_sync() {
             return Ok(None);
         }
+        let active = self.take_dirty(&mut writer)?;
         let target = Target {
             unsynced: std::mem::take(&mut writer.unsynced),
             unsealed: writer.unsealed.clone(),
-            active: std::mem::take(&mut writer.is_dirty)
-                .then(|| (Arc::clone(&writer.file), Arc::clone(&writer.active))),
+            active,
             names: std::mem::take(&mut writer.names_changed),
             end: writer.log_end,
             high_watermark: self.view.read().marks.high_watermark,
@@ -125,6 +125,19 @@ impl LogCore {
             epochs: std::mem::take(&mut writer.derived.epochs_changed).then(|| writer.derived.epochs.clone()),
         };
         Ok(Some(Captured { core: self, target: Some(target), stage: Stage::Captured }))
+    }
+
+    /// The active file, if it has unsynced bytes, which it is about to have no more. One with such bytes is open.
+    fn take_dirty(&self, writer: &mut Writer) -> Result<Option<(Arc<dyn File>, Arc<Segment>)>, Refusal> {
+        if !writer.is_dirty {
+            return Ok(None);
+        }
+        let file = match writer.open_file(&self.home) {
+            Ok(file) => file,
+            Err(failure) => return Err(Refusal::Failed(self.latch(writer, failure))),
+        };
+        writer.is_dirty = false;
+        Ok(Some((file, Arc::clone(&writer.active))))
     }
 
     /// Undoes a capture.

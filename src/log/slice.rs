@@ -1,11 +1,11 @@
 //! What a read hands out: slices of files that pin their segment. Their bytes are read, borrowed or sent, all alike.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::commit::Marks;
 use crate::error::{Corruption, CorruptionKind, IoFailure, IoOperation, ReadError};
-use crate::fs::{self, AsFd, BorrowedFd, File};
+use crate::fs::{self, AsFd, BorrowedFd, File, Mapping};
 use crate::index::AbortedTxn;
 use crate::record::{BatchHeader, BatchView};
 use crate::segment::Segment;
@@ -17,6 +17,9 @@ use crate::units::{FilePosition, Offset};
 /// in what it has not sent yet.
 #[derive(Clone, Debug)]
 pub struct FileSlice {
+    /// The map, once it was borrowed from: the segment may let go of it before the slice does. Before the segment, so that
+    /// it goes first: a file that nobody pins may be cut.
+    pub(super) mapping: OnceLock<Arc<dyn Mapping>>,
     pub(super) segment: Arc<Segment>,
     pub(super) file: Arc<dyn File>,
     pub(super) position: u64,
@@ -51,9 +54,16 @@ impl FileSlice {
         &*self.file
     }
 
-    /// The bytes themselves, where the segment is mapped (`ReadMode::Mapped`, sealed); `None` otherwise.
+    /// The bytes themselves, where the segment is mapped (`ReadMode::Mapped`, sealed, and there is a map to be had); `None`
+    /// otherwise.
     pub fn borrow(&self) -> Option<&[u8]> {
-        let mapping = self.segment.mapping().ok().flatten()?;
+        let mapping = match self.mapping.get() {
+            Some(mapping) => mapping,
+            None => {
+                let mapping = self.segment.mapping().ok().flatten()?;
+                self.mapping.get_or_init(|| mapping)
+            }
+        };
         let start = usize::try_from(self.position).ok()?;
         mapping.bytes().get(start..)?.get(..usize::try_from(self.len).ok()?)
     }

@@ -87,6 +87,13 @@ impl PartitionLog {
         self.core.wait_durable(self.core.queue.ticket(end), deadline.into())
     }
 
+    /// Closes the files that an idle log keeps open for its next append. That append opens them again, and is refused with
+    /// nothing changed when it cannot. Returns whether it closed them: not while anything waits to be synced, a round or
+    /// an append is in progress, or a reader holds a slice of the active file. Never waits.
+    pub fn release_idle_files(&self) -> bool {
+        self.core.release_active_file()
+    }
+
     /// Does what time and policy ask for: rolls an old segment, deletes what retention no longer keeps, syncs what is due or waited for. For embedders that run
     /// no flusher; call it every few milliseconds to seconds, from one thread.
     ///
@@ -148,6 +155,19 @@ impl LogCore {
         Ok(target.end)
     }
 
+    /// Closes what an idle log holds open for its next append and its next round: the active file and the sync state. Both
+    /// are opened again when they are needed. `false`, with nothing closed, while anything is unsynced or in progress.
+    pub(super) fn release_active_file(&self) -> bool {
+        // Nobody is waited for: who holds these is at work.
+        let Some(_round) = self.round.try_lock() else { return false };
+        let Some(mut writer) = self.writer.try_lock() else { return false };
+        if writer.needs_sync() || !writer.release_file() {
+            return false;
+        }
+        self.keeper.release_file();
+        true
+    }
+
     /// Everything is durable. Whoever waits all the same was forgotten by a round that panicked after its sync. The
     /// round is locked, so that no truncation comes between.
     pub(super) fn find_nothing_to_sync(&self) -> Offset {
@@ -164,7 +184,9 @@ impl LogCore {
         writer.check_open()?;
         let is_done =
             |unsealed: &Unsealed| target.unsealed.iter().any(|done| Arc::ptr_eq(&done.segment, &unsealed.segment));
-        writer.unsealed.retain(|unsealed| !is_done(unsealed));
+        for synced in writer.unsealed.extract_if(.., |unsealed| is_done(unsealed)) {
+            synced.segment.allow_dropping();
+        }
         let config = Arc::clone(&self.config.read());
         self.publish(&mut writer, &config, |view| {
             view.marks.durable_end = view.marks.durable_end.max(target.end);

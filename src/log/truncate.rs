@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::derived::{Derived, Replay, producer_limits, write_epochs};
 use super::state::{self, DamageList};
 use super::view::LogView;
-use super::writer::{Unsealed, Writer};
+use super::writer::{ActiveFile, Unsealed, Writer};
 use super::{LogCore, PartitionLog, RoundState};
 use crate::commit::Marks;
 use crate::error::{ChangeError, IoFailure, IoOperation, ReadError};
@@ -250,7 +250,7 @@ impl LogCore {
         if forgets {
             self.save_damage()?;
         }
-        writer.file = file;
+        writer.file = ActiveFile::new(base, file);
         writer.cursor = cursor;
         writer.position = kept;
         writer.file_bytes = kept;

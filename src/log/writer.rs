@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::derived::Derived;
 use crate::commit::Unsynced;
-use crate::error::LogFailed;
-use crate::fs::File;
+use crate::error::{IoFailure, LogFailed};
+use crate::fs::{File, OpenMode};
 use crate::index::IndexCursor;
-use crate::segment::Segment;
+use crate::segment::{FileKind, Home, Segment};
 use crate::units::{Offset, TimestampMs};
 
 /// Whether the log takes appends.
@@ -41,13 +41,55 @@ pub(crate) struct Unsealed {
     pub(crate) bytes: u64,
 }
 
+/// The `.log` that is appended to. Open while there is anything unsynced in it; an idle one may be closed.
+#[derive(Debug)]
+pub(crate) struct ActiveFile {
+    base: Offset,
+    file: Option<Arc<dyn File>>,
+}
+
+impl ActiveFile {
+    /// The open file of the segment at `base`.
+    pub(crate) fn new(base: Offset, file: Arc<dyn File>) -> Self {
+        Self { base, file: Some(file) }
+    }
+
+    /// The open file, opened again if it was closed. When that fails nothing has changed.
+    pub(crate) fn get(&mut self, home: &Home) -> Result<Arc<dyn File>, IoFailure> {
+        if let Some(file) = &self.file {
+            return Ok(Arc::clone(file));
+        }
+        let file = home.open(&home.path(self.base, FileKind::Log), OpenMode::ReadWrite)?;
+        self.file = Some(Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Whether it is open, and `file` is this very handle.
+    pub(crate) fn is(&self, file: &Arc<dyn File>) -> bool {
+        self.file.as_ref().is_some_and(|open| Arc::ptr_eq(open, file))
+    }
+
+    /// Closes it, unless somebody has a hand on it who is neither it nor `segment`; returns whether it did. Only for files
+    /// without unsynced bytes.
+    fn release(&mut self, segment: &Segment) -> bool {
+        let Some(file) = &self.file else { return false };
+        let held_here = 1 + usize::from(segment.holds_file(file));
+        if Arc::strong_count(file) > held_here {
+            return false;
+        }
+        segment.release_file();
+        self.file = None;
+        true
+    }
+}
+
 /// Guarded by `LogCore::writer`.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each says of another thing that it waits to be done")]
 pub(crate) struct Writer {
     pub(crate) state: WriterState,
     pub(crate) active: Arc<Segment>,
-    pub(crate) file: Arc<dyn File>,
+    pub(crate) file: ActiveFile,
     pub(crate) cursor: IndexCursor,
     /// Where the next batch goes: bytes of the active segment that hold batches.
     pub(crate) position: u64,
@@ -103,9 +145,25 @@ impl Writer {
         }
     }
 
+    /// The open file of the active segment, which readers share. When it cannot be opened nothing has changed.
+    pub(crate) fn open_file(&mut self, home: &Home) -> Result<Arc<dyn File>, IoFailure> {
+        let file = self.file.get(home)?;
+        if !self.active.holds_file(&file) {
+            self.active.set_file(Arc::clone(&file));
+        }
+        Ok(file)
+    }
+
+    /// Closes the file of the active segment, if nothing in it is unsynced and nobody is at work on it; returns whether it
+    /// did.
+    pub(crate) fn release_file(&mut self) -> bool {
+        !self.is_dirty && !self.is_zeroing && self.check_open().is_ok() && self.file.release(&self.active)
+    }
+
     /// The active segment as one that is to be synced and not to grow.
-    pub(crate) fn sealed(&self) -> Unsealed {
-        Unsealed { segment: Arc::clone(&self.active), file: Arc::clone(&self.file), bytes: self.position }
+    pub(crate) fn sealed(&mut self, home: &Home) -> Result<Unsealed, IoFailure> {
+        let file = self.open_file(home)?;
+        Ok(Unsealed { segment: Arc::clone(&self.active), file, bytes: self.position })
     }
 
     /// How many references of its own it holds to `segment`.

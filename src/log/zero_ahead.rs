@@ -26,14 +26,15 @@ impl LogCore {
             if wanted == 0 || ahead > wanted / 2 || to <= writer.file_bytes || writer.check_open().is_err() {
                 return;
             }
+            let Ok(file) = writer.open_file(&self.home) else { return };
             writer.is_zeroing = true;
-            (Arc::clone(&writer.file), writer.file_bytes, to)
+            (file, writer.file_bytes, to)
         };
         let written = write_zeros(&*file, from, to);
         let mut writer = self.writer.lock();
         writer.is_zeroing = false;
         // After a roll the zeros lie past the end of a sealed file, which the next round cuts off.
-        if Arc::ptr_eq(&writer.file, &file) {
+        if writer.file.is(&file) {
             writer.file_bytes = writer.file_bytes.max(written);
         }
         drop(writer);

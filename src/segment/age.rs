@@ -12,7 +12,7 @@ impl Segment {
     /// may be asked.
     pub(crate) fn size_on_disk(&self) -> Result<u64, IoFailure> {
         if let Some(bytes) = self.sealed_bytes.get() {
-            return Ok(*bytes);
+            return Ok(bytes);
         }
         let path = self.home.path(self.base, FileKind::Log);
         let found = match self.home.fs.metadata(&path) {
@@ -20,19 +20,22 @@ impl Segment {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
             found => found.map_err(|e| IoFailure::new(IoOperation::List, path, e))?,
         };
-        Ok(*self.sealed_bytes.get_or_init(|| found.len))
+        Ok(self.sealed_bytes.set(found.len))
     }
 
     /// When the segment was last appended to, as the modification time of its `.log` says; kept for sealed ones. `now`
     /// where the file system does not tell, or tells of a time to come: nobody can have written then.
     pub(crate) fn last_written(&self, now: TimestampMs, is_active: bool) -> Result<TimestampMs, IoFailure> {
         if let Some(written) = self.written.get() {
-            return Ok(*written);
+            return Ok(TimestampMs::new(written.cast_signed()));
         }
         let path = self.home.path(self.base, FileKind::Log);
         let found = self.home.fs.metadata(&path).map_err(|e| IoFailure::new(IoOperation::List, path, e))?;
         let written = found.modified.unwrap_or(now).min(now);
-        Ok(if is_active { written } else { *self.written.get_or_init(|| written) })
+        if is_active {
+            return Ok(written);
+        }
+        Ok(TimestampMs::new(self.written.set(written.value().cast_unsigned()).cast_signed()))
     }
 
     /// Its files are about to go: from now on a missing side file says nothing about the segment.

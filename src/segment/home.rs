@@ -1,12 +1,15 @@
 //! The directory of a partition, and what is done to whole sets of segment files in it.
 
 use std::io;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use super::{FileKind, SegmentFile, Stage, names};
+use super::residency::{FileRoom, Residency};
+use super::{FileKind, SegmentFile, SegmentOptions, Stage, names};
 use crate::error::{IoFailure, IoOperation};
 use crate::fs::{DirEntry, File, FileSystem, OpenMode};
+use crate::sync::Mutex;
 use crate::units::Offset;
 
 /// Where segments live.
@@ -16,17 +19,57 @@ pub(crate) struct Home {
     pub(crate) fs: Arc<dyn FileSystem>,
     /// The partition's directory.
     pub(crate) dir: Arc<Path>,
+    /// What its segments may hold at once, together with those of other homes.
+    pub(crate) residency: Arc<Residency>,
+    /// The newest place, for the next segment that is made alike.
+    newest: Arc<Mutex<Weak<Place>>>,
+}
+
+/// What a segment shares with its neighbours: where it lives, and how it is indexed and read.
+#[derive(Debug)]
+pub(crate) struct Place {
+    home: Home,
+    pub(crate) options: SegmentOptions,
+}
+
+impl Deref for Place {
+    type Target = Home;
+    fn deref(&self) -> &Home {
+        &self.home
+    }
 }
 
 impl Home {
+    /// The directory `dir`, whose segments may hold what they like.
+    pub(crate) fn new(fs: Arc<dyn FileSystem>, dir: Arc<Path>) -> Self {
+        Self::within(fs, dir, Arc::default())
+    }
+
+    /// The directory `dir`, whose segments share a budget.
+    pub(crate) fn within(fs: Arc<dyn FileSystem>, dir: Arc<Path>, residency: Arc<Residency>) -> Self {
+        Self { fs, dir, residency, newest: Arc::new(Mutex::new(Weak::new())) }
+    }
+
+    /// The place of segments with `options`. Those made one after the other share it: there may be a hundred thousand.
+    pub(crate) fn place(&self, options: SegmentOptions) -> Arc<Place> {
+        let mut newest = self.newest.lock();
+        if let Some(place) = newest.upgrade().filter(|place| place.options == options) {
+            return place;
+        }
+        let place = Arc::new(Place { home: self.clone(), options });
+        *newest = Arc::downgrade(&place);
+        place
+    }
+
     /// Path of a file of the segment with base offset `base`.
     pub(crate) fn path(&self, base: Offset, kind: FileKind) -> PathBuf {
         self.dir.join(SegmentFile::live(base, kind).name())
     }
 
-    /// Opens a file of the directory.
+    /// Opens a file of the directory. It counts as open within the budget until the last holder lets go of it.
     pub(crate) fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn File>, IoFailure> {
-        self.fs.open(path, mode).map_err(|e| IoFailure::new(IoOperation::Open, path, e))
+        let room = FileRoom::take(&self.residency);
+        room.open(&*self.fs, path, mode).map_err(|e| IoFailure::new(IoOperation::Open, path, e))
     }
 
     /// The entries of the directory.

@@ -7,8 +7,11 @@
 mod age;
 mod home;
 pub mod names;
+mod number;
 mod read;
+mod residency;
 pub(crate) mod scan;
+mod slots;
 pub mod sum;
 mod times;
 pub(crate) mod walk;
@@ -22,6 +25,7 @@ use std::sync::{Arc, OnceLock};
 pub(crate) use home::Home;
 pub use names::{FileKind, SegmentFile, Stage};
 pub(crate) use read::{Extent, Located, StretchLimits};
+pub use residency::{Residency, ResidencyLimits, ResidencyUsage};
 pub use scan::Hole;
 pub(crate) use walk::{MARKER_BYTES_MAX, Walked};
 
@@ -32,12 +36,15 @@ use crate::index::{
     AbortedTxns, IndexCursor, IndexFault, OffsetIndex, SegmentIndex, TimeIndex, replace_file, replace_small_file,
 };
 use crate::record::{BatchHeader, TransactionMarker};
-use crate::sync::{Mutex, RwLock};
-use crate::units::{FilePosition, Offset, TimestampMs};
+use crate::units::{FilePosition, Offset};
+use home::Place;
+use number::OnceNumber;
+use residency::{FileRoom, Held, MapRoom};
 use scan::{Scan, ScanTask};
+use slots::Slots;
 
 /// How a segment is indexed and read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentOptions {
     /// `index.interval.bytes`.
     pub(crate) interval_bytes: u32,
@@ -58,25 +65,21 @@ impl SegmentOptions {
     }
 }
 
-/// One segment, shared between the log and its readers.
+/// One segment, shared between the log and its readers. Small, since a store has a hundred thousand: what is held only
+/// while it is read lies in the slots, and what it has in common with others in its place.
 #[derive(Debug)]
 pub struct Segment {
     base: Offset,
-    home: Home,
-    options: SegmentOptions,
-    file: Mutex<Option<Arc<dyn File>>>,
-    index: RwLock<Option<SegmentIndex>>,
-    /// Aborted transactions whose markers are in this segment.
-    aborted: RwLock<Option<AbortedTxns>>,
-    index_saved: AtomicBool,
-    sealed_bytes: OnceLock<u64>,
+    home: Arc<Place>,
+    /// Made when something is first held.
+    slots: OnceLock<Arc<Slots>>,
+    sealed_bytes: OnceNumber,
     /// Where the next segment begins, once there is one: no batch reaches past it.
-    next_base: OnceLock<Offset>,
+    next_base: OnceNumber,
     /// When it was last appended to, once somebody asked.
-    written: OnceLock<TimestampMs>,
+    written: OnceNumber,
     /// Whether its files are being removed.
     is_leaving: AtomicBool,
-    mapping: OnceLock<Arc<dyn Mapping>>,
     /// Where the bytes end that sockets were given as pages of the file.
     lent_bytes: AtomicU64,
     /// What opening found to be unreadable, or knew.
@@ -94,29 +97,36 @@ impl Segment {
         file: Arc<dyn File>,
         index: SegmentIndex,
     ) -> Self {
-        let segment = Self::sealed(home, base, options, Vec::new());
-        *segment.file.lock() = Some(file);
-        *segment.index.write() = Some(index);
-        *segment.aborted.write() = Some(AbortedTxns::default());
-        segment.index_saved.store(false, Ordering::Relaxed);
+        Self::loaded_at(home.place(options), base, file, index)
+    }
+
+    fn loaded_at(home: Arc<Place>, base: Offset, file: Arc<dyn File>, index: SegmentIndex) -> Self {
+        let segment = Self::sealed_at(home, base, Vec::new());
+        let slots = segment.slots();
+        slots.allow_dropping(false);
+        slots.mark_index_saved(false);
+        slots.change(|resident| {
+            resident.file = Some(file);
+            resident.index = Some(Box::new(index));
+            resident.aborted = Some(Box::default());
+        });
         segment
     }
 
     /// A sealed segment that is not touched before it is read.
     pub(crate) fn sealed(home: Home, base: Offset, options: SegmentOptions, holes: Vec<Hole>) -> Self {
+        Self::sealed_at(home.place(options), base, holes)
+    }
+
+    fn sealed_at(home: Arc<Place>, base: Offset, holes: Vec<Hole>) -> Self {
         Self {
             base,
             home,
-            options,
-            file: Mutex::new(None),
-            index: RwLock::new(None),
-            aborted: RwLock::new(None),
-            index_saved: AtomicBool::new(true),
-            sealed_bytes: OnceLock::new(),
-            next_base: OnceLock::new(),
-            written: OnceLock::new(),
+            slots: OnceLock::new(),
+            sealed_bytes: OnceNumber::default(),
+            next_base: OnceNumber::default(),
+            written: OnceNumber::default(),
             is_leaving: AtomicBool::new(false),
-            mapping: OnceLock::new(),
             lent_bytes: AtomicU64::new(0),
             holes,
             met: OnceLock::new(),
@@ -131,8 +141,9 @@ impl Segment {
 
     /// Another object over the same file and index, so that holders of this one can be told apart.
     pub(crate) fn twin(&self, index: SegmentIndex) -> Result<Self, IoFailure> {
-        let twin = Self::loaded(self.home.clone(), self.base, self.options, self.file()?, index);
-        twin.aborted.write().clone_from(&self.aborted.read());
+        let twin = Self::loaded_at(Arc::clone(&self.home), self.base, self.file()?, index);
+        let aborted = self.slots().look(Held::Index).aborted.clone();
+        twin.slots().change(|resident| resident.aborted = aborted);
         twin.lend(self.lent_bytes());
         Ok(twin.with_holes(self.holes().to_vec()))
     }
@@ -159,14 +170,14 @@ impl Segment {
 
     /// Fixes the size: nothing is appended to it any more.
     pub(crate) fn seal(&self, bytes: u64) {
-        let _ = self.sealed_bytes.set(bytes);
+        self.sealed_bytes.set(bytes);
     }
 
     /// Tells each of `segments` where the next one begins. Offsets lie outside the checksums: without a bound a batch
     /// with a damaged one passes for a good one behind a gap.
     pub(crate) fn tell_next(segments: &[Arc<Self>]) {
         for (segment, next) in segments.iter().zip(segments.iter().skip(1)) {
-            let _ = segment.next_base.set(next.base);
+            segment.next_base.set(next.base.value().cast_unsigned());
         }
     }
 
@@ -178,32 +189,53 @@ impl Segment {
     /// Size in bytes of a sealed segment.
     pub(crate) fn bytes(&self) -> Result<u64, IoFailure> {
         if let Some(bytes) = self.sealed_bytes.get() {
-            return Ok(*bytes);
+            return Ok(bytes);
         }
         let path = self.log_path();
         let bytes = self.file()?.size().map_err(|e| IoFailure::new(IoOperation::Read, path, e))?;
-        Ok(*self.sealed_bytes.get_or_init(|| bytes))
+        Ok(self.sealed_bytes.set(bytes))
+    }
+
+    fn slots(&self) -> &Arc<Slots> {
+        self.slots.get_or_init(|| Slots::new(Arc::clone(&self.home.residency)))
     }
 
     /// The open `.log`.
     pub(crate) fn file(&self) -> Result<Arc<dyn File>, IoFailure> {
-        let mut slot = self.file.lock();
-        if let Some(file) = &*slot {
-            return Ok(Arc::clone(file));
+        let slots = self.slots();
+        {
+            let resident = slots.look(Held::File);
+            if let Some(file) = &resident.file {
+                return Ok(Arc::clone(file));
+            }
         }
+        // With nothing locked, so that indexes are looked at meanwhile. Of two that open it at once one was too many.
         let file = self.home.open(&self.log_path(), OpenMode::Read)?;
-        *slot = Some(Arc::clone(&file));
-        Ok(file)
+        Ok(slots.change(|resident| Arc::clone(resident.file.get_or_insert(file))))
     }
 
-    /// Puts another handle in the place of the open file.
+    /// Puts a handle for writing in the place of the open file. From now on what is held stays, until
+    /// [`Segment::allow_dropping`].
     pub(crate) fn set_file(&self, file: Arc<dyn File>) {
-        *self.file.lock() = Some(file);
+        self.slots().allow_dropping(false);
+        // The other one is closed with nothing locked.
+        let _before = self.slots().change(|resident| resident.file.replace(file));
+    }
+
+    /// Whether the open file is this very handle.
+    pub(crate) fn holds_file(&self, file: &Arc<dyn File>) -> bool {
+        let resident = self.slots().look(Held::File);
+        resident.file.as_ref().is_some_and(|held| Arc::ptr_eq(held, file))
     }
 
     /// Closes the file until it is needed again. Only for files without unsynced bytes.
     pub(crate) fn release_file(&self) {
-        *self.file.lock() = None;
+        let _before = self.slots().change(|resident| resident.file.take());
+    }
+
+    /// Every byte is synced and none is written any more: from now on what is held may be dropped for other segments.
+    pub(crate) fn allow_dropping(&self) {
+        self.slots().allow_dropping(true);
     }
 
     /// Notes that pages up to byte `end` are about to be given to a socket. It goes on reading them after the call that
@@ -217,45 +249,68 @@ impl Segment {
         self.lent_bytes.load(Ordering::Acquire)
     }
 
-    /// The mapped bytes, where the read mode asks for a map and the segment is sealed.
-    pub(crate) fn mapping(&self) -> Result<Option<&Arc<dyn Mapping>>, IoFailure> {
-        let Some(&bytes) = self.sealed_bytes.get() else { return Ok(None) };
-        if self.options.read_mode != ReadMode::Mapped || bytes == 0 {
+    /// The mapped bytes, where the read mode asks for a map and the segment is sealed. `None` too when there is no map to
+    /// be had: then the file is read positionally.
+    pub(crate) fn mapping(&self) -> Result<Option<Arc<dyn Mapping>>, IoFailure> {
+        let Some(bytes) = self.mapped_bytes() else { return Ok(None) };
+        let slots = self.slots();
+        {
+            let resident = slots.look(Held::Map);
+            if let Some(mapping) = &resident.mapping {
+                return Ok(Some(Arc::clone(mapping)));
+            }
+        }
+        let mapping = self.map(bytes)?;
+        let Some(mapping) = mapping else {
+            self.home.residency.note_unmapped_read();
             return Ok(None);
+        };
+        Ok(Some(slots.change(|resident| Arc::clone(resident.mapping.get_or_insert(mapping)))))
+    }
+
+    /// How many bytes are to be mapped, where the segment is read by a map.
+    fn mapped_bytes(&self) -> Option<u64> {
+        let is_mapped = self.home.options.read_mode == ReadMode::Mapped;
+        self.sealed_bytes.get().filter(|bytes| is_mapped && *bytes > 0)
+    }
+
+    /// A map of its own; `None` when the budget or the system has none.
+    fn map(&self, bytes: u64) -> Result<Option<Arc<dyn Mapping>>, IoFailure> {
+        let Some(room) = MapRoom::take(&self.home.residency) else { return Ok(None) };
+        match room.map(&*self.file()?, bytes) {
+            Ok(mapping) => Ok(Some(mapping)),
+            // ENOMEM is what mmap(2) says at the limit of maps and of address space, EAGAIN at that of locked memory.
+            Err(e) if matches!(e.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock) => Ok(None),
+            Err(e) => Err(IoFailure::new(IoOperation::Map, self.log_path(), e)),
         }
-        if let Some(mapping) = self.mapping.get() {
-            return Ok(Some(mapping));
-        }
-        let path = self.log_path();
-        let mapping = self.file()?.map(bytes).map_err(|e| IoFailure::new(IoOperation::Map, path, e))?;
-        Ok(Some(self.mapping.get_or_init(|| mapping)))
     }
 
     /// Adds what appending brought to the index of the active segment.
     pub(crate) fn extend_index(&self, extend: impl FnOnce(&mut SegmentIndex)) {
-        extend(self.index.write().get_or_insert_default());
+        self.slots().change(|resident| extend(resident.index.get_or_insert_default()));
     }
 
     /// Number of entries in the two indexes, as far as they are in memory.
     pub(crate) fn index_entries(&self) -> (usize, usize) {
-        let index = self.index.read();
-        index.as_ref().map_or((0, 0), |index| (index.offsets.entries().len(), index.times.entries().len()))
+        let resident = self.slots().look(Held::Index);
+        resident.index.as_ref().map_or((0, 0), |index| (index.offsets.entries().len(), index.times.entries().len()))
     }
 
     /// CRC-32 over the indexes, as far as they are in memory.
     pub(crate) fn index_checksum(&self) -> u32 {
-        let aborted = self.aborted.read().as_ref().map(AbortedTxns::encode).unwrap_or_default();
-        self.index.read().as_ref().map_or(0, |index| index.checksum(&aborted))
+        let resident = self.slots().look(Held::Index);
+        let aborted = resident.aborted.as_ref().map(|aborted| aborted.encode()).unwrap_or_default();
+        resident.index.as_ref().map_or(0, |index| index.checksum(&aborted))
     }
 
     /// Replaces what is known of aborted transactions.
     pub(crate) fn put_aborted(&self, aborted: AbortedTxns) {
-        *self.aborted.write() = Some(aborted);
+        self.slots().change(|resident| resident.aborted = Some(Box::new(aborted)));
     }
 
     /// Adds to what is known of aborted transactions in the active segment.
     pub(crate) fn extend_aborted(&self, extend: impl FnOnce(&mut AbortedTxns)) {
-        extend(self.aborted.write().get_or_insert_default());
+        self.slots().change(|resident| extend(resident.aborted.get_or_insert_default()));
     }
 
     /// Looks at the aborted transactions, which are read from their file first if need be.
@@ -265,8 +320,8 @@ impl Segment {
     /// log again.
     pub(crate) fn with_aborted<T>(&self, look: impl FnOnce(&AbortedTxns) -> T) -> Result<T, ReadError> {
         {
-            let aborted = self.aborted.read();
-            if let Some(aborted) = &*aborted {
+            let resident = self.slots().look(Held::Index);
+            if let Some(aborted) = &resident.aborted {
                 return Ok(look(aborted));
             }
         }
@@ -275,8 +330,7 @@ impl Segment {
             return Err(self.no_aborted().into());
         }
         let loaded = self.load_aborted()?;
-        let mut slot = self.aborted.write();
-        Ok(look(slot.get_or_insert(loaded)))
+        Ok(self.slots().change(|resident| look(resident.aborted.get_or_insert_with(|| Box::new(loaded)))))
     }
 
     /// Reads `.txnindex`. It is written before the other index files: once those are there, the lack of this one means
@@ -306,8 +360,8 @@ impl Segment {
     /// Looks into the index, which is loaded or rebuilt first if need be.
     pub(crate) fn with_index<T>(&self, look: impl FnOnce(&SegmentIndex) -> T) -> Result<T, ReadError> {
         {
-            let index = self.index.read();
-            if let Some(index) = &*index {
+            let resident = self.slots().look(Held::Index);
+            if let Some(index) = &resident.index {
                 return Ok(look(index));
             }
         }
@@ -315,8 +369,7 @@ impl Segment {
             Ok(index) => index,
             Err(_) => self.rebuild_index(None)?,
         };
-        let mut slot = self.index.write();
-        Ok(look(slot.get_or_insert(loaded)))
+        Ok(self.slots().change(|resident| look(resident.index.get_or_insert_with(|| Box::new(loaded)))))
     }
 
     /// Reads the index files of a sealed segment; the inner error says why they cannot be used.
@@ -338,7 +391,8 @@ impl Segment {
     /// Bytes of an index file; `None` when it is missing or cannot be one of ours.
     pub(crate) fn read_sidecar(&self, kind: FileKind) -> Result<Option<Vec<u8>>, IoFailure> {
         let path = self.home.path(self.base, kind);
-        let file = match self.home.fs.open(&path, OpenMode::Read) {
+        let opened = FileRoom::take(&self.home.residency).open(&*self.home.fs, &path, OpenMode::Read);
+        let file = match opened {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(|e| IoFailure::new(IoOperation::Open, &path, e))?,
         };
@@ -362,7 +416,7 @@ impl Segment {
 
     /// Builds the index from the log, and notes what is unreadable there.
     fn rebuild_index(&self, next_base: Option<Offset>) -> Result<SegmentIndex, IoFailure> {
-        let scan = self.scan(next_base.or_else(|| self.next_base.get().copied()), Offset::MAX)?;
+        let scan = self.scan(next_base.or_else(|| self.next_base()), Offset::MAX)?;
         if let Some(next_base) = next_base {
             let mut met = scan.holes;
             if scan.kept_bytes < scan.file_bytes {
@@ -380,13 +434,13 @@ impl Segment {
         }
         let mut index = scan.index;
         scan.cursor.push_largest(&mut index.times);
-        self.index_saved.store(false, Ordering::Relaxed);
+        self.mark_index_saved(false);
         Ok(index)
     }
 
     /// Replaces the index in memory.
     pub(crate) fn put_index(&self, index: SegmentIndex) {
-        *self.index.write() = Some(index);
+        self.slots().change(|resident| resident.index = Some(Box::new(index)));
     }
 
     /// Whether the last byte is zero: only then can the file end in zeros that were kept ahead.
@@ -420,7 +474,7 @@ impl Segment {
     }
 
     fn scan_task(&self, next_base: Option<Offset>, durable_below: Offset) -> ScanTask {
-        let SegmentOptions { interval_bytes, may_have_gaps, .. } = self.options;
+        let SegmentOptions { interval_bytes, may_have_gaps, .. } = self.home.options;
         ScanTask { base: self.base, next_base, durable_below, interval_bytes, may_have_gaps }
     }
 
@@ -432,31 +486,37 @@ impl Segment {
     /// Writes the index files, synced and renamed into place, unless they are there already. The names last once the
     /// directory is synced.
     pub(crate) fn save_index(&self) -> Result<(), IoFailure> {
-        if self.index_saved.load(Ordering::Relaxed) {
+        if self.is_index_saved() {
             return Ok(());
         }
         self.save_aborted()?;
-        let encoded = self.index.read().as_ref().map(|index| (index.offsets.encode(), index.times.encode()));
+        let encoded = {
+            let resident = self.slots().look(Held::Index);
+            resident.index.as_ref().map(|index| (index.offsets.encode(), index.times.encode()))
+        };
         if let Some((offsets, times)) = encoded {
             for (kind, bytes) in [(FileKind::Index, offsets), (FileKind::TimeIndex, times)] {
                 let name = SegmentFile::live(self.base, kind).name();
                 replace_file(&*self.home.fs, &self.home.dir, &name, &bytes)?;
             }
         }
-        self.index_saved.store(true, Ordering::Relaxed);
+        self.mark_index_saved(true);
         Ok(())
     }
 
     /// Before the other indexes, and durable by itself: once those are there, the lack of this one means that nothing was
     /// aborted.
     fn save_aborted(&self) -> Result<(), IoFailure> {
-        let aborted = self.aborted.read();
-        let Some(aborted) = &*aborted else { return Ok(()) };
+        let encoded = {
+            let resident = self.slots().look(Held::Index);
+            let Some(aborted) = &resident.aborted else { return Ok(()) };
+            (!aborted.entries().is_empty()).then(|| aborted.encode())
+        };
         let name = SegmentFile::live(self.base, FileKind::TxnIndex).name();
-        if aborted.entries().is_empty() {
-            return self.home.remove(&name);
+        match encoded {
+            None => self.home.remove(&name),
+            Some(bytes) => replace_small_file(&*self.home.fs, &self.home.dir, &name, &bytes),
         }
-        replace_small_file(&*self.home.fs, &self.home.dir, &name, &aborted.encode())
     }
 
     /// Has the index in memory, from its files or from the log. One that cannot be built is built when it is read.
@@ -469,12 +529,17 @@ impl Segment {
 
     /// Whether the index files on disk are those of this segment.
     pub(crate) fn is_index_saved(&self) -> bool {
-        self.index_saved.load(Ordering::Relaxed)
+        self.slots.get().is_none_or(|slots| slots.is_index_saved())
     }
 
     /// Says whether the index files on disk are current.
     pub(crate) fn mark_index_saved(&self, saved: bool) {
-        self.index_saved.store(saved, Ordering::Relaxed);
+        self.slots().mark_index_saved(saved);
+    }
+
+    /// Where the next segment begins, as far as it is known.
+    fn next_base(&self) -> Option<Offset> {
+        self.next_base.get().and_then(|base| Offset::new(base.cast_signed()))
     }
 
     fn corrupt(&self, position: u64, kind: impl Into<CorruptionKind>) -> Corruption {
@@ -488,6 +553,15 @@ impl Segment {
             bytes: hole.bytes.clone(),
             offsets: hole.offsets.clone(),
             cause: hole.cause.clone(),
+        }
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // The clock may look at the slots just now, and must not keep a map of a file that is about to be cut.
+        if let Some(slots) = self.slots.get() {
+            slots.clear();
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Finding batches in a segment: by offset, by size, by timestamp. Reads headers only, and only as many as it must.
 
+use super::residency::Held;
 use super::{Hole, Segment};
 use crate::error::{Corruption, CorruptionKind, InvalidBatch, IoFailure, IoOperation, ReadError};
-use crate::fs;
+use crate::fs::{self, Mapping};
 use crate::index::{IndexCursor, OffsetEntry, SegmentIndex};
 use crate::record::{BatchHeader, BatchView, HEADER_BYTES};
 use crate::units::{Offset, TimestampMs};
@@ -195,15 +196,30 @@ impl Segment {
 
     /// Fills `buffer` from `position`, from the map where there is one.
     pub(crate) fn read_at(&self, position: u64, buffer: &mut [u8]) -> Result<(), IoFailure> {
-        if let Some(mapping) = self.mapping()?
-            && let Some(start) = usize::try_from(position).ok()
-            && let Some(source) = mapping.bytes().get(start..).and_then(|rest| rest.get(..buffer.len()))
-        {
-            buffer.copy_from_slice(source);
+        if self.mapped_bytes().is_some() && self.copy_mapped(position, buffer)? {
             return Ok(());
         }
         let file = self.file()?;
         fs::read_exact_at(&*file, buffer, position).map_err(|e| IoFailure::new(IoOperation::Read, self.log_path(), e))
+    }
+
+    /// Fills `buffer` from the map; `false` where there is none, or it ends before that.
+    fn copy_mapped(&self, position: u64, buffer: &mut [u8]) -> Result<bool, IoFailure> {
+        let copy = |mapping: &dyn Mapping, buffer: &mut [u8]| {
+            let start = usize::try_from(position).ok()?;
+            let source = mapping.bytes().get(start..)?.get(..buffer.len())?;
+            buffer.copy_from_slice(source);
+            Some(())
+        };
+        {
+            let resident = self.slots().look(Held::Map);
+            if let Some(mapping) = &resident.mapping {
+                // Under the lock, which spares counting the reference: nobody waits long for so few bytes.
+                return Ok(copy(&**mapping, buffer).is_some());
+            }
+        }
+        let mapping = self.mapping()?;
+        Ok(mapping.is_some_and(|mapping| copy(&*mapping, buffer).is_some()))
     }
 
     /// The whole batches from the one at `start` on that fit the limits.
@@ -320,7 +336,7 @@ impl Segment {
     /// The cursor after `bound` bytes that gave `index`, so that appending goes on as if never interrupted.
     pub(crate) fn resume_cursor(&self, index: &SegmentIndex, bound: u64) -> Result<IndexCursor, ReadError> {
         let largest = index.times.last().and_then(|entry| Some((entry.timestamp, entry.last.absolute(self.base)?)));
-        let mut cursor = IndexCursor::resume(self.base, self.options.interval_bytes, index, largest);
+        let mut cursor = IndexCursor::resume(self.base, self.home.options.interval_bytes, index, largest);
         let mut position = index.offsets.last().map_or(0, |entry| u64::from(entry.position));
         while position < bound {
             if let Some(hole) = self.hole_at(position) {

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::Store;
 use super::directory::Directory;
 use super::hosted::{Hosted, Parked, SlotState};
 use super::housekeeping::{Housekeeper, Housekept};
 use super::partition_id::TopicPartition;
 use super::shared::Shared;
 use super::store_error::StoreError;
-use super::Store;
 use crate::clock::Deadline;
 use crate::error::{ChangeError, IoFailure, Unavailable};
 use crate::sync::Mutex;
@@ -137,7 +137,8 @@ impl Shared {
 
     fn close_directory(&self, directory: &Arc<Directory>, closed: &StoreClosed) -> Result<(), IoFailure> {
         self.write_lists(directory)?;
-        let is_there = |name: &TopicPartition| self.find(name).is_some_and(|hosted| Arc::ptr_eq(&hosted.directory(), directory));
+        let is_there =
+            |name: &TopicPartition| self.find(name).is_some_and(|hosted| Arc::ptr_eq(&hosted.directory(), directory));
         if closed.unclean.iter().all(|(name, _)| !is_there(name)) {
             directory.mark_clean()?;
         }

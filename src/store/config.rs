@@ -1,7 +1,7 @@
 //! Temporary.
+use crate::config::LogConfig;
 use std::path::PathBuf;
 use std::time::Duration;
-use crate::config::LogConfig;
 
 /// Settings of a store.
 #[derive(Clone, Debug)]
@@ -25,9 +25,12 @@ pub struct StoreConfig {
 }
 /// When failed logs are opened again.
 #[derive(Clone, Copy, Debug)]
-pub struct Reopening { /// first
- pub first: Duration, /// longest
- pub longest: Duration }
+pub struct Reopening {
+    /// first
+    pub first: Duration,
+    /// longest
+    pub longest: Duration,
+}
 impl Reopening {
     /// The pause before a reopening, after so many.
     pub fn pause(&self, before: u32) -> Duration {
@@ -37,10 +40,19 @@ impl Reopening {
 impl StoreConfig {
     /// defaults
     pub fn new<P: Into<PathBuf>>(directories: impl IntoIterator<Item = P>) -> Self {
-        Self { directories: directories.into_iter().map(Into::into).collect(), default_log: LogConfig::default(), recovery_threads: 1,
-            idle_after: Duration::from_secs(60), housekeeping_interval: Duration::from_millis(500), checkpoint_interval: Duration::from_secs(60),
-            delete_delay: Duration::from_secs(60), reopen: None }
+        Self {
+            directories: directories.into_iter().map(Into::into).collect(),
+            default_log: LogConfig::default(),
+            recovery_threads: 1,
+            idle_after: Duration::from_secs(60),
+            housekeeping_interval: Duration::from_millis(500),
+            checkpoint_interval: Duration::from_secs(60),
+            delete_delay: Duration::from_secs(60),
+            reopen: None,
+        }
     }
     /// ok
-    pub fn validate(&self) -> Result<(), crate::error::ConfigError> { self.default_log.validate() }
+    pub fn validate(&self) -> Result<(), crate::error::ConfigError> {
+        self.default_log.validate()
+    }
 }

@@ -95,7 +95,8 @@ impl Directory {
     pub(super) fn reopen(&self, registry: &DirectoryRegistry) -> Result<Opened, StoreError> {
         let mut standing = self.standing.write();
         // The lock file may be another one now, of a disk that was mounted again.
-        *standing = match std::mem::replace(&mut *standing, Standing::Offline { cause: gone(&self.path), _lock: None }) {
+        *standing = match std::mem::replace(&mut *standing, Standing::Offline { cause: gone(&self.path), _lock: None })
+        {
             Standing::Offline { cause, .. } => Standing::Offline { cause, _lock: None },
             Standing::Online(lock) => {
                 *standing = Standing::Online(lock);
@@ -164,7 +165,11 @@ impl Directory {
     }
 
     /// Says `offsets` in a list from now on, durably, if that is new. Partitions that are not named stay as they are.
-    pub(super) fn say(&self, kind: CheckpointKind, offsets: &BTreeMap<TopicPartition, Offset>) -> Result<(), IoFailure> {
+    pub(super) fn say(
+        &self,
+        kind: CheckpointKind,
+        offsets: &BTreeMap<TopicPartition, Offset>,
+    ) -> Result<(), IoFailure> {
         let mut lists = self.lists.lock();
         let before = lists.of(kind).clone();
         let list = lists.of_mut(kind);

@@ -163,7 +163,8 @@ impl Hosted {
         // Whatever the close comes to, the next opening judges what it left.
         let _ = log.close();
         slot.config = log.config();
-        slot.state = SlotState::Parked(Parked { marks: Some(marks), first_base, lent, retention_due: None, not_before });
+        slot.state =
+            SlotState::Parked(Parked { marks: Some(marks), first_base, lent, retention_due: None, not_before });
         true
     }
 

@@ -112,16 +112,16 @@ impl StoreOpening {
         self.serve(found, lost)
     }
 
-    fn serve(
-        self,
-        found: Vec<(Arc<Directory>, Opened)>,
-        lost: Vec<(PathBuf, IoFailure)>,
-    ) -> Result<Store, StoreError> {
+    fn serve(self, found: Vec<(Arc<Directory>, Opened)>, lost: Vec<(PathBuf, IoFailure)>) -> Result<Store, StoreError> {
         let mut directories: Vec<Arc<Directory>> = found.iter().map(|(directory, _)| Arc::clone(directory)).collect();
         let mut report = StoreReport::default();
         for (path, failure) in lost {
             directories.push(Arc::new(Directory::broken(&self.environment.fs, &path, failure.clone())));
-            report.directories.push(DirectoryReport { dir: path, offline: Some(failure), ..DirectoryReport::default() });
+            report.directories.push(DirectoryReport {
+                dir: path,
+                offline: Some(failure),
+                ..DirectoryReport::default()
+            });
         }
         let shared = Arc::new(Shared::new(self.config, self.environment, self.registry, directories));
         let loading =

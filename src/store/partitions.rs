@@ -166,8 +166,7 @@ impl Store {
     /// [`StoreError::Unknown`], [`StoreError::Unavailable`]: it cannot be opened; try again when the cause is gone.
     pub fn reopen(&self, partition: &TopicPartition) -> Result<Partition, StoreError> {
         self.shared.check_open()?;
-        let hosted =
-            self.shared.find(partition).ok_or_else(|| StoreError::Unknown { partition: partition.clone() })?;
+        let hosted = self.shared.find(partition).ok_or_else(|| StoreError::Unknown { partition: partition.clone() })?;
         self.shared.reopen(&hosted)?;
         Ok(self.handle(hosted))
     }
@@ -235,7 +234,9 @@ impl Shared {
         hosted.change(|slot| {
             match &slot.state {
                 SlotState::Away(why) => return Err(why.clone()),
-                SlotState::Loaded(log) => slot.state = SlotState::Parked(Parked { lent: log.lent(), ..Parked::unknown() }),
+                SlotState::Loaded(log) => {
+                    slot.state = SlotState::Parked(Parked { lent: log.lent(), ..Parked::unknown() })
+                }
                 SlotState::Failed(_) => slot.state = SlotState::Parked(Parked::unknown()),
                 SlotState::Parked(_) => {}
             }

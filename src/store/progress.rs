@@ -117,7 +117,8 @@ impl Progress {
 
 impl State {
     fn now(&self) -> OpenProgress {
-        let elapsed = self.clock.as_ref().map_or(Duration::ZERO, |(clock, from)| clock.monotonic().saturating_sub(*from));
+        let elapsed =
+            self.clock.as_ref().map_or(Duration::ZERO, |(clock, from)| clock.monotonic().saturating_sub(*from));
         OpenProgress { elapsed, ..self.progress.clone() }
     }
 }

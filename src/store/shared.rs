@@ -168,8 +168,7 @@ impl Shared {
     /// Empties every slot, as the death of the process would.
     pub(super) fn abandon_all(&self) {
         for hosted in self.all() {
-            let taken =
-                hosted.change(|slot| std::mem::replace(&mut slot.state, SlotState::Away(Unavailable::Closed)));
+            let taken = hosted.change(|slot| std::mem::replace(&mut slot.state, SlotState::Away(Unavailable::Closed)));
             if let SlotState::Loaded(log) = taken {
                 log.abandon();
             }

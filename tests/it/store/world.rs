@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::support::NOW;
 use alluvium::clock::ManualClock;
 use alluvium::fs::FileSystem;
 use alluvium::fs::sim::SimFs;
 use alluvium::store::{Store, StoreConfig, StoreError, StoreOpening, TopicPartition};
-use super::super::support::NOW;
 use alluvium::{AppendAs, BatchBuilder, Environment, LeaderEpoch, LogConfig, Offset, ReadOptions, TimestampMs};
 
 pub(crate) struct World {
