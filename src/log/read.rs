@@ -147,7 +147,7 @@ impl PartitionLog {
         let extent = view.extent_of(at)?;
         let Extent { bytes: bound, end } = extent;
         match segment.locate(offset, extent)? {
-            Located::Hole(hole) => Err(ReadError::Damaged(Box::new(segment.damage(hole)))),
+            Located::Hole(hole) => Err(ReadError::Damaged(Box::new(segment.damage(&hole)))),
             Located::End => {
                 if end > offset && !self.core.config.read().cleanup_policy.compacts() {
                     // A hole between segments is never joined silently, unless cleaning makes holes.
