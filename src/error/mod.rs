@@ -5,6 +5,7 @@
 mod batch;
 mod config;
 mod producer;
+mod repair;
 mod wait;
 
 use std::io;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 pub use batch::{BrokenRule, BuildError, DecompressFault, InvalidBatch, InvalidRecord, RecompressError};
 pub use config::ConfigError;
 pub use producer::{ProducerFault, ProducerRefusal};
+pub use repair::RepairError;
 pub use wait::WaitError;
 
 use crate::units::{FilePosition, LeaderEpoch, Offset};
@@ -102,6 +104,9 @@ pub enum CorruptionKind {
         /// As stored.
         found: i64,
     },
+    /// Batches pass their own checks, and are not the ones that were sealed.
+    #[error("offset, length, epoch or magic of a batch is not what it was when the segment was sealed")]
+    Headers,
     /// An earlier opening found the bytes invalid.
     #[error("an earlier opening found these bytes invalid; run `verify` for the cause")]
     FoundEarlier,

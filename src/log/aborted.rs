@@ -39,6 +39,15 @@ impl LogCore {
             Err(ReadError::Corrupt(_)) => {}
             looked => return looked,
         }
+        let aborted = self.derive_aborted(view, at)?;
+        segment.put_aborted(aborted.clone());
+        segment.mark_index_saved(false);
+        Ok(aborted)
+    }
+
+    /// What the log says of the aborted transactions of the segment at `at`, whatever its file says.
+    pub(super) fn derive_aborted(&self, view: &LogView, at: usize) -> Result<AbortedTxns, ReadError> {
+        let Some(segment) = view.segments.get(at) else { return Ok(AbortedTxns::default()) };
         let config = Arc::clone(&self.config.read());
         let log_base = view.segments.first().map_or(segment.base(), |first| first.base());
         let (now, limits) = (self.clock.wall(), producer_limits(&config));
@@ -49,9 +58,6 @@ impl LogCore {
             let Some(segment) = view.segments.get(before) else { break };
             replay.walk(segment, from, view.extent_of(before)?)?;
         }
-        let aborted = replay.aborted.remove(&segment.base()).unwrap_or_default();
-        segment.put_aborted(aborted.clone());
-        segment.mark_index_saved(false);
-        Ok(aborted)
+        Ok(replay.aborted.remove(&segment.base()).unwrap_or_default())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::PartitionLog;
 use super::slice::{Fetched, FileSlice};
@@ -87,6 +88,11 @@ impl PartitionLog {
                         return Err(failure.into());
                     }
                     view = newer;
+                }
+                Err(ReadError::Damaged(damage)) => {
+                    // Written down by whoever holds the rounds next: a read does not write.
+                    self.core.has_met_damage.store(true, Ordering::Relaxed);
+                    return Err(ReadError::Damaged(damage));
                 }
                 looked => return looked,
             }

@@ -9,6 +9,7 @@ use crate::error::LogFailed;
 use crate::fs::File;
 use crate::index::IndexCursor;
 use crate::segment::Segment;
+use crate::segment::sum::SumBuilder;
 use crate::units::{Offset, TimestampMs};
 
 /// Whether the log takes appends.
@@ -49,6 +50,8 @@ pub(crate) struct Writer {
     pub(crate) active: Arc<Segment>,
     pub(crate) file: Arc<dyn File>,
     pub(crate) cursor: IndexCursor,
+    /// What the sum of the active segment will be made of; `None` unless all of it was appended since it began.
+    pub(crate) summing: Option<SumBuilder>,
     /// Where the next batch goes: bytes of the active segment that hold batches.
     pub(crate) position: u64,
     /// Size of the active file: zeros lie between `position` and it. Equal when nothing is kept ahead.

@@ -27,12 +27,15 @@ const SUM_BYTES_MAX: u64 = 16 << 20;
 #[derive(Debug)]
 pub(super) struct KnownHoles {
     has_any: AtomicBool,
+    /// Some of it is not in the list of damage on disk.
+    is_unsaved: AtomicBool,
     list: RwLock<Arc<[Hole]>>,
 }
 
 impl KnownHoles {
     pub(super) fn new(holes: Vec<Hole>) -> Self {
-        Self { has_any: AtomicBool::new(!holes.is_empty()), list: RwLock::new(holes.into()) }
+        let (has_any, is_unsaved) = (AtomicBool::new(!holes.is_empty()), AtomicBool::new(false));
+        Self { has_any, is_unsaved, list: RwLock::new(holes.into()) }
     }
 
     pub(super) fn list(&self) -> Holes {
@@ -47,6 +50,7 @@ impl KnownHoles {
         let is_known = merged.len() == list.len() && merged.iter().zip(list.iter()).all(is_same);
         *list = merged.into();
         self.has_any.store(!list.is_empty(), Ordering::Release);
+        self.is_unsaved.fetch_or(!is_known, Ordering::AcqRel);
         !is_known
     }
 }
@@ -188,9 +192,14 @@ impl Segment {
         !met.is_empty() && self.holes.add(met)
     }
 
-    /// Whether the files of the segment may be gone, or be another's by now.
-    pub(crate) fn has_left(&self) -> bool {
-        self.is_leaving()
+    /// Whether some of its holes are not in the list of damage on disk.
+    pub(crate) fn has_unsaved_holes(&self) -> bool {
+        self.holes.is_unsaved.load(Ordering::Acquire)
+    }
+
+    /// The list of damage was written, or is about to be.
+    pub(crate) fn mark_holes_saved(&self, is_saved: bool) {
+        self.holes.is_unsaved.store(!is_saved && !self.holes().is_empty(), Ordering::Release);
     }
 }
 

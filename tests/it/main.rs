@@ -11,6 +11,7 @@ mod derived;
 mod derived_crashes;
 mod durability;
 mod facade;
+mod integrity;
 mod reads;
 mod recovery;
 mod refusals;

@@ -393,6 +393,13 @@ impl Walked {
         self.found.end
     }
 
+    /// What lies between the end that was found and the next segment, where cleaning leaves no gaps.
+    pub(crate) fn missing_end(&self) -> Option<LogDamage> {
+        let (end, at) = (self.found.end, self.found.log_bytes);
+        let next = self.bounds.next_base.filter(|next| *next > end && !self.bounds.may_have_gaps)?;
+        Some(LogDamage { bytes: at..at, offsets: end..next, kind: DamageKind::Missing })
+    }
+
     /// The sum to write for this log now: where it had none, or a stale one, or where the files beside it were built
     /// again. `None` when anything in the log is damaged: a new sum would vouch for it.
     pub fn rebuilt(&self, verdict: &Verdict, sidecars: Sidecars) -> Option<Sum> {
