@@ -38,13 +38,13 @@ pub use config::{
     CleanupPolicy, CompressionPolicy, DirtyRatio, FlushPolicy, HighWatermarkMode, LogConfig, OnDamage, ReadMode,
     RetentionBasis, TimestampType,
 };
-pub use error::{AppendError, ChangeError, ConfigError, Damage, DurabilityError, OpenError, ReadError};
+pub use error::{AppendError, ChangeError, ConfigError, Damage, DurabilityError, OpenError, ReadError, RepairError};
 pub use facade::{BoxedFuture, Log, LogAppended, LogRead, MemoryRead};
 pub use flush::Flusher;
 pub use log::{
     AppendAs, AppendOptions, Appended, Batches, Deleted, DeletedBecause, Durable, Environment, Fetched, FetchedBatches,
-    FileSlice, Isolation, MarkReached, PartitionLog, ReadOptions, RecoveryReport, Retained, Sent, SentInPart,
-    TimestampOffset,
+    FileSlice, Isolation, MarkReached, PartitionLog, ReadOptions, RecoveryReport, Retained, ScrubCursor, Scrubbed,
+    SegmentScrub, Sent, SentInPart, TimestampOffset,
 };
 pub use record::{
     Attributes, BatchBuilder, BatchHeader, BatchView, Compression, ControlRecord, Origin, Record, RecordBatch, Rules,

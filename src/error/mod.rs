@@ -5,6 +5,7 @@
 mod batch;
 mod config;
 mod producer;
+mod repair;
 mod unavailable;
 mod wait;
 
@@ -16,6 +17,7 @@ use std::sync::Arc;
 pub use batch::{BrokenRule, BuildError, DecompressFault, InvalidBatch, InvalidRecord, RecompressError};
 pub use config::ConfigError;
 pub use producer::{ProducerFault, ProducerRefusal};
+pub use repair::RepairError;
 pub use unavailable::Unavailable;
 pub use wait::WaitError;
 
@@ -104,6 +106,9 @@ pub enum CorruptionKind {
         /// As stored.
         found: i64,
     },
+    /// Batches pass their own checks, and are not the ones that were sealed.
+    #[error("offset, length, epoch or magic of a batch is not what it was when the segment was sealed")]
+    Headers,
     /// An earlier opening found the bytes invalid.
     #[error("an earlier opening found these bytes invalid; run `verify` for the cause")]
     FoundEarlier,

@@ -39,6 +39,16 @@ impl LogCore {
             Err(ReadError::Corrupt(_)) => {}
             looked => return looked,
         }
+        let aborted = self.derive_aborted(view, at)?;
+        // Said first: what is on disk too may be dropped from memory at any time.
+        segment.mark_index_saved(false);
+        segment.put_aborted(aborted.clone());
+        Ok(aborted)
+    }
+
+    /// What the log says of the aborted transactions of the segment at `at`, whatever its file says.
+    pub(super) fn derive_aborted(&self, view: &LogView, at: usize) -> Result<AbortedTxns, ReadError> {
+        let Some(segment) = view.segments.get(at) else { return Ok(AbortedTxns::default()) };
         let config = Arc::clone(&self.config.read());
         let log_base = view.segments.first().map_or(segment.base(), |first| first.base());
         let (now, limits) = (self.clock.wall(), producer_limits(&config));
@@ -49,10 +59,6 @@ impl LogCore {
             let Some(segment) = view.segments.get(before) else { break };
             replay.walk(segment, from, view.extent_of(before)?)?;
         }
-        let aborted = replay.aborted.remove(&segment.base()).unwrap_or_default();
-        // Said first: what is on disk too may be dropped from memory at any time.
-        segment.mark_index_saved(false);
-        segment.put_aborted(aborted.clone());
-        Ok(aborted)
+        Ok(replay.aborted.remove(&segment.base()).unwrap_or_default())
     }
 }

@@ -284,6 +284,11 @@ impl LogCore {
                 let Writer { cursor, active, .. } = &mut *writer;
                 active.extend_index(|index| cursor.write_entry(&placed.header, position, index));
             }
+            if let Some(summing) = &mut writer.summing
+                && let Some((uncovered, crc)) = incoming.front(placed)
+            {
+                summing.observe(uncovered, crc, position);
+            }
             // Before the log end is published: who may read the marker finds what it aborted.
             if let Some(aborted) = writer.derived.take(&placed.header, placed.marker, &limits) {
                 writer.active.extend_aborted(|entries| entries.push(aborted));

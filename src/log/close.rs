@@ -36,18 +36,19 @@ impl LogCore {
     fn close_cleanly(&self, round: &mut RoundState) -> Result<(), ChangeError> {
         // A directory with files on their way out is not a clean one. What cannot be unlinked is, by the next opening.
         self.finish_leaving(round, true);
+        self.keep_met_damage()?;
         loop {
             self.sync_under(round)?;
             let mut writer = self.writer.lock();
             writer.check_open()?;
             // An append came between; with the lock held none can.
             if !writer.needs_sync() {
-                return Ok(self.put_down(&mut writer)?);
+                return Ok(self.put_down(round, &mut writer)?);
             }
         }
     }
 
-    fn put_down(&self, writer: &mut Writer) -> Result<(), IoFailure> {
+    fn put_down(&self, round: &mut RoundState, writer: &mut Writer) -> Result<(), IoFailure> {
         self.keeper.begin()?;
         // Zeros kept ahead are no part of the log.
         let active = writer.sealed(&self.home)?;
@@ -56,6 +57,7 @@ impl LogCore {
         }
         writer.active.close_time_index(&writer.cursor);
         self.save_missing_indexes()?;
+        self.save_sums(round, std::iter::empty());
         self.put_down_derived(writer)?;
         self.home.sync_names()?;
         let marks = self.view.read().marks;

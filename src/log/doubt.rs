@@ -17,7 +17,7 @@ impl Unjudged {
     pub(super) fn remove_indexes(&self) -> Result<(), OpenError> {
         let bases = live_logs(&self.home.list()?);
         for base in bases.iter().skip(self.first_uncovered(&bases)) {
-            for kind in [FileKind::Index, FileKind::TimeIndex, FileKind::TxnIndex] {
+            for kind in [FileKind::Index, FileKind::TimeIndex, FileKind::TxnIndex, FileKind::Sum] {
                 drop(self.home.open(&self.home.path(*base, kind), OpenMode::CreateOrOpen)?);
             }
             self.home.remove_index(*base)?;

@@ -8,6 +8,7 @@ use crate::error::{AppendError, BrokenRule, InvalidBatch};
 use crate::fs;
 use crate::record::{self, BatchHeader, BatchView, Compression, Rules, TransactionMarker};
 use crate::segment::MARKER_BYTES_MAX;
+use crate::segment::sum::UNCOVERED_BYTES;
 use crate::units::{LeaderEpoch, Offset, TimestampMs};
 
 /// One batch of an append, found and validated.
@@ -190,6 +191,13 @@ impl<'a> Incoming<'a> {
                 record::unstamp(batch, &placed.sent);
             }
         }
+    }
+
+    /// The front of a batch as it is written: what its checksum leaves out, and the checksum.
+    #[inline]
+    pub(super) fn front(&self, placed: &Placed) -> Option<(&[u8; UNCOVERED_BYTES], u32)> {
+        let (uncovered, rest) = self.buffers.get(placed.buffer)?.get(placed.start..)?.split_first_chunk()?;
+        Some((uncovered, u32::from_be_bytes(*rest.first_chunk()?)))
     }
 
     pub(super) fn first_offset(&self) -> Offset {

@@ -19,12 +19,15 @@ mod hosting;
 mod incoming;
 mod keeper;
 mod open;
+mod quarantine;
 mod read;
 mod recover;
+mod repair;
 mod report;
 mod retain;
 mod roll;
 mod round;
+mod scrub;
 mod slice;
 mod standing;
 pub(crate) mod state;
@@ -39,6 +42,7 @@ mod zero_ahead;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 pub use append::Appended;
 pub use batches::{AppendAs, AppendOptions, Batches};
@@ -48,8 +52,10 @@ pub use open::Environment;
 pub(crate) use open::Left;
 pub use read::{Isolation, ReadOptions};
 pub use report::{Action, Finding, Found, RecoveryReport};
+
 pub use retain::{Deleted, DeletedBecause, Retained};
 pub(crate) use round::{Attempt, Member, Part};
+pub use scrub::{ScrubCursor, Scrubbed, SegmentScrub};
 pub use slice::{Fetched, FetchedBatches, FileSlice, Sent, SentInPart};
 pub use sync::{Durable, Ticked};
 pub use timestamps::TimestampOffset;
@@ -113,6 +119,10 @@ struct LogCore {
     keeper: SyncKeeper,
     metrics: LogMetrics,
     report: RecoveryReport,
+    /// A read met damage that may not be written down.
+    has_met_damage: AtomicBool,
+    /// One repair at a time.
+    is_repairing: AtomicBool,
     lock: Mutex<Option<Box<dyn LockGuard>>>,
 }
 
@@ -123,6 +133,8 @@ struct RoundState {
     point_written: std::time::Duration,
     /// What retention has begun and not finished.
     leaving: retain::Leaving,
+    /// Sealed segments whose sums could not be written.
+    unsummed: Vec<Offset>,
 }
 
 /// How a log is doing.

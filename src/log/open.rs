@@ -7,6 +7,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::keeper::SyncKeeper;
 use super::recover::{self, Judged, Unjudged};
@@ -22,6 +23,7 @@ use crate::error::{Corruption, IoFailure, IoOperation, OpenError};
 use crate::fs::{DirEntry, EntryKind, FileSystem, LockGuard, OsFileSystem};
 use crate::metrics::LogMetrics;
 use crate::segment::names::{self, Known};
+use crate::segment::sum::SumBuilder;
 use crate::segment::{FileKind, Home, Residency, SegmentFile, SegmentOptions, Stage};
 use crate::sync::{Condvar, Mutex, Rank, RwLock};
 use crate::units::Offset;
@@ -317,11 +319,14 @@ impl Opening {
         report.log_end = log_end;
         let standing = keeper.standing();
         let recover::Active { segment, file, cursor, position, first_timestamp } = active;
+        let interval_bytes = SegmentOptions::of(&self.config).interval_bytes;
+        let summing = (position == 0).then(|| SumBuilder::new(segment.base(), interval_bytes));
         let mut writer = Writer {
             state: WriterState::Open,
             file: ActiveFile::new(segment.base(), file),
             active: segment,
             cursor,
+            summing,
             position,
             file_bytes: position,
             is_zeroing: false,
@@ -360,6 +365,8 @@ impl Opening {
             keeper,
             metrics: LogMetrics::default(),
             report,
+            has_met_damage: AtomicBool::new(false),
+            is_repairing: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),
         };
         PartitionLog { core: Arc::new(core) }

@@ -1,6 +1,7 @@
 //! Reading: clone the published view, find the batches, hand out slices. Nothing here waits for a writer or a sync.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use super::PartitionLog;
@@ -88,6 +89,11 @@ impl PartitionLog {
                     }
                     view = newer;
                 }
+                Err(ReadError::Damaged(damage)) => {
+                    // Written down by whoever holds the rounds next: a read does not write.
+                    self.core.has_met_damage.store(true, Ordering::Relaxed);
+                    return Err(ReadError::Damaged(damage));
+                }
                 looked => return looked,
             }
         }
@@ -147,7 +153,7 @@ impl PartitionLog {
         let extent = view.extent_of(at)?;
         let Extent { bytes: bound, end } = extent;
         match segment.locate(offset, extent)? {
-            Located::Hole(hole) => Err(ReadError::Damaged(Box::new(segment.damage(hole)))),
+            Located::Hole(hole) => Err(ReadError::Damaged(Box::new(segment.damage(&hole)))),
             Located::End => {
                 if end > offset && !self.core.config.read().cleanup_policy.compacts() {
                     // A hole between segments is never joined silently, unless cleaning makes holes.

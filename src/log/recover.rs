@@ -506,6 +506,7 @@ impl Unjudged {
         let path = self.home.path(base, FileKind::Log);
         let file = self.home.open(&path, OpenMode::ReadWrite)?;
         if scan.kept_bytes < scan.file_bytes {
+            self.forget_sum(base)?;
             file.set_len(scan.kept_bytes).map_err(|e| IoFailure::new(IoOperation::SetLen, &path, e))?;
         }
         file.sync_data().map_err(|e| IoFailure::new(IoOperation::Sync, &path, e))?;
@@ -550,6 +551,12 @@ impl Unjudged {
             position: scan.kept_bytes,
             first_timestamp: scan.first_timestamp,
         })
+    }
+
+    /// Before a log is cut: its sum would have what is left pass for another's, or for damaged.
+    fn forget_sum(&self, base: Offset) -> Result<(), IoFailure> {
+        let name = SegmentFile::live(base, FileKind::Sum).name();
+        state::remove_durably(&*self.home.fs, &self.home.dir, &name).map(drop)
     }
 
     /// Begins a segment at `at`: there was none, or the last one must not grow.

@@ -20,7 +20,7 @@ use super::view::LogView;
 use super::{LogCore, PartitionLog, RoundState};
 use crate::commit::Marks;
 use crate::config::{LogConfig, RetentionBasis};
-use crate::error::{ChangeError, IoFailure, IoOperation, ReadError};
+use crate::error::{ChangeError, IoFailure, ReadError};
 use crate::segment::Segment;
 use crate::units::{Offset, TimestampMs};
 
@@ -326,15 +326,7 @@ impl LogCore {
         if gone.iter().all(|segment| segment.holes().is_empty()) {
             return Ok(());
         }
-        let saved = self.keeper.begin().and_then(|()| self.save_damage());
-        if let Err(failure) = saved {
-            // Nobody knows which names are durable.
-            if failure.operation == IoOperation::Sync && *failure.path == *self.home.dir {
-                return Err(self.latch(&mut self.writer.lock(), failure).into());
-            }
-            self.metrics.side_file_failures.add(1);
-        }
-        self.finish_deciding(&mut self.writer.lock())
+        self.keep_damage().map(drop)
     }
 
     /// Gives the files of segments that left their other names. One whose files cannot be renamed is tried again.
@@ -373,6 +365,7 @@ impl LogCore {
 mod tests {
     use super::*;
     use crate::config::{CleanupPolicy, LogConfig};
+    use crate::error::IoOperation;
 
     /// Ends at `end` and holds ten bytes; `None` for a time that cannot be told.
     struct Planned {

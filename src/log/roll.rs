@@ -12,6 +12,7 @@ use crate::config::LogConfig;
 use crate::error::{AppendError, ChangeError, IoFailure, LogFailed};
 use crate::fs::{File, OpenMode};
 use crate::index::{IndexCursor, OffsetIndex, SegmentIndex, TimeIndex};
+use crate::segment::sum::SumBuilder;
 use crate::segment::{FileKind, Segment};
 use crate::units::{Offset, TimestampMs};
 
@@ -111,6 +112,7 @@ impl LogCore {
     fn seal_active(&self, writer: &mut Writer, active: Unsealed) {
         writer.active.seal(writer.position);
         writer.active.close_time_index(&writer.cursor);
+        writer.active.hand_over(writer.summing.take(), writer.log_end);
         // Its descriptor is kept: only a sync through it is sure to tell of a failed write-back.
         writer.unsealed.push(active);
         writer.unsynced.sealed = true;
@@ -123,6 +125,7 @@ impl LogCore {
         let index = SegmentIndex::default();
         let segment = Arc::new(Segment::loaded(self.home.clone(), base, options, Arc::clone(&file), index));
         writer.cursor = IndexCursor::new(base, options.interval_bytes);
+        writer.summing = Some(SumBuilder::new(base, options.interval_bytes));
         writer.active = Arc::clone(&segment);
         writer.file = ActiveFile::new(base, file);
         writer.position = 0;

@@ -13,22 +13,31 @@
 //!                           without meaning up to 512 or more
 //! alluvium.clean-shutdown   generation u64, log end i64, active base i64, active bytes u64,
 //!                           CRC-32 over the active segment's index files u32, CRC-32 over the leader epochs u32
-//! alluvium.damage           count u32, then for each: base i64, bytes from u64, to u64, offsets from i64, to i64
+//! alluvium.damage           count u32, then for each: base i64, bytes from u64, to u64, offsets from i64, to i64; in
+//!                           version 2, which is there while a repair changes the length of a log, also the length of
+//!                           the log u64 for which the entry holds, all ones for any
 //! ```
 //! All big-endian, each behind the header of a small checked file.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use crate::error::{Corruption, CorruptionKind, IoFailure, IoOperation, SmallFileFault};
 use crate::fs::FileSystem;
 use crate::index::{SmallFile, SmallFileError, read_small_file, replace_small_file};
-use crate::segment::{Hole, names};
+use crate::segment::{FileKind, Hole, SegmentFile, names};
 use crate::units::{FilePosition, Offset};
 
 const RECOVERY_POINT: SmallFile = SmallFile { kind: 1, version: 2, in_place: false };
 const SYNC_STATE: SmallFile = SmallFile { kind: 2, version: 2, in_place: true };
 const CLEAN_SHUTDOWN: SmallFile = SmallFile { kind: 3, version: 2, in_place: false };
 const DAMAGE: SmallFile = SmallFile { kind: 4, version: 1, in_place: false };
+const DAMAGE_BY_LENGTH: SmallFile = SmallFile { version: 2, ..DAMAGE };
+/// 40 bytes each, 10 MiB: with more of them the file would be larger than any small file that is read. Then each segment
+/// has one range, which reaches from its first damage to its last.
+const DAMAGE_MAX: usize = 1 << 18;
+/// The entry holds whatever the length of the log.
+const ANY_LENGTH: u64 = u64::MAX;
 
 /// The durable recovery point, and a restart that was decided and may not be finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +123,19 @@ impl Fields<'_> {
             [1] => Ok(true),
             _ => Err(SmallFileFault::Field),
         }
+    }
+
+    /// The base offset of a segment, and a hole in it.
+    fn hole(&mut self) -> Result<(Offset, Hole), SmallFileFault> {
+        let base = self.offset()?;
+        let (from, to) = (self.u64()?, self.u64()?);
+        let (first, end) = (self.offset()?, self.offset()?);
+        // Bytes can be bad without a record being lost with them, and records be missing without bytes.
+        if from > to || first > end || (from == to && first == end) || first < base {
+            return Err(SmallFileFault::Field);
+        }
+        let cause = (from < to).then_some(CorruptionKind::FoundEarlier);
+        Ok((base, Hole { bytes: from..to, offsets: first..end, cause }))
     }
 
     fn finish<T>(self, value: T) -> Result<T, SmallFileFault> {
@@ -229,26 +251,104 @@ pub(crate) fn write_damage(fs: &dyn FileSystem, dir: &Path, list: &DamageList) -
     if list.is_empty() {
         return remove_durably(fs, dir, names::DAMAGE).map(drop);
     }
-    replace_small_file(fs, dir, names::DAMAGE, &DAMAGE.encode(&encode_damage(list)))
+    replace_small_file(fs, dir, names::DAMAGE, &DAMAGE.encode(&encode_damage(&bounded(list))))
+}
+
+/// A log that is about to get another length, and what is unreadable in it before and after.
+pub(crate) struct DamageChange<'a> {
+    pub(crate) base: Offset,
+    pub(crate) before: (u64, &'a [Hole]),
+    pub(crate) after: (u64, &'a [Hole]),
+}
+
+/// Writes `others`, which are about other segments, and what holds for a log of either length. Durable when it returns.
+/// Which of the two it is shows the length of the file, so that a list never names the wrong bytes, whenever a crash
+/// comes.
+pub(crate) fn write_damage_by_length(
+    fs: &dyn FileSystem,
+    dir: &Path,
+    others: &DamageList,
+    change: &DamageChange<'_>,
+) -> Result<(), IoFailure> {
+    let of =
+        |(len, holes): (u64, &[Hole])| holes.iter().map(|hole| (change.base, hole.clone(), len)).collect::<Vec<_>>();
+    let others = bounded(others).into_owned().into_iter().map(|(base, hole)| (base, hole, ANY_LENGTH));
+    let entries: Vec<_> = others.chain(of(change.before)).chain(of(change.after)).collect();
+    let mut payload = Vec::with_capacity(4 + 48 * entries.len());
+    payload.extend_from_slice(&u32::try_from(entries.len()).unwrap_or(u32::MAX).to_be_bytes());
+    for (base, hole, len) in &entries {
+        encode_hole(*base, hole, &mut payload);
+        payload.extend_from_slice(&len.to_be_bytes());
+    }
+    replace_small_file(fs, dir, names::DAMAGE, &DAMAGE_BY_LENGTH.encode(&payload))
+}
+
+/// The list, coarser where it would be too long.
+fn bounded(list: &DamageList) -> Cow<'_, DamageList> {
+    if list.len() <= DAMAGE_MAX {
+        return Cow::Borrowed(list);
+    }
+    let mut coarse = DamageList::new();
+    for (base, hole) in list {
+        match coarse.last_mut() {
+            Some((last, whole)) if last == base => {
+                whole.bytes.end = whole.bytes.end.max(hole.bytes.end);
+                whole.offsets.end = whole.offsets.end.max(hole.offsets.end);
+                whole.cause = whole.cause.take().or_else(|| hole.cause.clone());
+            }
+            _ => coarse.push((*base, hole.clone())),
+        }
+    }
+    coarse.truncate(DAMAGE_MAX);
+    Cow::Owned(coarse)
 }
 
 fn encode_damage(list: &DamageList) -> Vec<u8> {
     let mut payload = Vec::with_capacity(4 + 40 * list.len());
     payload.extend_from_slice(&u32::try_from(list.len()).unwrap_or(u32::MAX).to_be_bytes());
     for (base, hole) in list {
-        payload.extend_from_slice(&base.value().to_be_bytes());
-        payload.extend_from_slice(&hole.bytes.start.to_be_bytes());
-        payload.extend_from_slice(&hole.bytes.end.to_be_bytes());
-        payload.extend_from_slice(&hole.offsets.start.value().to_be_bytes());
-        payload.extend_from_slice(&hole.offsets.end.value().to_be_bytes());
+        encode_hole(*base, hole, &mut payload);
     }
     payload
+}
+
+fn encode_hole(base: Offset, hole: &Hole, payload: &mut Vec<u8>) {
+    payload.extend_from_slice(&base.value().to_be_bytes());
+    payload.extend_from_slice(&hole.bytes.start.to_be_bytes());
+    payload.extend_from_slice(&hole.bytes.end.to_be_bytes());
+    payload.extend_from_slice(&hole.offsets.start.value().to_be_bytes());
+    payload.extend_from_slice(&hole.offsets.end.value().to_be_bytes());
 }
 
 /// Reads the list; empty without a file. The inner error is for bytes that are wrong.
 pub(crate) fn read_damage(fs: &dyn FileSystem, dir: &Path) -> Result<Result<DamageList, Corruption>, IoFailure> {
     let list = read(fs, dir, names::DAMAGE, DAMAGE, decode_damage)?;
-    Ok(list.map(Option::unwrap_or_default))
+    let is_by_length = |corruption: &Corruption| {
+        corruption.kind == CorruptionKind::SmallFile(SmallFileFault::Version(DAMAGE_BY_LENGTH.version))
+    };
+    if !list.as_ref().is_err_and(is_by_length) {
+        return Ok(list.map(Option::unwrap_or_default));
+    }
+    match read(fs, dir, names::DAMAGE, DAMAGE_BY_LENGTH, decode_damage_by_length)? {
+        Ok(entries) => holding(fs, dir, entries.unwrap_or_default()).map(Ok),
+        Err(corruption) => Ok(Err(corruption)),
+    }
+}
+
+/// The entries that hold for the logs as long as they are.
+fn holding(fs: &dyn FileSystem, dir: &Path, entries: Vec<(Offset, Hole, u64)>) -> Result<DamageList, IoFailure> {
+    let mut list = DamageList::new();
+    for (base, hole, len) in entries {
+        let path = dir.join(SegmentFile::live(base, FileKind::Log).name());
+        let is_as_long = || match fs.metadata(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            found => found.map(|found| found.len == len).map_err(|e| IoFailure::new(IoOperation::List, &path, e)),
+        };
+        if len == ANY_LENGTH || is_as_long()? {
+            list.push((base, hole));
+        }
+    }
+    Ok(list)
 }
 
 fn decode_damage(payload: &[u8]) -> Result<DamageList, SmallFileFault> {
@@ -256,15 +356,18 @@ fn decode_damage(payload: &[u8]) -> Result<DamageList, SmallFileFault> {
     let count = u32::from_be_bytes(fields.take()?);
     let mut list = DamageList::new();
     for _ in 0..count {
-        let base = fields.offset()?;
-        let (from, to) = (fields.u64()?, fields.u64()?);
-        let (first, end) = (fields.offset()?, fields.offset()?);
-        // Bytes can be bad without a record being lost with them, and records be missing without bytes.
-        if from > to || first > end || (from == to && first == end) || first < base {
-            return Err(SmallFileFault::Field);
-        }
-        let cause = (from < to).then_some(CorruptionKind::FoundEarlier);
-        list.push((base, Hole { bytes: from..to, offsets: first..end, cause }));
+        list.push(fields.hole()?);
+    }
+    fields.finish(list)
+}
+
+fn decode_damage_by_length(payload: &[u8]) -> Result<Vec<(Offset, Hole, u64)>, SmallFileFault> {
+    let mut fields = Fields(payload);
+    let count = u32::from_be_bytes(fields.take()?);
+    let mut list = Vec::new();
+    for _ in 0..count {
+        let (base, hole) = fields.hole()?;
+        list.push((base, hole, fields.u64()?));
     }
     fields.finish(list)
 }

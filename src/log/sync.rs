@@ -106,6 +106,7 @@ impl PartitionLog {
         let synced = self.core.sync_if_due()?;
         // Last: what must become durable does not wait for space to be freed.
         let deleted = self.core.maybe_retain()?;
+        self.core.maybe_keep_damage()?;
         let unsynced = self.core.writer.lock().unsynced;
         Ok(Ticked { rolled, deleted, synced, next_due: due_at(&config.flush, &unsynced) })
     }
@@ -206,6 +207,8 @@ impl LogCore {
         if kept.is_ok() {
             kept = target.unsealed.iter().try_for_each(|unsealed| unsealed.segment.save_index());
         }
+        let sealed = target.unsealed.iter().map(|unsealed| unsealed.segment.base());
+        self.save_sums(round, sealed);
         if kept.is_ok() && (is_stale || !target.unsealed.is_empty()) {
             kept = self.keeper.raise_recovery_point(target.end, target.high_watermark);
             round.point_written = now;

@@ -252,6 +252,8 @@ impl LogCore {
         }
         writer.file = ActiveFile::new(base, file);
         writer.cursor = cursor;
+        // It has taken in what is cut. The sum will be made by a walk.
+        writer.summing = None;
         writer.position = kept;
         writer.file_bytes = kept;
         writer.log_end = end;

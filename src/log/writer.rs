@@ -8,6 +8,7 @@ use crate::commit::Unsynced;
 use crate::error::{IoFailure, LogFailed};
 use crate::fs::{File, OpenMode};
 use crate::index::IndexCursor;
+use crate::segment::sum::SumBuilder;
 use crate::segment::{FileKind, Home, Segment};
 use crate::units::{Offset, TimestampMs};
 
@@ -91,6 +92,8 @@ pub(crate) struct Writer {
     pub(crate) active: Arc<Segment>,
     pub(crate) file: ActiveFile,
     pub(crate) cursor: IndexCursor,
+    /// What the sum of the active segment will be made of; `None` unless all of it was appended since it began.
+    pub(crate) summing: Option<SumBuilder>,
     /// Where the next batch goes: bytes of the active segment that hold batches.
     pub(crate) position: u64,
     /// Size of the active file: zeros lie between `position` and it. Equal when nothing is kept ahead.

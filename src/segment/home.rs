@@ -128,8 +128,9 @@ impl Home {
     }
 
     /// Removes the index files of a segment that is going to grow: in time they would be those of a shorter log, and
-    /// nothing in them tells. The names are gone for good once the directory is synced.
+    /// nothing in them tells. The sum with them. The names are gone for good once the directory is synced.
     pub(crate) fn remove_index(&self, base: Offset) -> Result<(), IoFailure> {
+        self.remove(&SegmentFile::live(base, FileKind::Sum).name())?;
         self.remove(&SegmentFile::live(base, FileKind::TxnIndex).name())?;
         self.remove(&SegmentFile::live(base, FileKind::TimeIndex).name())?;
         self.remove(&SegmentFile::live(base, FileKind::Index).name())

@@ -6,6 +6,7 @@
 
 mod age;
 mod home;
+mod integrity;
 pub mod names;
 mod number;
 mod read;
@@ -23,6 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 pub(crate) use home::Home;
+pub(crate) use integrity::Holes;
 pub use names::{FileKind, SegmentFile, Stage};
 pub(crate) use read::{Extent, Located, StretchLimits};
 pub use residency::{Residency, ResidencyLimits, ResidencyUsage};
@@ -38,6 +40,7 @@ use crate::index::{
 use crate::record::{BatchHeader, TransactionMarker};
 use crate::units::{FilePosition, Offset};
 use home::Place;
+use integrity::{GatheredSlot, KnownHoles};
 use number::OnceNumber;
 use residency::{FileRoom, Held, MapRoom};
 use scan::{Scan, ScanTask};
@@ -82,10 +85,11 @@ pub struct Segment {
     is_leaving: AtomicBool,
     /// Where the bytes end that sockets were given as pages of the file.
     lent_bytes: AtomicU64,
-    /// What opening found to be unreadable, or knew.
-    holes: Vec<Hole>,
-    /// The same, after reading met more: nobody looks at bytes below the recovery point before.
-    met: OnceLock<Vec<Hole>>,
+    /// What opening found to be unreadable, or knew, and what was met since: nobody looks at bytes below the recovery
+    /// point before.
+    holes: KnownHoles,
+    /// What the sum will be made of, from sealing until it is written.
+    gathered: GatheredSlot,
 }
 
 impl Segment {
@@ -128,14 +132,14 @@ impl Segment {
             written: OnceNumber::default(),
             is_leaving: AtomicBool::new(false),
             lent_bytes: AtomicU64::new(0),
-            holes,
-            met: OnceLock::new(),
+            holes: KnownHoles::new(holes),
+            gathered: GatheredSlot::new(None),
         }
     }
 
     /// The same segment with what is known to be unreadable in it.
     pub(crate) fn with_holes(mut self, holes: Vec<Hole>) -> Self {
-        self.holes = holes;
+        self.holes = KnownHoles::new(holes);
         self
     }
 
@@ -159,8 +163,8 @@ impl Segment {
     }
 
     /// What is known to be unreadable.
-    pub(crate) fn holes(&self) -> &[Hole] {
-        self.met.get().unwrap_or(&self.holes)
+    pub(crate) fn holes(&self) -> Holes {
+        self.holes.list()
     }
 
     /// Whether records are known to be missing after its last byte.
@@ -428,9 +432,7 @@ impl Segment {
                 };
                 met.push(Hole { bytes, offsets, cause: Some(cause) });
             }
-            // What is missing leaves no bytes that a scan could meet.
-            met.extend(self.holes.iter().filter(|hole| hole.bytes.is_empty()).cloned());
-            let _ = self.met.set(met);
+            self.add_holes(met);
         }
         let mut index = scan.index;
         scan.cursor.push_largest(&mut index.times);

@@ -13,7 +13,7 @@ const BATCH_BYTES_MAX: u32 = i32::MAX as u32;
 
 /// Where an offset is.
 #[derive(Debug)]
-pub(crate) enum Located<'a> {
+pub(crate) enum Located {
     /// In, or before the first record of, the batch that starts here.
     At {
         /// First byte of the batch.
@@ -22,7 +22,7 @@ pub(crate) enum Located<'a> {
         header: BatchHeader,
     },
     /// In unreadable bytes.
-    Hole(&'a Hole),
+    Hole(Hole),
     /// Past the last batch of the segment.
     End,
 }
@@ -62,7 +62,7 @@ pub(crate) struct StretchLimits {
 
 impl Segment {
     /// Finds the batch with `offset`, or the first one past it.
-    pub(crate) fn locate(&self, offset: Offset, extent: Extent) -> Result<Located<'_>, ReadError> {
+    pub(crate) fn locate(&self, offset: Offset, extent: Extent) -> Result<Located, ReadError> {
         match self.locate_in(offset, extent) {
             // An index is no evidence: only what the log itself says counts as damage. The active one is ours alone.
             Err(ReadError::Corrupt(_)) if self.is_sealed() => {
@@ -73,7 +73,7 @@ impl Segment {
         }
     }
 
-    fn locate_in(&self, offset: Offset, extent: Extent) -> Result<Located<'_>, ReadError> {
+    fn locate_in(&self, offset: Offset, extent: Extent) -> Result<Located, ReadError> {
         let located = self.locate_by_index(offset, extent.bytes)?;
         match &located {
             Located::At { position, header } if header.next_offset() > extent.end => {
@@ -83,7 +83,7 @@ impl Segment {
         }
     }
 
-    fn locate_by_index(&self, offset: Offset, bound: u64) -> Result<Located<'_>, ReadError> {
+    fn locate_by_index(&self, offset: Offset, bound: u64) -> Result<Located, ReadError> {
         let (before, after) = self.with_index(|index| {
             let before = index.offsets.at_or_before(self.base, offset);
             (before, index.offsets.after(self.base, offset))
@@ -113,13 +113,18 @@ impl Segment {
         mut position: u64,
         mut named: Option<Offset>,
         bound: u64,
-    ) -> Result<Located<'_>, ReadError> {
+    ) -> Result<Located, ReadError> {
         // Where the index led to is what the index says; from then on each batch follows from the one before.
         let mut expected = (position == 0).then_some(self.base);
         loop {
-            if let Some(hole) = self.hole_at(position) {
-                if hole.offsets.contains(&offset) || hole.bytes.is_empty() {
-                    return Ok(if offset < hole.offsets.end { Located::Hole(hole) } else { Located::End });
+            if let Some(mut hole) = self.hole_at(position) {
+                if offset < hole.offsets.end {
+                    // Whether cleaning left a gap before it, or its first bytes held the offset, nobody can tell.
+                    hole.offsets.start = hole.offsets.start.min(offset);
+                    return Ok(Located::Hole(hole));
+                }
+                if hole.bytes.is_empty() {
+                    return Ok(Located::End);
                 }
                 position = hole.bytes.end;
                 (expected, named) = (Some(hole.offsets.end), None);
@@ -173,8 +178,11 @@ impl Segment {
         self.corrupt(position, CorruptionKind::OffsetOrder { expected, found: header.base_offset.value() })
     }
 
-    fn hole_at(&self, position: u64) -> Option<&Hole> {
-        self.holes().iter().find(|hole| hole.bytes.start == position)
+    /// The hole that has the byte at `position`, or that lies between it and the one before. An index that was written
+    /// before the damage may point into the middle of it.
+    pub(super) fn hole_at(&self, position: u64) -> Option<Hole> {
+        let has = |hole: &&Hole| hole.bytes.contains(&position) || hole.bytes.start == position;
+        self.holes().iter().find(has).cloned()
     }
 
     /// The header of the batch that starts at `position`, checked against the bound.
@@ -258,7 +266,9 @@ impl Segment {
         let mut end = first_end;
         let mut next_offset = first.next_offset();
         let mut landed = None;
-        if let Some(entry) = jump(limit)?.filter(|entry| u64::from(entry.position) > end) {
+        // Not to the hole itself: what its header says counts for nothing.
+        let jump_limit = hole_start.map_or(limit, |hole| limit.min(hole.saturating_sub(1)));
+        if let Some(entry) = jump(jump_limit)?.filter(|entry| u64::from(entry.position) > end) {
             let header = self.header_at(u64::from(entry.position), bound)?;
             // A stretch that ends inside a batch would be worse than a short one.
             if !self.is_entry_of(entry, &header) || header.base_offset < first.next_offset() {
@@ -310,7 +320,7 @@ impl Segment {
         loop {
             if let Some(hole) = self.hole_at(position) {
                 if hole.offsets.end > offset || hole.bytes.is_empty() {
-                    return Ok((position, end.max(hole.offsets.start)));
+                    return Ok((hole.bytes.start, end.max(hole.offsets.start)));
                 }
                 (position, end) = (hole.bytes.end, hole.offsets.end);
                 continue;

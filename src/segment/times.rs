@@ -180,7 +180,7 @@ impl Segment {
     ) -> Result<(), ReadError> {
         let mut window = Window::new(self.file()?, bound);
         while position < bound {
-            if let Some(hole) = self.holes().iter().find(|hole| hole.bytes.start == position) {
+            if let Some(hole) = self.hole_at(position) {
                 if hole.bytes.is_empty() {
                     break;
                 }

@@ -70,8 +70,7 @@ impl Segment {
         let mut expected = self.base();
         let mut window = Window::new(self.file()?, extent.bytes);
         while position < extent.bytes {
-            if let Some(hole) = self.holes().iter().find(|hole| hole.bytes.start == position && !hole.bytes.is_empty())
-            {
+            if let Some(hole) = self.hole_at(position).filter(|hole| !hole.bytes.is_empty()) {
                 position = hole.bytes.end;
                 continue;
             }

@@ -12,6 +12,7 @@ mod derived_crashes;
 mod durability;
 mod facade;
 mod group;
+mod integrity;
 mod reads;
 mod recovery;
 mod refusals;

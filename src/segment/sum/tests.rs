@@ -94,7 +94,7 @@ const BOUNDS: WalkBounds =
     WalkBounds { base: Offset::new(BASE).unwrap(), next_base: None, interval_bytes: INTERVAL, may_have_gaps: false };
 
 fn walk_within(log: &[u8], sum: Option<&Sum>, bounds: WalkBounds) -> Walked {
-    let mut walk = LogWalk::new(Arc::new(Memory(log.to_vec())), bounds, sum).unwrap();
+    let mut walk = LogWalk::new(Arc::new(Memory(log.to_vec())), bounds, sum.cloned().map(Arc::new)).unwrap();
     let mut bytes = 0;
     while let Some(step) = walk.step().unwrap() {
         assert!(step > 0, "every step goes on");

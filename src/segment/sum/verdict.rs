@@ -94,6 +94,8 @@ pub enum SidecarFaultKind {
     },
     /// There was none when the segment was sealed.
     Unexpected,
+    /// It fails a check of its own, or contradicts the log.
+    Invalid,
 }
 
 /// Compares a sealed segment with its sum. `sum` is `None` when there is none or it cannot be read, and must otherwise be

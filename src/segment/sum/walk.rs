@@ -102,12 +102,12 @@ struct Placed {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-pub struct LogWalk<'a> {
+pub struct LogWalk {
     file: Arc<dyn File>,
     window: Window,
     file_bytes: u64,
     bounds: WalkBounds,
-    sum: Option<&'a Sum>,
+    sum: Option<Arc<Sum>>,
     builder: SumBuilder,
     /// Made by the first damage. Kept, so that looking for batches behind damage has one bound for the whole walk.
     searcher: Option<Scanner>,
@@ -120,12 +120,12 @@ pub struct LogWalk<'a> {
     misplaced: Vec<LogDamage>,
 }
 
-impl<'a> LogWalk<'a> {
+impl LogWalk {
     /// A walk over all of `file`. The `sum`, if the segment has one, says where batches began and helps to find the way
     /// behind damage; what it means is for [`verify`](super::verify) to say.
-    pub fn new(file: Arc<dyn File>, bounds: WalkBounds, sum: Option<&'a Sum>) -> io::Result<Self> {
+    pub fn new(file: Arc<dyn File>, bounds: WalkBounds, sum: Option<Arc<Sum>>) -> io::Result<Self> {
         let file_bytes = file.size()?;
-        let interval_bytes = sum.map_or(bounds.interval_bytes, |sum| sum.interval_bytes);
+        let interval_bytes = sum.as_ref().map_or(bounds.interval_bytes, |sum| sum.interval_bytes);
         Ok(Self {
             window: Window::new(Arc::clone(&file), file_bytes),
             file,
@@ -147,12 +147,18 @@ impl<'a> LogWalk<'a> {
     /// Judges the next batch, or steps over damage up to the next valid one; returns how many bytes that took, `None`
     /// at the end of the log.
     pub fn step(&mut self) -> io::Result<Option<u64>> {
+        self.step_with(|_, _| ())
+    }
+
+    /// As [`LogWalk::step`]; shows `visit` where a valid batch starts, and its header.
+    pub(crate) fn step_with(&mut self, visit: impl FnOnce(u64, &BatchHeader)) -> io::Result<Option<u64>> {
         let from = self.position;
         if from >= self.file_bytes {
             return Ok(None);
         }
         match self.valid_at(from)? {
             Ok(valid) => {
+                visit(from, &valid.header);
                 self.builder.observe(&valid.uncovered, valid.header.crc, from);
                 self.position = from + u64::from(valid.header.size);
                 self.place(from..self.position, &valid.header);
@@ -261,7 +267,7 @@ impl<'a> LogWalk<'a> {
         let mut offsets = self.expected..end.max(self.expected);
         // The sum knows better than neighbours which may have been misplaced, unless it is about another log.
         let bytes = position..found.position;
-        if let Some(sum) = self.sum.filter(|sum| sum.log_bytes == self.file_bytes)
+        if let Some(sum) = self.sum.as_ref().filter(|sum| sum.log_bytes == self.file_bytes)
             && let Some(around) = sum.offsets_around(&bytes)
         {
             offsets = offsets.start.clamp(around.start, around.end)..offsets.end.clamp(around.start, around.end);
@@ -305,7 +311,7 @@ impl<'a> LogWalk<'a> {
     }
 
     fn next_known_start(&mut self, position: u64) -> io::Result<Option<Found>> {
-        let Some(sum) = self.sum else { return Ok(None) };
+        let Some(sum) = self.sum.clone() else { return Ok(None) };
         let after = sum.intervals.partition_point(|interval| u64::from(interval.position) <= position);
         for interval in sum.intervals.iter().skip(after) {
             let (at, first) = (u64::from(interval.position), sum.absolute(interval.first));
@@ -333,7 +339,7 @@ impl<'a> LogWalk<'a> {
 
     /// Where the offsets end if everything from `position` on is damaged.
     fn end_of_offsets(&mut self, position: u64) -> Offset {
-        let recorded = self.sum.filter(|sum| sum.log_bytes == self.file_bytes).map(Sum::end);
+        let recorded = self.sum.as_ref().filter(|sum| sum.log_bytes == self.file_bytes).map(|sum| sum.end());
         if let Some(end) = recorded.or(self.bounds.next_base) {
             return end;
         }
@@ -385,6 +391,13 @@ impl Walked {
     /// Offset after the last one found.
     pub fn end(&self) -> Offset {
         self.found.end
+    }
+
+    /// What lies between the end that was found and the next segment, where cleaning leaves no gaps.
+    pub(crate) fn missing_end(&self) -> Option<LogDamage> {
+        let (end, at) = (self.found.end, self.found.log_bytes);
+        let next = self.bounds.next_base.filter(|next| *next > end && !self.bounds.may_have_gaps)?;
+        Some(LogDamage { bytes: at..at, offsets: end..next, kind: DamageKind::Missing })
     }
 
     /// The sum to write for this log now: where it had none, or a stale one, or where the files beside it were built
