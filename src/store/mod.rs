@@ -8,18 +8,26 @@
 //! topic_id.rs       partition.metadata: the id of a partition's topic
 //! shutdown.rs       the clean-shutdown marker
 //! lock.rs           who has the directory open
+//! workers.rs        background work in supervised steps, with threads or without
+//! throttle.rs       how many bytes a second background work may move
+//! space.rs          floor and reserve of a directory's space
+//! events.rs         what befalls a store, told to subscribers
 //! ```
 //! Formats and names are Kafka's; each file says which class they come from. All I/O goes through [`FileSystem`], and
-//! nothing here starts a thread. What is wrong with a file's content is data, for the caller to decide on; only what the
+//! only `workers.rs` starts threads. What is wrong with a file's content is data, for the caller to decide on; only what the
 //! system refuses is an [`IoFailure`]. Files are replaced whole: a crash leaves the old content or the new one.
 
 mod checkpoints;
+pub mod events;
 mod lock;
 mod meta;
 pub mod names;
 mod partition_id;
 mod shutdown;
+pub mod space;
+pub mod throttle;
 mod topic_id;
+pub mod workers;
 
 use std::io;
 use std::path::Path;
