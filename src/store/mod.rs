@@ -14,6 +14,10 @@
 //! topic_id.rs       partition.metadata: the id of a partition's topic
 //! shutdown.rs       the clean-shutdown marker
 //! lock.rs           who has the directory open
+//! workers.rs        background work in supervised steps, with threads or without
+//! throttle.rs       how many bytes a second background work may move
+//! space.rs          floor and reserve of a directory's space
+//! events.rs         what befalls a store, told to subscribers
 //! ```
 //! Formats and names are Kafka's; each file says which class they come from. What is wrong with a file's content is data,
 //! for the caller to decide on; only what the system refuses is an [`IoFailure`]. Files are replaced whole: a crash leaves
@@ -25,6 +29,7 @@ mod config;
 mod config_of;
 mod directories;
 mod directory;
+pub mod events;
 mod hosted;
 mod housekeeping;
 mod loading;
@@ -41,7 +46,10 @@ mod shared;
 mod shutdown;
 mod sizes;
 mod store_error;
+pub mod space;
+pub mod throttle;
 mod topic_id;
+pub mod workers;
 
 use std::io;
 use std::path::Path;

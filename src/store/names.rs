@@ -16,6 +16,7 @@
 //! <topic>-<partition>.<32 hex>-future/ a copy that is being built; never cut
 //! __cluster_metadata-0/                the log of a controller, which opens it by itself
 //! remote-log-index-cache/              of tiered storage
+//! alluvium.reserve                     space for what must go on when the disk is full
 //! alluvium.*                           plain files of ours
 //! ```
 //! Sources: Kafka's `LocalLog`, `UnifiedLog`, `LogManager`. To Kafka any other directory is a reason not to start; here it
@@ -39,6 +40,8 @@ pub const META_PROPERTIES: &str = "meta.properties";
 pub const REMOTE_LOG_INDEX_CACHE: &str = "remote-log-index-cache";
 /// The topic of `KRaft`'s own log.
 pub const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
+/// Takes up space that is freed when the disk is full; its content means nothing.
+pub const RESERVE: &str = "alluvium.reserve";
 const OURS_PREFIX: &str = "alluvium.";
 const TEMPORARY_SUFFIX: &str = ".tmp";
 

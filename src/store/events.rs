@@ -1,0 +1,241 @@
+//! What befalls a store, told to whoever wants to know.
+//!
+//! Each subscriber has a queue of its own, of the length that it asked for. The store never waits for one: when a queue is
+//! full, the oldest event goes, since the newest says how things stand, and a counter says how many were lost. Whoever
+//! lost any asks the store for its health, which has the whole truth at any time.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+
+use super::partition_id::TopicPartition;
+use crate::clock::Deadline;
+use crate::error::{Damage, IoFailure};
+use crate::sync::Mutex;
+
+/// A queue has at least room for one event and at most for so many.
+const CAPACITY_MAX: usize = 1 << 16;
+
+/// Something that an embedder may want to act upon. More kinds may come.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum StoreEvent {
+    /// A data directory went offline; its partitions serve no more until it is opened again.
+    DirectoryOffline {
+        /// The directory.
+        dir: PathBuf,
+        /// The call that failed.
+        cause: IoFailure,
+        /// The partitions that it holds.
+        partitions: Vec<TopicPartition>,
+    },
+    /// A data directory serves again.
+    DirectoryOnline {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A partition latched after a failed sync or write and takes no more appends until it is opened again.
+    PartitionFailed {
+        /// The partition.
+        partition: TopicPartition,
+        /// The call that failed.
+        cause: IoFailure,
+    },
+    /// A partition that had failed serves again.
+    PartitionReopened {
+        /// The partition.
+        partition: TopicPartition,
+    },
+    /// Damage was found in a partition.
+    DamageFound {
+        /// The partition.
+        partition: TopicPartition,
+        /// Where, and which offsets it takes.
+        damage: Damage,
+    },
+    /// A data directory is short of space and refuses appends.
+    SpaceLow {
+        /// The directory.
+        dir: PathBuf,
+        /// Bytes free.
+        free: u64,
+        /// Bytes that must stay free.
+        floor: u64,
+    },
+    /// A data directory has space again and takes appends.
+    SpaceOk {
+        /// The directory.
+        dir: PathBuf,
+        /// Bytes free.
+        free: u64,
+    },
+    /// A step of a worker panicked. The worker goes on after a pause.
+    WorkerPanicked {
+        /// The worker's name.
+        worker: String,
+        /// What the panic said; the beginning, if it was long.
+        message: String,
+    },
+    /// A data directory holds what no store and no Kafka put there. It was left alone; Kafka would not start on it.
+    UnknownEntries {
+        /// The directory.
+        dir: PathBuf,
+        /// The names.
+        names: Vec<String>,
+    },
+}
+
+/// The store's end: where events go in. Clones share their subscribers. Any thread.
+///
+/// ```
+/// use alluvium::store::events::{Events, StoreEvent};
+/// let events = Events::new();
+/// let subscription = events.subscribe(16);
+/// events.emit(&StoreEvent::DirectoryOnline { dir: "/data".into() });
+/// assert!(matches!(subscription.try_next(), Some(StoreEvent::DirectoryOnline { .. })));
+/// assert!(subscription.try_next().is_none());
+/// assert_eq!(subscription.lost(), 0);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Events {
+    subscribers: Arc<Mutex<Vec<Subscriber>>>,
+}
+
+#[derive(Debug)]
+struct Subscriber {
+    queue: Sender<StoreEvent>,
+    /// The other end of the queue, to take the oldest event from.
+    oldest: Receiver<StoreEvent>,
+    /// Gone when the subscription is.
+    lost: Weak<AtomicU64>,
+}
+
+impl Events {
+    /// Nobody listens yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a listener for what happens from now on, with room for `capacity` events, 1 to 65,536; more and less are
+    /// taken as these.
+    pub fn subscribe(&self, capacity: usize) -> Subscription {
+        let (queue, events) = bounded(capacity.clamp(1, CAPACITY_MAX));
+        let lost = Arc::new(AtomicU64::new(0));
+        let subscriber = Subscriber { queue, oldest: events.clone(), lost: Arc::downgrade(&lost) };
+        self.subscribers.lock().push(subscriber);
+        Subscription { events, lost }
+    }
+
+    /// Tells every subscriber. Never waits; what a full queue loses is counted.
+    pub fn emit(&self, event: &StoreEvent) {
+        self.subscribers.lock().retain(|subscriber| subscriber.tell(event));
+    }
+}
+
+impl Subscriber {
+    /// Whether anybody is there to listen.
+    fn tell(&self, event: &StoreEvent) -> bool {
+        let Some(lost) = self.lost.upgrade() else { return false };
+        // One place is made, and only this thread, which holds the list, fills it: the second attempt succeeds.
+        if let Err(TrySendError::Full(event)) = self.queue.try_send(event.clone()) {
+            // The listener may have taken it meanwhile; then nothing is lost.
+            lost.fetch_add(u64::from(self.oldest.try_recv().is_ok()), Ordering::Relaxed);
+            if self.queue.try_send(event).is_err() {
+                lost.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        true
+    }
+}
+
+/// A listener's end: the events in their order. Dropping it ends the subscription.
+#[derive(Debug)]
+pub struct Subscription {
+    events: Receiver<StoreEvent>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Subscription {
+    /// The next event, if there is one now.
+    pub fn try_next(&self) -> Option<StoreEvent> {
+        self.events.try_recv().ok()
+    }
+
+    /// Waits for the next event. `None` at the deadline, and when the store is gone.
+    pub fn next(&self, deadline: Deadline) -> Option<StoreEvent> {
+        match deadline.instant() {
+            Some(at) => self.events.recv_deadline(at).ok(),
+            None => self.events.recv().ok(),
+        }
+    }
+
+    /// How many events were lost because nobody took them in time.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn online(dir: usize) -> StoreEvent {
+        StoreEvent::DirectoryOnline { dir: dir.to_string().into() }
+    }
+
+    fn dir_of(event: Option<StoreEvent>) -> usize {
+        let Some(StoreEvent::DirectoryOnline { dir }) = event else { panic!("{event:?}") };
+        dir.to_str().unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn a_slow_subscriber_loses_the_oldest_and_knows_how_many() {
+        let events = Events::new();
+        let (slow, quick) = (events.subscribe(3), events.subscribe(100));
+        (0..10).for_each(|dir| events.emit(&online(dir)));
+        assert_eq!((slow.lost(), quick.lost()), (7, 0));
+        assert_eq!((0..3).map(|_| dir_of(slow.try_next())).collect::<Vec<_>>(), [7, 8, 9]);
+        assert_eq!((0..10).map(|_| dir_of(quick.try_next())).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
+        assert!(slow.try_next().is_none());
+    }
+
+    #[test]
+    fn who_left_is_forgotten() {
+        let events = Events::new();
+        let (stays, goes) = (events.subscribe(0), events.subscribe(usize::MAX));
+        drop(goes);
+        events.emit(&online(1));
+        assert_eq!(events.subscribers.lock().len(), 1);
+        assert_eq!(dir_of(stays.next(Deadline::NEVER)), 1);
+    }
+
+    #[test]
+    fn the_end_of_the_store_ends_the_waiting() {
+        let events = Events::new();
+        let subscription = events.subscribe(4);
+        events.emit(&online(1));
+        drop(events);
+        assert_eq!(dir_of(subscription.next(Deadline::NEVER)), 1);
+        assert!(subscription.next(Deadline::NEVER).is_none());
+    }
+
+    #[test]
+    fn many_threads_neither_wait_nor_lose_without_counting() {
+        const EACH: u64 = 500;
+        let events = Events::new();
+        let subscription = events.subscribe(8);
+        let taken = std::thread::scope(|scope| {
+            let emitters: Vec<_> =
+                (0..3).map(|_| scope.spawn(|| (0..EACH).for_each(|_| events.emit(&online(0))))).collect();
+            let mut taken = 0;
+            while emitters.iter().any(|emitter| !emitter.is_finished()) {
+                taken += u64::from(subscription.try_next().is_some());
+            }
+            taken
+        });
+        let rest = std::iter::from_fn(|| subscription.try_next()).count() as u64;
+        assert_eq!(taken + rest + subscription.lost(), 3 * EACH);
+    }
+}
