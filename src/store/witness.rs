@@ -104,3 +104,5 @@ impl StoreWitness {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod hosted_tests;
