@@ -272,6 +272,10 @@ impl File for OpenFile {
     fn send_to(&self, socket: BorrowedFd<'_>, position: u64, len: u64) -> io::Result<u64> {
         self.file.send_to(socket, position, len)
     }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.file.descriptor()
+    }
 }
 
 #[cfg(test)]

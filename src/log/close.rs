@@ -2,7 +2,7 @@
 //! next opening its scan. The marker is written last, when all that it vouches for is synced.
 
 use super::derived::{epochs_checksum, write_epochs};
-use super::state::CleanShutdown;
+use super::state::{CleanShutdown, ClosedMarks};
 use super::writer::{Writer, WriterState};
 use super::{LogCore, PartitionLog, RoundState};
 use crate::error::{ChangeError, IoFailure, ReadError};
@@ -70,6 +70,11 @@ impl LogCore {
             active_bytes: writer.position,
             index_checksum: writer.active.index_checksum(),
             epochs_checksum: epochs_checksum(&writer.derived.epochs),
+            marks: Some(ClosedMarks {
+                log_start: marks.log_start,
+                high_watermark: marks.high_watermark,
+                last_stable: marks.last_stable,
+            }),
         };
         marker.write(&*self.home.fs, &self.home.dir)
     }

@@ -7,9 +7,7 @@ use std::sync::Arc;
 
 use super::PartitionLog;
 use super::writer::WriterState;
-use crate::commit::Marks;
-use crate::config::LogConfig;
-use crate::error::{ChangeError, IoFailure, IoOperation, OpenError};
+use crate::error::{ChangeError, IoFailure, IoOperation};
 use crate::fs::{self, FileSystem, OpenMode};
 use crate::index::TimeIndex;
 use crate::segment::{FileKind, SegmentFile, Stage};
@@ -143,13 +141,4 @@ fn newest_entry(fs: &dyn FileSystem, path: &Path) -> Result<Option<TimestampMs>,
     let Some(at) = size.checked_sub(entry.len() as u64) else { return Ok(None) };
     fs::read_exact_at(&*file, &mut entry, at).map_err(failed(IoOperation::Read))?;
     Ok(TimeIndex::decode(&entry).ok().and_then(|index| index.last().map(|entry| entry.timestamp)))
-}
-
-pub(crate) fn peek(_fs: &dyn FileSystem, _dir: &Path) -> Result<Option<Marks>, IoFailure> {
-    Ok(None)
-}
-impl super::Environment {
-    pub(crate) fn open_hosted(&self, dir: &Path, config: LogConfig) -> Result<PartitionLog, OpenError> {
-        self.open_hosted_temp(dir, config)
-    }
 }

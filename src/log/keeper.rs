@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::hosted::Above;
 use super::state::{RecoveryPoint, Standing, SyncState};
 use crate::error::{IoFailure, IoOperation};
 use crate::fs::{self, File, FileSystem, OpenMode};
@@ -18,6 +19,8 @@ pub(crate) struct SyncKeeper {
     fs: Arc<dyn FileSystem>,
     dir: Arc<Path>,
     kept: Mutex<Kept>,
+    /// Who says the recovery point to others, too.
+    above: Option<Arc<dyn Above>>,
 }
 
 #[derive(Debug)]
@@ -44,10 +47,15 @@ impl SyncKeeper {
         let path = dir.join(names::SYNC_STATE);
         let file = fs.open(&path, OpenMode::CreateOrOpen).map_err(|e| IoFailure::new(IoOperation::Open, &path, e))?;
         let kept = Kept { file: Some(file), point, durable_end, in_flight: 0, failed: true, removed };
-        let keeper = Self { fs, dir, kept: Mutex::new(kept) };
+        let keeper = Self { fs, dir, kept: Mutex::new(kept), above: None };
         keeper.make_room(&path)?;
         keeper.write(&mut keeper.kept.lock())?;
         Ok(keeper)
+    }
+
+    /// From now on `above` is told before every cut.
+    pub(super) fn under(self, above: Option<Arc<dyn Above>>) -> Self {
+        Self { above, ..self }
     }
 
     /// Gives a new file its size, durably: written in place from then on, it needs no space on a full disk.
@@ -227,6 +235,10 @@ impl SyncKeeper {
     /// Lowers the durable recovery point to at most `to` before a cut, and makes every older sync state void.
     /// With `restart`, the next opening finishes a restart there. Between `begin` and `finish`.
     pub(crate) fn prepare_cut(&self, to: Offset, restart: Option<Offset>) -> Result<(), IoFailure> {
+        // Kafka goes by the data directory's list, and would miss what is cut if that still named a later point.
+        if let Some(above) = &self.above {
+            above.before_cut(to)?;
+        }
         let mut kept = self.kept.lock();
         let offset = kept.point.offset.min(to);
         let standing = Standing {
@@ -234,7 +246,7 @@ impl SyncKeeper {
             ..kept.point.standing
         };
         let generation = kept.point.generation.wrapping_add(1);
-        let point = RecoveryPoint { generation, offset, restart, standing };
+        let point = RecoveryPoint { generation, offset, restart, standing, ..kept.point };
         point.write(&*self.fs, &self.dir)?;
         kept.point = point;
         kept.durable_end = kept.durable_end.min(to);
@@ -246,7 +258,7 @@ impl SyncKeeper {
         let mut kept = self.kept.lock();
         let standing = Standing { log_start: Some(at), high_watermark: Some(at), ..kept.point.standing };
         let generation = kept.point.generation.wrapping_add(1);
-        let point = RecoveryPoint { generation, offset: at, restart: None, standing };
+        let point = RecoveryPoint { generation, offset: at, restart: None, standing, ..kept.point };
         point.write(&*self.fs, &self.dir)?;
         kept.point = point;
         kept.durable_end = at;
@@ -266,7 +278,7 @@ impl SyncKeeper {
         let mut kept = self.kept.lock();
         let standing = Standing { log_start: Some(log_start), ..kept.point.standing };
         let generation = kept.point.generation.wrapping_add(1);
-        let point = RecoveryPoint { generation, offset: end, restart: None, standing };
+        let point = RecoveryPoint { generation, offset: end, restart: None, standing, ..kept.point };
         match point.write(&*self.fs, &self.dir) {
             Ok(()) => kept.point = point,
             // A full disk must not keep a log from opening. The older point is lower and as true, and the sync state,

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::directory::{DirectoryWord, Lineage, Whose, Word, judge};
+use super::hosted;
 use super::keeper::SyncKeeper;
 use super::recover::{self, Judged, Unjudged};
 use super::report::{Found, RecoveryReport};
@@ -89,22 +91,11 @@ impl Environment {
         let entries = home.list()?;
         refuse_foreign(&home, &entries)?;
         let lock = take_lock(&home)?;
-        let opening = Opening { home, clock: Arc::clone(&self.clock), config };
-        opening.open(lock)
-    }
-}
-
-impl Environment {
-    pub(crate) fn open_hosted_temp(&self, dir: &Path, config: LogConfig) -> Result<PartitionLog, OpenError> {
-        config.validate()?;
-        let home = Home::new(Arc::clone(&self.fs), Arc::from(dir));
-        let missing = missing_directories(&home)?;
-        make_directories(&home, &missing)?;
-        let entries = home.list()?;
-        refuse_foreign(&home, &entries)?;
-        let lock = take_lock(&home)?;
-        let opening = Opening { home, clock: Arc::clone(&self.clock), config };
-        opening.open(lock)
+        // A store takes the parent's lock and then looks at this one. Looking again, not both can get past the other.
+        refuse_locked_parent(&home)?;
+        let word = word_around(&home)?;
+        let opening = Opening { home, clock: Arc::clone(&self.clock), config, word };
+        opening.open(Some(lock))
     }
 }
 
@@ -114,12 +105,14 @@ const NO_POINT: RecoveryPoint = RecoveryPoint {
     offset: Offset::ZERO,
     restart: None,
     standing: Standing { log_start: None, high_watermark: None, fencing_token: None, is_sealed: false },
+    lineage: Lineage::NONE,
 };
 
-struct Opening {
-    home: Home,
-    clock: Arc<dyn Clock>,
-    config: LogConfig,
+pub(super) struct Opening {
+    pub(super) home: Home,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) config: LogConfig,
+    pub(super) word: Word,
 }
 
 /// What the last process left in the state files.
@@ -131,6 +124,12 @@ pub(crate) struct Left {
     /// Whether there is a marker at all.
     pub(crate) had_marker: bool,
     pub(crate) damage: Result<DamageList, Corruption>,
+    /// What stands in for a recovery point that is not there.
+    no_point: RecoveryPoint,
+    /// The state files are to be replaced; what is above is what the directory says.
+    is_replaced: bool,
+    /// There was a recovery point, of another lineage.
+    is_obsolete: bool,
 }
 
 impl Left {
@@ -143,7 +142,47 @@ impl Left {
             had_marker: !matches!(clean, Ok(None)),
             clean: clean.ok().flatten(),
             damage: state::read_damage(fs, dir)?,
+            no_point: NO_POINT,
+            is_replaced: false,
+            is_obsolete: false,
         })
+    }
+
+    /// What counts in the data directory around the partition: this, or what that directory says instead.
+    fn under(self, word: &Word) -> Self {
+        let no_point = RecoveryPoint { lineage: word.lineage, ..NO_POINT };
+        let own = match &self.point {
+            Ok(own) => *own,
+            // Whose it was cannot be told, and any list may be older than it: nobody's word is safe.
+            Err(_) => return Self { no_point, ..self },
+        };
+        match judge(own.map(|own| own.lineage), word) {
+            Whose::Own => return Self { no_point, ..self },
+            Whose::Nobodys if own.is_none() => return Self { no_point, ..self },
+            Whose::Parents | Whose::Nobodys => {}
+        }
+        // Past everything that is there, so that none of it passes for state that belongs to the new point.
+        let generations = [own.map(|own| own.generation), self.sync().map(|sync| sync.generation)];
+        let marker = self.clean.map(|marker| marker.generation);
+        let newest = generations.into_iter().chain([marker]).flatten().max().unwrap_or_default();
+        // Who may write is the embedder's decision, of which Kafka knows nothing.
+        let decided = own.map(|own| own.standing).unwrap_or_default();
+        let (log_start, high_watermark) = (word.parents.log_start, word.parents.high_watermark);
+        let standing = Standing { log_start, high_watermark, ..decided };
+        let no_point = RecoveryPoint { generation: newest.wrapping_add(1), standing, ..no_point };
+        let point = word.parents.recovery_point.map(|offset| RecoveryPoint { offset, ..no_point });
+        // A sync in doubt is one still: what an opening of ours left while it was replacing this state looks the same.
+        let (clean, damage) = (None, Ok(DamageList::new()));
+        let (had_marker, is_replaced, is_obsolete) = (false, true, own.is_some());
+        Self { point: Ok(point), sync: self.sync, clean, had_marker, damage, no_point, is_replaced, is_obsolete }
+    }
+
+    /// Puts the directory's word in the place of the partition's own state, durably. The new recovery point goes last:
+    /// until then all of the old state is of another lineage, and none of it is believed.
+    fn replace(&self, home: &Home, point: Option<RecoveryPoint>) -> Result<(), IoFailure> {
+        state::remove_durably(&*home.fs, &home.dir, names::DAMAGE)?;
+        state::remove_durably(&*home.fs, &home.dir, names::CLEAN_SHUTDOWN)?;
+        point.map_or(Ok(()), |point| point.write(&*home.fs, &home.dir))
     }
 
     /// Everything below it is durable, as far as anything says so.
@@ -164,8 +203,8 @@ impl Left {
     /// What the state of this opening counts on from. Without a recovery point it still counts past what the sync state
     /// says: an older one may come back with a power loss, and must not be taken for one that belongs to the new point.
     fn counted_from(&self, point: Option<RecoveryPoint>) -> RecoveryPoint {
-        let generation = self.sync().map_or(NO_POINT.generation, |sync| sync.generation);
-        point.unwrap_or(RecoveryPoint { generation, ..NO_POINT })
+        let generation = self.sync().map_or(0, |sync| sync.generation).max(self.no_point.generation);
+        point.unwrap_or(RecoveryPoint { generation, ..self.no_point })
     }
 
     /// The point with the log start that was decided when there was no space to write it into its file.
@@ -202,9 +241,9 @@ impl Left {
 }
 
 impl Opening {
-    fn open(self, lock: Box<dyn LockGuard>) -> Result<PartitionLog, OpenError> {
+    pub(super) fn open(self, lock: Option<Box<dyn LockGuard>>) -> Result<PartitionLog, OpenError> {
         let home = &self.home;
-        let left = Left::read(home)?;
+        let left = Left::read(home)?.under(&self.word);
         let mut report = RecoveryReport::default();
         let point = match &left.point {
             Ok(Some(point)) => Some(left.with_log_start(*point)),
@@ -214,12 +253,12 @@ impl Opening {
             // An earlier process may have made some of the directories and died before their names were synced.
             sync_ancestors(home)?;
         }
-        let standing = point.unwrap_or(NO_POINT);
+        let standing = point.unwrap_or(left.no_point);
         let durable_end = left.durable_end(standing);
         let mut unjudged = self.unjudged(&left, point, &mut report);
         report.recovery_point = unjudged.durable_end;
         // Nothing is changed before it is sure that the log will be opened.
-        let clean = if unjudged.may_be_clean() { left.fitting(home, standing)? } else { None };
+        let clean = if unjudged.may_be_clean() { self.clean_marker(&left, point)? } else { None };
         let clean = match clean {
             Some(marker) => {
                 unjudged.doubts_epochs = !unjudged.has_epochs_of(&marker)?;
@@ -236,6 +275,13 @@ impl Opening {
         } else {
             None
         };
+        if left.is_obsolete {
+            let found = Found::StateObsolete;
+            report.note(found, self.config.on_damage, names::RECOVERY_POINT, 0, point.map(|point| point.offset));
+        }
+        if left.is_replaced {
+            left.replace(home, point)?;
+        }
         state::remove_durably(&*home.fs, &home.dir, names::CLEAN_SHUTDOWN)?;
         let keeper = SyncKeeper::start(
             Arc::clone(&home.fs),
@@ -243,7 +289,8 @@ impl Opening {
             left.counted_from(point),
             durable_end,
             left.removed(standing),
-        )?;
+        )?
+        .under(self.word.above.clone());
         let judged = if let Some(judged) = clean {
             // Behind from the first append on, and written again when the segment is sealed or closed.
             home.remove_index(judged.active.segment.base())?;
@@ -258,6 +305,16 @@ impl Opening {
         Ok(self.build(judged, keeper, report, lock))
     }
 
+    /// What vouches for the log's end without a scan: our marker, or Kafka's where the directory's word counts.
+    fn clean_marker(&self, left: &Left, point: Option<RecoveryPoint>) -> Result<Option<CleanShutdown>, IoFailure> {
+        match point {
+            Some(point) if left.is_replaced && self.word.parents.is_clean => {
+                hosted::marker_of_kafkas_close(&self.home, SegmentOptions::of(&self.config), point)
+            }
+            point => left.fitting(&self.home, point.unwrap_or(left.no_point)),
+        }
+    }
+
     fn unjudged(&self, left: &Left, point: Option<RecoveryPoint>, report: &mut RecoveryReport) -> Unjudged {
         let options = SegmentOptions::of(&self.config);
         Unjudged {
@@ -266,14 +323,14 @@ impl Opening {
             config: self.config.clone(),
             clock: Arc::clone(&self.clock),
             durable_end: point.map(|point| left.durable_end(point)),
-            recovery_point: point.unwrap_or(NO_POINT).offset,
+            recovery_point: point.unwrap_or(left.no_point).offset,
             is_in_doubt: left.is_in_doubt(),
             restart: point.and_then(|point| point.restart),
-            removed: left.removed(point.unwrap_or(NO_POINT)),
+            removed: left.removed(point.unwrap_or(left.no_point)),
             had_point: point.is_some(),
             doubts_epochs: false,
             known_damage: self.known_damage(left, report),
-            standing: point.unwrap_or(NO_POINT).standing,
+            standing: point.unwrap_or(left.no_point).standing,
         }
     }
 
@@ -311,7 +368,7 @@ impl Opening {
         judged: Judged,
         keeper: SyncKeeper,
         mut report: RecoveryReport,
-        lock: Box<dyn LockGuard>,
+        lock: Option<Box<dyn LockGuard>>,
     ) -> PartitionLog {
         let Judged { segments, active, log_start, log_end, derived } = judged;
         report.segments = segments.len();
@@ -367,7 +424,7 @@ impl Opening {
             report,
             has_met_damage: AtomicBool::new(false),
             is_repairing: AtomicBool::new(false),
-            lock: Mutex::new(Some(lock)),
+            lock: Mutex::new(lock),
         };
         PartitionLog { core: Arc::new(core) }
     }
@@ -380,7 +437,7 @@ fn parent_of(path: &Path) -> Option<PathBuf> {
 }
 
 /// The directory and those above it that are not there, topmost first. Changes nothing.
-fn missing_directories(home: &Home) -> Result<Vec<PathBuf>, OpenError> {
+pub(super) fn missing_directories(home: &Home) -> Result<Vec<PathBuf>, OpenError> {
     let mut missing = Vec::new();
     let mut at = home.dir.to_path_buf();
     loop {
@@ -404,7 +461,7 @@ fn missing_directories(home: &Home) -> Result<Vec<PathBuf>, OpenError> {
 }
 
 /// Makes the directories, and makes their names durable.
-fn make_directories(home: &Home, missing: &[PathBuf]) -> Result<(), OpenError> {
+pub(super) fn make_directories(home: &Home, missing: &[PathBuf]) -> Result<(), OpenError> {
     for dir in missing {
         match home.fs.create_dir(dir) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
@@ -453,8 +510,16 @@ fn refuse_locked_parent(home: &Home) -> Result<(), OpenError> {
     }
 }
 
+/// What the data directory around the partition says of it, whether there is such a one or not.
+fn word_around(home: &Home) -> Result<Word, IoFailure> {
+    // Under whatever name it is opened. Without the current directory's a relative path must do as it is.
+    let dir = std::path::absolute(&home.dir).unwrap_or_else(|_| home.dir.to_path_buf());
+    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else { return Ok(Word::default()) };
+    Ok(DirectoryWord::read(&*home.fs, parent)?.of(&name.to_string_lossy()))
+}
+
 /// Refuses a directory with files in it that are not a log's and none that are.
-fn refuse_foreign(home: &Home, entries: &[DirEntry]) -> Result<(), OpenError> {
+pub(super) fn refuse_foreign(home: &Home, entries: &[DirEntry]) -> Result<(), OpenError> {
     let known: Vec<(&DirEntry, Known)> = entries.iter().map(|entry| (entry, names::classify(entry))).collect();
     if known.iter().any(|(_, known)| matches!(known, Known::Segment(_) | Known::State | Known::Touched(_))) {
         return Ok(());

@@ -71,6 +71,9 @@ pub enum Found {
     BadSnapshot(SnapshotFault),
     /// Damage that an earlier opening found.
     KnownDamage(Damage),
+    /// The partition's own state is from before somebody else, Kafka perhaps, had the data directory. What that one left
+    /// in the directory's checkpoint files is gone by, as far as it says anything.
+    StateObsolete,
     /// The list of known damage cannot be read.
     DamageListUnreadable(CorruptionKind),
 }
@@ -170,6 +173,8 @@ pub(crate) fn decide(found: &Found, on_damage: OnDamage) -> Action {
             OnDamage::Refuse => Action::Refuse,
             OnDamage::Quarantine | OnDamage::Cut => Action::Quarantine,
         },
+        // K1: it speaks of files that others may have cut or written since.
+        Found::StateObsolete => Action::Remove,
         // D7: damage shows itself again when it is read.
         Found::DamageListUnreadable(_) => Action::Remove,
     }

@@ -7,17 +7,20 @@
 //!
 //! ```text
 //! alluvium.recovery-point   generation u64, recovery point i64, pending u8 (0 none, 1 restart), restart offset i64,
-//!                           log start i64 or -1, high watermark i64 or -1, fencing token given u8, token u64, sealed u8
+//!                           log start i64 or -1, high watermark i64 or -1, fencing token given u8, token u64, sealed u8,
+//!                           lineage u64 (since version 3; before, 0)
 //! alluvium.sync-state       generation u64, durable end i64, in doubt u8, log start i64 or -1, count u32, for each a base
 //!                           offset i64: segments whose names went since the last directory sync that succeeded; bytes
 //!                           without meaning up to 512 or more
 //! alluvium.clean-shutdown   generation u64, log end i64, active base i64, active bytes u64,
-//!                           CRC-32 over the active segment's index files u32, CRC-32 over the leader epochs u32
+//!                           CRC-32 over the active segment's index files u32, CRC-32 over the leader epochs u32,
+//!                           log start i64, high watermark i64, last stable offset i64 (these three since version 3)
 //! alluvium.damage           count u32, then for each: base i64, bytes from u64, to u64, offsets from i64, to i64; in
 //!                           version 2, which is there while a repair changes the length of a log, also the length of
 //!                           the log u64 for which the entry holds, all ones for any
 //! ```
-//! All big-endian, each behind the header of a small checked file.
+//! All big-endian, each behind the header of a small checked file. Files of the version before are read, too. The lineage
+//! says under which state of the data directory all this was written; see `directory`.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -28,9 +31,11 @@ use crate::index::{SmallFile, SmallFileError, read_small_file, replace_small_fil
 use crate::segment::{FileKind, Hole, SegmentFile, names};
 use crate::units::{FilePosition, Offset};
 
-const RECOVERY_POINT: SmallFile = SmallFile { kind: 1, version: 2, in_place: false };
+use super::directory::Lineage;
+
+const RECOVERY_POINT: SmallFile = SmallFile { kind: 1, version: 3, in_place: false };
 const SYNC_STATE: SmallFile = SmallFile { kind: 2, version: 2, in_place: true };
-const CLEAN_SHUTDOWN: SmallFile = SmallFile { kind: 3, version: 2, in_place: false };
+const CLEAN_SHUTDOWN: SmallFile = SmallFile { kind: 3, version: 3, in_place: false };
 const DAMAGE: SmallFile = SmallFile { kind: 4, version: 1, in_place: false };
 const DAMAGE_BY_LENGTH: SmallFile = SmallFile { version: 2, ..DAMAGE };
 /// 40 bytes each, 10 MiB: with more of them the file would be larger than any small file that is read. Then each segment
@@ -38,6 +43,8 @@ const DAMAGE_BY_LENGTH: SmallFile = SmallFile { version: 2, ..DAMAGE };
 const DAMAGE_MAX: usize = 1 << 18;
 /// The entry holds whatever the length of the log.
 const ANY_LENGTH: u64 = u64::MAX;
+/// Of the recovery point and the marker: the version that is read besides the present one.
+const BEFORE_LINEAGE: u16 = 2;
 
 /// The durable recovery point, and a restart that was decided and may not be finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +57,8 @@ pub(crate) struct RecoveryPoint {
     pub(crate) restart: Option<Offset>,
     /// What else must outlive the process.
     pub(crate) standing: Standing,
+    /// The lineage of the data directory under which the log was opened.
+    pub(crate) lineage: Lineage,
 }
 
 /// What an embedder decided about a log, and has to find again.
@@ -89,6 +98,16 @@ pub(crate) struct CleanShutdown {
     pub(crate) index_checksum: u32,
     /// Vouches for the leader epochs, whose file has no checksum of its own.
     pub(crate) epochs_checksum: u32,
+    /// The marks that readers saw last; not in files of the version before.
+    pub(crate) marks: Option<ClosedMarks>,
+}
+
+/// The marks of a log when it was closed, of those that no other state file tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClosedMarks {
+    pub(crate) log_start: Offset,
+    pub(crate) high_watermark: Offset,
+    pub(crate) last_stable: Offset,
 }
 
 /// Reads fields from a payload, front to back.
@@ -147,7 +166,7 @@ impl RecoveryPoint {
     fn encode(self) -> Vec<u8> {
         let Standing { log_start, high_watermark, fencing_token, is_sealed } = self.standing;
         let or_none = |offset: Option<Offset>| offset.map_or(-1, Offset::value).to_be_bytes();
-        let mut payload = Vec::with_capacity(51);
+        let mut payload = Vec::with_capacity(59);
         payload.extend_from_slice(&self.generation.to_be_bytes());
         payload.extend_from_slice(&self.offset.value().to_be_bytes());
         payload.push(u8::from(self.restart.is_some()));
@@ -157,10 +176,11 @@ impl RecoveryPoint {
         payload.push(u8::from(fencing_token.is_some()));
         payload.extend_from_slice(&fencing_token.unwrap_or_default().to_be_bytes());
         payload.push(u8::from(is_sealed));
+        payload.extend_from_slice(&self.lineage.value().to_be_bytes());
         RECOVERY_POINT.encode(&payload)
     }
 
-    fn decode(payload: &[u8]) -> Result<Self, SmallFileFault> {
+    fn decode(payload: &[u8], version: u16) -> Result<Self, SmallFileFault> {
         let mut fields = Fields(payload);
         let (generation, offset) = (fields.u64()?, fields.offset()?);
         let (pending, restart) = (fields.flag()?, fields.offset()?);
@@ -168,7 +188,8 @@ impl RecoveryPoint {
         let (is_fenced, token) = (fields.flag()?, fields.u64()?);
         let fencing_token = is_fenced.then_some(token);
         let standing = Standing { log_start, high_watermark, fencing_token, is_sealed: fields.flag()? };
-        fields.finish(Self { generation, offset, restart: pending.then_some(restart), standing })
+        let lineage = if version == BEFORE_LINEAGE { Lineage::NONE } else { Lineage::new(fields.u64()?) };
+        fields.finish(Self { generation, offset, restart: pending.then_some(restart), standing, lineage })
     }
 
     /// Replaces the file; durable when it returns.
@@ -178,7 +199,7 @@ impl RecoveryPoint {
 
     /// Reads the file; the inner error is for bytes that are wrong.
     pub(crate) fn read(fs: &dyn FileSystem, dir: &Path) -> Result<Result<Option<Self>, Corruption>, IoFailure> {
-        read(fs, dir, names::RECOVERY_POINT, RECOVERY_POINT, Self::decode)
+        read_either(fs, dir, names::RECOVERY_POINT, RECOVERY_POINT, Self::decode)
     }
 }
 
@@ -213,23 +234,35 @@ impl SyncState {
 
 impl CleanShutdown {
     fn encode(self) -> Vec<u8> {
-        let mut payload = Vec::with_capacity(40);
+        let mut payload = Vec::with_capacity(64);
         payload.extend_from_slice(&self.generation.to_be_bytes());
         payload.extend_from_slice(&self.log_end.value().to_be_bytes());
         payload.extend_from_slice(&self.active_base.value().to_be_bytes());
         payload.extend_from_slice(&self.active_bytes.to_be_bytes());
         payload.extend_from_slice(&self.index_checksum.to_be_bytes());
         payload.extend_from_slice(&self.epochs_checksum.to_be_bytes());
+        let Some(ClosedMarks { log_start, high_watermark, last_stable }) = self.marks else {
+            return SmallFile { version: BEFORE_LINEAGE, ..CLEAN_SHUTDOWN }.encode(&payload);
+        };
+        for mark in [log_start, high_watermark, last_stable] {
+            payload.extend_from_slice(&mark.value().to_be_bytes());
+        }
         CLEAN_SHUTDOWN.encode(&payload)
     }
 
-    fn decode(payload: &[u8]) -> Result<Self, SmallFileFault> {
+    fn decode(payload: &[u8], version: u16) -> Result<Self, SmallFileFault> {
         let mut fields = Fields(payload);
         let (generation, log_end, active_base) = (fields.u64()?, fields.offset()?, fields.offset()?);
         let active_bytes = fields.u64()?;
         let index_checksum = u32::from_be_bytes(fields.take()?);
         let epochs_checksum = u32::from_be_bytes(fields.take()?);
-        fields.finish(Self { generation, log_end, active_base, active_bytes, index_checksum, epochs_checksum })
+        let marks = if version == BEFORE_LINEAGE {
+            None
+        } else {
+            let (log_start, high_watermark, last_stable) = (fields.offset()?, fields.offset()?, fields.offset()?);
+            Some(ClosedMarks { log_start, high_watermark, last_stable })
+        };
+        fields.finish(Self { generation, log_end, active_base, active_bytes, index_checksum, epochs_checksum, marks })
     }
 
     /// Writes the marker; durable when it returns.
@@ -239,7 +272,7 @@ impl CleanShutdown {
 
     /// Reads the marker; the inner error is for bytes that are wrong.
     pub(crate) fn read(fs: &dyn FileSystem, dir: &Path) -> Result<Result<Option<Self>, Corruption>, IoFailure> {
-        read(fs, dir, names::CLEAN_SHUTDOWN, CLEAN_SHUTDOWN, Self::decode)
+        read_either(fs, dir, names::CLEAN_SHUTDOWN, CLEAN_SHUTDOWN, Self::decode)
     }
 }
 
@@ -372,6 +405,24 @@ fn decode_damage_by_length(payload: &[u8]) -> Result<Vec<(Offset, Hole, u64)>, S
     fields.finish(list)
 }
 
+/// Reads a file of the present version, or of the one before.
+fn read_either<T>(
+    fs: &dyn FileSystem,
+    dir: &Path,
+    name: &str,
+    kind: SmallFile,
+    decode: impl Fn(&[u8], u16) -> Result<T, SmallFileFault>,
+) -> Result<Result<Option<T>, Corruption>, IoFailure> {
+    let found = read(fs, dir, name, kind, |payload| decode(payload, kind.version))?;
+    let is_older =
+        |corruption: &Corruption| corruption.kind == CorruptionKind::SmallFile(SmallFileFault::Version(BEFORE_LINEAGE));
+    if !found.as_ref().is_err_and(is_older) {
+        return Ok(found);
+    }
+    let older = SmallFile { version: BEFORE_LINEAGE, ..kind };
+    read(fs, dir, name, older, |payload| decode(payload, BEFORE_LINEAGE))
+}
+
 fn read<T>(
     fs: &dyn FileSystem,
     dir: &Path,
@@ -415,15 +466,16 @@ mod tests {
     fn payloads_round_trip_and_other_lengths_are_refused() {
         let standing =
             Standing { log_start: Some(at(2)), high_watermark: None, fencing_token: Some(u64::MAX), is_sealed: true };
-        let point = RecoveryPoint { generation: 7, offset: at(9), restart: Some(at(3)), standing };
+        let lineage = Lineage::new(0x0102_0304_0506_0708);
+        let point = RecoveryPoint { generation: 7, offset: at(9), restart: Some(at(3)), standing, lineage };
         let bytes = point.encode();
         let payload = RECOVERY_POINT.decode(&bytes).unwrap();
-        assert_eq!(RecoveryPoint::decode(payload), Ok(point));
+        assert_eq!(RecoveryPoint::decode(payload, 3), Ok(point));
         for shorter in 0..payload.len() {
-            assert_eq!(RecoveryPoint::decode(&payload[..shorter]), Err(SmallFileFault::Length), "{shorter} bytes");
+            assert_eq!(RecoveryPoint::decode(&payload[..shorter], 3), Err(SmallFileFault::Length), "{shorter} bytes");
         }
         let longer = [payload, &[0]].concat();
-        assert_eq!(RecoveryPoint::decode(&longer), Err(SmallFileFault::Length));
+        assert_eq!(RecoveryPoint::decode(&longer, 3), Err(SmallFileFault::Length));
         let state = SyncState {
             generation: 7,
             durable_end: at(11),
@@ -440,9 +492,38 @@ mod tests {
             active_bytes: 4096,
             index_checksum: 7,
             epochs_checksum: 8,
+            marks: Some(ClosedMarks { log_start: at(1), high_watermark: at(90), last_stable: at(80) }),
         };
         let bytes = clean.encode();
-        assert_eq!(CleanShutdown::decode(CLEAN_SHUTDOWN.decode(&bytes).unwrap()), Ok(clean));
+        assert_eq!(CleanShutdown::decode(CLEAN_SHUTDOWN.decode(&bytes).unwrap(), 3), Ok(clean));
+    }
+
+    #[test]
+    fn files_of_the_version_before_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (fs, dir) = (&crate::fs::OsFileSystem, dir.path());
+        let standing = Standing { log_start: Some(at(2)), ..Standing::default() };
+        let point = RecoveryPoint { generation: 7, offset: at(9), restart: None, standing, lineage: Lineage::NONE };
+        let bytes = point.encode();
+        let payload = RECOVERY_POINT.decode(&bytes).unwrap();
+        let older = SmallFile { version: 2, ..RECOVERY_POINT }.encode(&payload[..51]);
+        replace_small_file(fs, dir, names::RECOVERY_POINT, &older).unwrap();
+        assert_eq!(RecoveryPoint::read(fs, dir).unwrap().unwrap(), Some(point));
+        let clean = CleanShutdown {
+            generation: 7,
+            log_end: at(9),
+            active_base: at(5),
+            active_bytes: 4096,
+            index_checksum: 7,
+            epochs_checksum: 8,
+            marks: None,
+        };
+        clean.write(fs, dir).unwrap();
+        assert_eq!(CleanShutdown::read(fs, dir).unwrap().unwrap(), Some(clean));
+        let unknown = SmallFile { version: 4, ..RECOVERY_POINT }.encode(payload);
+        replace_small_file(fs, dir, names::RECOVERY_POINT, &unknown).unwrap();
+        let refused = RecoveryPoint::read(fs, dir).unwrap().unwrap_err();
+        assert_eq!(refused.kind, CorruptionKind::SmallFile(SmallFileFault::Version(4)));
     }
 
     #[test]

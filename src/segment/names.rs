@@ -35,6 +35,16 @@ pub const LEADER_EPOCH_CHECKPOINT: &str = "leader-epoch-checkpoint";
 pub const PARTITION_METADATA: &str = "partition.metadata";
 /// Kafka's lock on a data directory.
 pub const PARENT_LOCK: &str = ".lock";
+/// In a data directory: what our store wrote last, so that it shows when somebody else had the directory since.
+pub const STORE_WITNESS: &str = "alluvium.store";
+/// Kafka's list of recovery points of a data directory.
+pub const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
+/// Kafka's list of log starts of a data directory.
+pub const LOG_STARTS: &str = "log-start-offset-checkpoint";
+/// Kafka's list of high watermarks of a data directory.
+pub const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
+/// Kafka's marker: the last shutdown of the data directory was clean.
+pub const PARENT_CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 const ASIDE_PREFIX: &str = "alluvium.aside.";
 const TOUCHED_PREFIX: &str = "alluvium.touched.";
 const OURS_PREFIX: &str = "alluvium.";

@@ -39,7 +39,7 @@ pub struct StoreClosed {
 #[non_exhaustive]
 pub struct StoreTicked {
     /// Logs that were made durable.
-    pub synced: usize,
+    pub synced: u64,
     /// What housekeeping did, if it was time for it.
     pub housekept: Housekept,
 }
@@ -67,10 +67,10 @@ impl Store {
     pub fn tick(&self) -> StoreTicked {
         let now = self.shared.environment.clock.monotonic();
         let mut ticked = StoreTicked::default();
-        for hosted in self.shared.all() {
-            // A log that fails is latched, and the housekeeper sees it.
-            let synced = hosted.loaded().is_some_and(|log| log.sync_if_due().unwrap_or(false));
-            ticked.synced += usize::from(synced);
+        for directory in &self.shared.directories {
+            let before = directory.flusher.metrics().synced_logs.value();
+            directory.flusher.step(now);
+            ticked.synced += directory.flusher.metrics().synced_logs.value() - before;
         }
         ticked.housekept = self.owner.housekeeper.step(&self.shared, now);
         ticked

@@ -3,18 +3,24 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use super::checkpoints::{CheckpointFault, OffsetCheckpoint, Others};
 use super::lock::{DirectoryLock, DirectoryRegistry};
 use super::meta::MetaProperties;
 use super::names::{self, CheckpointKind, Fate, Listed, MarkedDir, UniqueId};
 use super::partition_id::TopicPartition;
+use super::shutdown::CONTENT as CLEAN_SHUTDOWN_CONTENT;
 use super::store_error::StoreError;
+use super::witness::{Part, StoreWitness};
 use super::{is_clean_shutdown, mark_clean_shutdown, remove_clean_shutdown, remove_temporaries};
 use crate::error::{IoFailure, IoOperation, Unavailable};
+use crate::flush::GroupFlusher;
 use crate::fs::{EntryKind, FileSystem};
+use crate::log::Environment;
+use crate::log::directory::{DirectoryWord, Parents, Word};
+use crate::log::hosted::Above;
 use crate::sync::{Mutex, RwLock};
 use crate::units::Offset;
 
@@ -25,6 +31,10 @@ pub(super) struct Directory {
     fs: Arc<dyn FileSystem>,
     standing: RwLock<Standing>,
     lists: Mutex<Lists>,
+    /// What it said of its partitions when it was opened.
+    word: RwLock<DirectoryWord>,
+    /// Makes its partitions durable, many at a time.
+    pub(super) flusher: Arc<GroupFlusher>,
     /// Partitions that lie in it.
     partitions: AtomicIsize,
 }
@@ -37,10 +47,12 @@ enum Standing {
     Offline { cause: IoFailure, _lock: Option<DirectoryLock> },
 }
 
-/// The four lists, as they are on disk but for what is said below.
+/// The four lists, as they are on disk.
 #[derive(Debug)]
 struct Lists {
     by_kind: [OffsetCheckpoint; 4],
+    /// What is said beforehand of each change; `None` before the directory is entered.
+    witness: Option<StoreWitness>,
 }
 
 /// What a directory said when it was opened.
@@ -55,37 +67,41 @@ pub(super) struct Opened {
 impl Directory {
     /// Makes the directory if it is missing, takes its lock and reads what it says of itself. Changes nothing else.
     pub(super) fn open(
-        fs: &Arc<dyn FileSystem>,
+        environment: &Environment,
         path: &Path,
         registry: &DirectoryRegistry,
     ) -> Result<(Self, Opened), StoreError> {
-        make(&**fs, path)?;
-        let lock = DirectoryLock::take(&**fs, path, registry)?;
-        let (opened, lists) = read(&**fs, path)?;
-        let directory = Self {
-            path: Arc::from(path),
-            fs: Arc::clone(fs),
-            standing: RwLock::new(Standing::Online(lock)),
-            lists: Mutex::new(lists),
-            partitions: AtomicIsize::new(0),
-        };
-        Ok((directory, opened))
+        let fs = &*environment.fs;
+        make(fs, path)?;
+        let lock = DirectoryLock::take(fs, path, registry)?;
+        let (opened, lists, word) = read(fs, path)?;
+        Ok((Self::new(environment, path, Standing::Online(lock), lists, word), opened))
     }
 
-    /// One whose disk did not answer from the start.
-    pub(super) fn broken(fs: &Arc<dyn FileSystem>, path: &Path, cause: IoFailure) -> Self {
+    fn new(environment: &Environment, path: &Path, standing: Standing, lists: Lists, word: DirectoryWord) -> Self {
+        let Environment { fs, clock } = environment;
         Self {
             path: Arc::from(path),
             fs: Arc::clone(fs),
-            standing: RwLock::new(Standing::Offline { cause, _lock: None }),
-            lists: Mutex::new(Lists { by_kind: CheckpointKind::ALL.map(OffsetCheckpoint::new) }),
+            standing: RwLock::new(standing),
+            lists: Mutex::new(lists),
+            word: RwLock::new(word),
+            flusher: Arc::new(GroupFlusher::new(Arc::clone(fs), Arc::clone(clock))),
             partitions: AtomicIsize::new(0),
         }
     }
 
-    /// Before anything in the directory is changed: its marker of a clean shutdown goes, durably, and what a crash left
-    /// half-written. A crash from here on counts as unclean.
+    /// One whose disk did not answer from the start.
+    pub(super) fn broken(environment: &Environment, path: &Path, cause: IoFailure) -> Self {
+        let lists = Lists { by_kind: CheckpointKind::ALL.map(OffsetCheckpoint::new), witness: None };
+        Self::new(environment, path, Standing::Offline { cause, _lock: None }, lists, DirectoryWord::default())
+    }
+
+    /// Before anything else in the directory is changed: says that a store has it, and removes its marker of a clean
+    /// shutdown, durably, and what a crash left half-written. A crash from here on counts as unclean.
     pub(super) fn enter(&self) -> Result<(), IoFailure> {
+        let witness = StoreWitness::begin(&*self.fs, &self.path, &self.word.read())?;
+        self.lists.lock().witness = Some(witness);
         remove_clean_shutdown(&*self.fs, &self.path)?;
         remove_temporaries(&*self.fs, &self.path)?;
         Ok(())
@@ -105,8 +121,9 @@ impl Directory {
         };
         make(&*self.fs, &self.path)?;
         let lock = DirectoryLock::take(&*self.fs, &self.path, registry)?;
-        let (opened, lists) = read(&*self.fs, &self.path)?;
+        let (opened, lists, word) = read(&*self.fs, &self.path)?;
         *self.lists.lock() = lists;
+        *self.word.write() = word;
         *standing = Standing::Online(lock);
         Ok(opened)
     }
@@ -164,42 +181,46 @@ impl Directory {
         self.lists.lock().of(kind).offset(partition)
     }
 
-    /// Says `offsets` in a list from now on, durably, if that is new. Partitions that are not named stay as they are.
-    pub(super) fn say(
-        &self,
-        kind: CheckpointKind,
-        offsets: &BTreeMap<TopicPartition, Offset>,
-    ) -> Result<(), IoFailure> {
+    /// What counts for a partition that it holds, beside the partition's own state. `is_new`: nothing that was ever said
+    /// of one of that name.
+    pub(super) fn word_of(self: &Arc<Self>, partition: &TopicPartition, is_new: bool) -> Word {
+        let word = self.word.read();
+        let said = word.of(&partition.dir_name());
+        let parents = if is_new { Parents::default() } else { said.parents };
+        let above = AboveOne { directory: Arc::downgrade(self), partition: partition.clone() };
+        Word { parents, above: Some(Arc::new(above)), ..said }
+    }
+
+    /// Says `offsets` in the lists from now on, durably, where that is new. Partitions that are not named stay as they
+    /// are.
+    pub(super) fn say(&self, offsets: &[(CheckpointKind, BTreeMap<TopicPartition, Offset>)]) -> Result<(), IoFailure> {
         let mut lists = self.lists.lock();
-        let before = lists.of(kind).clone();
-        let list = lists.of_mut(kind);
-        if !list.update(offsets, Others::Keep) {
-            return Ok(());
+        let mut next = Vec::new();
+        for (kind, offsets) in offsets {
+            let mut list = lists.of(*kind).clone();
+            if list.update(offsets, Others::Keep) {
+                next.push(list);
+            }
         }
-        let written = list.replace(&*self.fs, &self.path);
-        if written.is_err() {
-            *list = before;
-        }
-        written
+        lists.replace(&*self.fs, &self.path, next)
     }
 
     /// Says nothing any more of partitions that are not `there`, in any list: one that is made later under an old name
     /// must not find the offsets of the old one. Durable when it returns.
     pub(super) fn forget_all_but(&self, there: impl Fn(&TopicPartition) -> bool) -> Result<(), IoFailure> {
         let mut lists = self.lists.lock();
-        for list in &mut lists.by_kind {
+        let mut next = Vec::new();
+        for list in &lists.by_kind {
             let gone: Vec<_> = list.offsets().map(|(name, _)| name.clone()).filter(|name| !there(name)).collect();
-            if gone.is_empty() {
-                continue;
+            if !gone.is_empty() {
+                let mut list = list.clone();
+                for name in &gone {
+                    list.remove(name);
+                }
+                next.push(list);
             }
-            let mut next = list.clone();
-            for name in &gone {
-                next.remove(name);
-            }
-            next.replace(&*self.fs, &self.path)?;
-            *list = next;
         }
-        Ok(())
+        lists.replace(&*self.fs, &self.path, next)
     }
 
     /// Lowers what the list of recovery points says of a partition to at most `to`, durably: nothing past a cut may pass
@@ -209,7 +230,7 @@ impl Directory {
         if said.is_none_or(|said| said <= to) {
             return Ok(());
         }
-        self.say(CheckpointKind::RecoveryPoint, &BTreeMap::from([(partition.clone(), to)]))
+        self.say(&[(CheckpointKind::RecoveryPoint, BTreeMap::from([(partition.clone(), to)]))])
     }
 
     /// Gives the directory of a partition the name under which it waits to be removed; durable when it returns.
@@ -231,6 +252,9 @@ impl Directory {
 
     /// Marks the last shutdown as clean, durably. The last thing that is written.
     pub(super) fn mark_clean(&self) -> Result<(), IoFailure> {
+        if let Some(witness) = &mut self.lists.lock().witness {
+            witness.announce_close(&*self.fs, &[(Part::Marker, Some(CLEAN_SHUTDOWN_CONTENT))])?;
+        }
         mark_clean_shutdown(&*self.fs, &self.path)
     }
 
@@ -241,6 +265,28 @@ impl Directory {
 }
 
 impl Lists {
+    /// Replaces lists on disk, each after it was said what will be there.
+    fn replace(&mut self, fs: &dyn FileSystem, dir: &Path, next: Vec<OffsetCheckpoint>) -> Result<(), IoFailure> {
+        if next.is_empty() {
+            return Ok(());
+        }
+        let encoded: Vec<_> = next.iter().map(|list| (list.kind(), list.encode())).collect();
+        let changes: Vec<_> =
+            encoded.iter().filter_map(|(kind, bytes)| Some((part_of(*kind)?, Some(&**bytes)))).collect();
+        if let Some(witness) = &mut self.witness {
+            witness.announce(fs, &changes)?;
+        }
+        for list in next {
+            list.replace(fs, dir)?;
+            let kind = list.kind();
+            *self.of_mut(kind) = list;
+        }
+        if let Some(witness) = &mut self.witness {
+            witness.settled();
+        }
+        Ok(())
+    }
+
     fn of(&self, kind: CheckpointKind) -> &OffsetCheckpoint {
         let [points, starts, marks, cleaned] = &self.by_kind;
         match kind {
@@ -259,6 +305,28 @@ impl Lists {
             CheckpointKind::HighWatermark => marks,
             CheckpointKind::Cleaner => cleaned,
         }
+    }
+}
+
+/// Which part of a directory's print a list is, if it is any.
+fn part_of(kind: CheckpointKind) -> Option<Part> {
+    match kind {
+        CheckpointKind::RecoveryPoint => Some(Part::RecoveryPoints),
+        CheckpointKind::LogStart => Some(Part::LogStarts),
+        CheckpointKind::HighWatermark | CheckpointKind::Cleaner => None,
+    }
+}
+
+/// Keeps what the list of recovery points says of one partition from standing above a cut.
+#[derive(Debug)]
+struct AboveOne {
+    directory: Weak<Directory>,
+    partition: TopicPartition,
+}
+
+impl Above for AboveOne {
+    fn before_cut(&self, to: Offset) -> Result<(), IoFailure> {
+        self.directory.upgrade().map_or(Ok(()), |directory| directory.lower_recovery_point(&self.partition, to))
     }
 }
 
@@ -282,12 +350,13 @@ fn make(fs: &dyn FileSystem, path: &Path) -> Result<(), StoreError> {
 }
 
 /// Reads what a locked directory says of itself.
-fn read(fs: &dyn FileSystem, path: &Path) -> Result<(Opened, Lists), StoreError> {
+fn read(fs: &dyn FileSystem, path: &Path) -> Result<(Opened, Lists, DirectoryWord), StoreError> {
+    let word = DirectoryWord::read(fs, path)?;
     let meta = MetaProperties::read(fs, path)?;
     let entries = names::list(fs, path)?;
     let [points, starts, marks, cleaned] = CheckpointKind::ALL.map(|kind| OffsetCheckpoint::read(fs, path, kind));
     let by_kind = [points?, starts?, marks?, cleaned?];
     let faults = by_kind.iter().filter_map(|list| list.fault().cloned()).collect();
     let was_clean = is_clean_shutdown(fs, path)?;
-    Ok((Opened { entries, was_clean, meta, faults }, Lists { by_kind }))
+    Ok((Opened { entries, was_clean, meta, faults }, Lists { by_kind, witness: None }, word))
 }

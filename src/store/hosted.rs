@@ -11,6 +11,7 @@ use super::partition_id::{TopicId, TopicPartition};
 use crate::commit::Marks;
 use crate::config::LogConfig;
 use crate::error::{OpenError, Unavailable};
+use crate::flush::Attached;
 use crate::log::{Lent, PartitionLog};
 use crate::sync::{Mutex, Rank, RwLock};
 use crate::units::{Offset, TimestampMs};
@@ -37,13 +38,29 @@ pub(super) struct Slot {
 #[derive(Debug)]
 pub(super) enum SlotState {
     /// It is.
-    Loaded(PartitionLog),
+    Loaded(Loaded),
     /// It was closed cleanly, and is opened when it is used.
     Parked(Parked),
     /// It could not be opened; tried again when somebody asks for it by `reopen`.
     Failed(Arc<OpenError>),
     /// Its data directory is offline, or it was deleted, or the store is closed.
     Away(Unavailable),
+}
+
+/// A log that is open, and what makes it durable.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) log: PartitionLog,
+    /// `None` for the moment in which the log is looked at whether it can be put aside.
+    attached: Option<Attached>,
+}
+
+impl Loaded {
+    /// Gives a log into the care of its directory's flusher.
+    pub(super) fn new(log: PartitionLog, directory: &Directory) -> Self {
+        let attached = Some(directory.flusher.attach(&log));
+        Self { log, attached }
+    }
 }
 
 /// What is known of a log that is closed.
@@ -105,7 +122,7 @@ impl Hosted {
     /// The open log, if it is open.
     pub(super) fn loaded(&self) -> Option<PartitionLog> {
         match &self.slot.read().state {
-            SlotState::Loaded(log) => Some(log.clone()),
+            SlotState::Loaded(loaded) => Some(loaded.log.clone()),
             SlotState::Parked(_) | SlotState::Failed(_) | SlotState::Away(_) => None,
         }
     }
@@ -120,7 +137,7 @@ impl Hosted {
         }
         let mut slot = self.slot.write();
         match &slot.state {
-            SlotState::Loaded(log) => return Ok(log.clone()),
+            SlotState::Loaded(loaded) => return Ok(loaded.log.clone()),
             SlotState::Away(why) => return Err(why.clone()),
             SlotState::Failed(error) => return Err(Unavailable::Open(Arc::clone(error))),
             SlotState::Parked(_) => {}
@@ -139,7 +156,7 @@ impl Hosted {
                 if let SlotState::Parked(parked) = &slot.state {
                     log.lend_again(&parked.lent);
                 }
-                slot.state = SlotState::Loaded(log.clone());
+                slot.state = SlotState::Loaded(Loaded::new(log.clone(), &slot.directory));
                 *self.watch.lock() = Watch::default();
                 Ok(log)
             }
@@ -154,8 +171,13 @@ impl Hosted {
     /// Closes the log if it is idle and nobody can reach it; `true` when it did. It is opened again when it is used.
     pub(super) fn park(&self, wall: TimestampMs) -> bool {
         let mut slot = self.slot.write();
-        let SlotState::Loaded(log) = &slot.state else { return false };
+        let directory = Arc::clone(&slot.directory);
+        let SlotState::Loaded(loaded) = &mut slot.state else { return false };
+        // The flusher has a handle of its own.
+        loaded.attached = None;
+        let log = &loaded.log;
         if !log.is_only_handle() || log.needs_sync() || log.health().failed.is_some() {
+            loaded.attached = Some(directory.flusher.attach(log));
             return false;
         }
         let (lent, marks, first_base) = (log.lent(), log.marks(), Some(log.first_base()));
@@ -200,13 +222,13 @@ impl Parked {
 impl Slot {
     /// The log that is open.
     pub(super) fn loaded(&self) -> Option<&PartitionLog> {
-        if let SlotState::Loaded(log) = &self.state { Some(log) } else { None }
+        if let SlotState::Loaded(loaded) = &self.state { Some(&loaded.log) } else { None }
     }
 
     /// Where the first segment begins, as far as that is known without opening the log.
     pub(super) fn first_base(&self) -> Option<Offset> {
         match &self.state {
-            SlotState::Loaded(log) => Some(log.first_base()),
+            SlotState::Loaded(loaded) => Some(loaded.log.first_base()),
             SlotState::Parked(parked) => parked.first_base,
             SlotState::Failed(_) | SlotState::Away(_) => None,
         }
@@ -215,7 +237,7 @@ impl Slot {
     /// The marks, as far as they are known without opening the log.
     pub(super) fn marks(&self) -> Option<Marks> {
         match &self.state {
-            SlotState::Loaded(log) => Some(log.marks()),
+            SlotState::Loaded(loaded) => Some(loaded.log.marks()),
             SlotState::Parked(parked) => parked.marks,
             SlotState::Failed(_) | SlotState::Away(_) => None,
         }

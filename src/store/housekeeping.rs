@@ -153,10 +153,8 @@ impl Shared {
         if directory.check().is_err() {
             return Ok(());
         }
-        for (kind, offsets) in self.offsets_of(directory) {
-            self.judge(directory, directory.say(kind, &offsets))?;
-        }
-        Ok(())
+        let offsets = self.offsets_of(directory);
+        self.judge(directory, directory.say(&offsets))
     }
 
     /// What the lists of a directory are to say of its partitions, by list.

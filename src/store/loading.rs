@@ -16,7 +16,8 @@ use super::sizes::newest_log_bytes;
 use super::topic_id::read_topic_id;
 use crate::config::LogConfig;
 use crate::error::{IoFailure, OpenError};
-use crate::log::peek;
+use crate::log::directory::{Whose, judge};
+use crate::log::hosted::{Peeked, peek};
 use crate::sync::Mutex;
 
 /// How a directory's partitions are opened.
@@ -103,7 +104,10 @@ impl Loading<'_> {
         };
         let config = self.configs.of(&name, &self.shared.default_log);
         // What cannot be looked at shows its fault when it is opened: that of the partition, not of the directory.
+        let word = directory.word_of(&name, false);
         let peeked = peek(fs, &path).ok().flatten();
+        let is_ours = |peeked: &Peeked| judge(Some(peeked.lineage), &word) == Whose::Own;
+        let peeked = peeked.filter(is_ours).and_then(|peeked| peeked.marks(config.high_watermark));
         let state = match peeked {
             Some(marks) => SlotState::Parked(Parked::closed_at(marks)),
             // Until it is opened, which is what is done next.

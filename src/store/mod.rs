@@ -18,6 +18,7 @@
 //! throttle.rs       how many bytes a second background work may move
 //! space.rs          floor and reserve of a directory's space
 //! events.rs         what befalls a store, told to subscribers
+//! witness.rs        what our store writes, so that it shows when somebody else was there
 //! ```
 //! Formats and names are Kafka's; each file says which class they come from. What is wrong with a file's content is data,
 //! for the caller to decide on; only what the system refuses is an [`IoFailure`]. Files are replaced whole: a crash leaves
@@ -45,10 +46,11 @@ mod report;
 mod shared;
 mod shutdown;
 mod sizes;
-mod store_error;
 pub mod space;
+mod store_error;
 pub mod throttle;
 mod topic_id;
+mod witness;
 pub mod workers;
 
 use std::io;

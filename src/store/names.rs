@@ -28,12 +28,12 @@ use std::path::Path;
 use super::partition_id::{DIR_NAME_BYTES_MAX, NameFault, TopicPartition, as_version_4, check_topic, split};
 use crate::error::{IoFailure, IoOperation};
 use crate::fs::{DirEntry, EntryKind, FileSystem};
-use crate::segment::names::PARENT_LOCK;
+use crate::segment::names::{HIGH_WATERMARKS, LOG_STARTS, PARENT_CLEAN_SHUTDOWN, PARENT_LOCK, RECOVERY_POINTS};
 
 /// Held (fcntl) by whoever has the directory open. The file stays when the lock goes.
 pub const LOCK: &str = PARENT_LOCK;
 /// Present when the last shutdown was clean.
-pub const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
+pub const CLEAN_SHUTDOWN: &str = PARENT_CLEAN_SHUTDOWN;
 /// Whose directory it is.
 pub const META_PROPERTIES: &str = "meta.properties";
 /// Kafka's cache of indexes of segments that are elsewhere.
@@ -65,9 +65,9 @@ impl CheckpointKind {
     /// The file's name.
     pub const fn file_name(self) -> &'static str {
         match self {
-            Self::RecoveryPoint => "recovery-point-offset-checkpoint",
-            Self::LogStart => "log-start-offset-checkpoint",
-            Self::HighWatermark => "replication-offset-checkpoint",
+            Self::RecoveryPoint => RECOVERY_POINTS,
+            Self::LogStart => LOG_STARTS,
+            Self::HighWatermark => HIGH_WATERMARKS,
             Self::Cleaner => "cleaner-offset-checkpoint",
         }
     }

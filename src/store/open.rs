@@ -96,7 +96,7 @@ impl StoreOpening {
         let mut lost = Vec::new();
         let mut found = Vec::new();
         for path in paths {
-            match Directory::open(&self.environment.fs, &path, &self.registry) {
+            match Directory::open(&self.environment, &path, &self.registry) {
                 Ok((directory, opened)) => found.push((Arc::new(directory), opened)),
                 // A disk that is broken must not keep the others from being served; anything else is a mistake.
                 Err(error) => match error.io() {
@@ -116,7 +116,7 @@ impl StoreOpening {
         let mut directories: Vec<Arc<Directory>> = found.iter().map(|(directory, _)| Arc::clone(directory)).collect();
         let mut report = StoreReport::default();
         for (path, failure) in lost {
-            directories.push(Arc::new(Directory::broken(&self.environment.fs, &path, failure.clone())));
+            directories.push(Arc::new(Directory::broken(&self.environment, &path, failure.clone())));
             report.directories.push(DirectoryReport {
                 dir: path,
                 offline: Some(failure),

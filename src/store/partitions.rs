@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::directory::Directory;
-use super::hosted::{Hosted, Parked, Slot, SlotState};
+use super::hosted::{Hosted, Loaded, Parked, Slot, SlotState};
 use super::partition_id::{TopicId, TopicPartition};
 use super::shared::{LeavingDir, Naming, Shared, random_id};
 use super::store_error::StoreError;
@@ -85,7 +85,7 @@ impl Store {
         directory.check()?;
         let config = Arc::new(options.config);
         let log = shared.make(&directory, partition, &config, options.topic_id)?;
-        let state = SlotState::Loaded(log);
+        let state = SlotState::Loaded(Loaded::new(log, &directory));
         let slot = Slot { directory, topic_id: options.topic_id, config, state };
         let hosted = Arc::new(Hosted::new(partition.clone(), slot));
         shared.insert(Arc::clone(&hosted));
@@ -140,8 +140,8 @@ impl Store {
         directory.check()?;
         // Nothing of it has to be durable any more.
         let before = hosted.change(|slot| std::mem::replace(&mut slot.state, SlotState::Away(Unavailable::Deleted)));
-        if let SlotState::Loaded(log) = &before {
-            log.abandon();
+        if let SlotState::Loaded(loaded) = &before {
+            loaded.log.abandon();
         }
         match shared.judge(&directory, shared.delete_from(&mut naming, &directory, partition)) {
             Ok(()) => {
@@ -201,7 +201,7 @@ impl Shared {
         // What a crash left of an earlier creation may have the id already, or another topic's.
         let fs = &*self.environment.fs;
         check_topic_id(fs, &path, topic_id)?;
-        let log = self.open_log_at(&path, config)?;
+        let log = self.open_log_in(directory, partition, config, true)?;
         if let Some(id) = topic_id
             && let Err(error) = claim_topic_id(fs, &path, id)
         {
@@ -234,8 +234,8 @@ impl Shared {
         hosted.change(|slot| {
             match &slot.state {
                 SlotState::Away(why) => return Err(why.clone()),
-                SlotState::Loaded(log) => {
-                    slot.state = SlotState::Parked(Parked { lent: log.lent(), ..Parked::unknown() })
+                SlotState::Loaded(loaded) => {
+                    slot.state = SlotState::Parked(Parked { lent: loaded.log.lent(), ..Parked::unknown() })
                 }
                 SlotState::Failed(_) => slot.state = SlotState::Parked(Parked::unknown()),
                 SlotState::Parked(_) => {}

@@ -1,7 +1,6 @@
 //! What a store, its workers and the handles of its partitions share.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,6 +15,7 @@ use super::store_error::StoreError;
 use crate::config::LogConfig;
 use crate::error::{IoFailure, OpenError, Unavailable};
 use crate::log::{Environment, PartitionLog};
+use crate::segment::Residency;
 use crate::sync::{Mutex, Rank, RwLock};
 
 /// The inside of a store.
@@ -25,6 +25,8 @@ pub(super) struct Shared {
     /// Shared by all partitions that have no settings of their own.
     pub(super) default_log: Arc<LogConfig>,
     pub(super) environment: Environment,
+    /// What all segments may hold at once.
+    pub(super) residency: Arc<Residency>,
     pub(super) registry: DirectoryRegistry,
     pub(super) directories: Vec<Arc<Directory>>,
     partitions: RwLock<BTreeMap<TopicPartition, Arc<Hosted>>>,
@@ -60,6 +62,7 @@ impl Shared {
             default_log: Arc::new(config.default_log.clone()),
             config,
             environment,
+            residency: Arc::default(),
             registry,
             directories,
             partitions: RwLock::ranked(Rank::Partitions, BTreeMap::new()),
@@ -80,12 +83,20 @@ impl Shared {
 
     /// Opens the log of a partition whose slot has none open.
     pub(super) fn open_log(&self, name: &TopicPartition, slot: &Slot) -> Result<PartitionLog, OpenError> {
-        self.open_log_at(&slot.directory.path_of(name), &slot.config)
+        self.open_log_in(&slot.directory, name, &slot.config, false)
     }
 
-    /// Opens the log in a directory of the store, or begins one there.
-    pub(super) fn open_log_at(&self, path: &Path, config: &Arc<LogConfig>) -> Result<PartitionLog, OpenError> {
-        self.environment.open_hosted(path, (**config).clone())
+    /// Opens the log of a partition in a directory of the store, or begins one there. `is_new`: what the directory's
+    /// lists ever said of one of that name is not about it.
+    pub(super) fn open_log_in(
+        &self,
+        directory: &Arc<Directory>,
+        name: &TopicPartition,
+        config: &Arc<LogConfig>,
+        is_new: bool,
+    ) -> Result<PartitionLog, OpenError> {
+        let word = directory.word_of(name, is_new);
+        self.environment.open_hosted(&directory.path_of(name), (**config).clone(), &word, &self.residency)
     }
 
     /// Every partition there is.
@@ -154,7 +165,7 @@ impl Shared {
         for hosted in self.all_in(directory) {
             names.push(hosted.name.clone());
             let log = hosted.change(|slot| match std::mem::replace(&mut slot.state, SlotState::Away(why.clone())) {
-                SlotState::Loaded(log) => Some(log),
+                SlotState::Loaded(loaded) => Some(loaded.log),
                 SlotState::Parked(_) | SlotState::Failed(_) | SlotState::Away(_) => None,
             });
             if let Some(log) = log {
@@ -169,8 +180,8 @@ impl Shared {
     pub(super) fn abandon_all(&self) {
         for hosted in self.all() {
             let taken = hosted.change(|slot| std::mem::replace(&mut slot.state, SlotState::Away(Unavailable::Closed)));
-            if let SlotState::Loaded(log) = taken {
-                log.abandon();
+            if let SlotState::Loaded(loaded) = taken {
+                loaded.log.abandon();
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::fs::{self, EntryKind, FileSystem, OpenMode};
 use crate::index::replace_small_file;
 
 /// The epoch is that of a broker that `ZooKeeper` or a controller registered; -1 is none.
-const CONTENT: &[u8] = b"{\"version\":0,\"brokerEpoch\":-1}";
+pub(super) const CONTENT: &[u8] = b"{\"version\":0,\"brokerEpoch\":-1}";
 
 /// What a marker begins with that is on its way out. A removal whose sync fails may be undone by a power loss, even after
 /// a later sync that succeeds; what comes back then is known to be void.

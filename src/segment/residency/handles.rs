@@ -123,6 +123,10 @@ impl File for CountedFile {
     fn send_to(&self, socket: BorrowedFd<'_>, position: u64, len: u64) -> io::Result<u64> {
         self.file.send_to(socket, position, len)
     }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.file.descriptor()
+    }
 }
 
 #[derive(Debug)]

@@ -1,0 +1,108 @@
+//! What our store says beforehand of the lists that it is about to write, in `alluvium.store`, so that the next opening
+//! can tell its hand from somebody else's (the rules: `log/directory.rs`).
+//!
+//! ```text
+//! begin                      one write: the prints of now, with and without the marker of a clean shutdown
+//!   announce(changes)        one write, or none when no list changes: every print that may be seen from now on
+//!   replace the lists ...
+//!   settled                  no write: the lists stand, older prints are left out of the next announcement
+//! announce, replace, ...     the last time with the marker among the changes
+//! close                      says that it was closed in the announcement before the marker is written
+//! ```
+//! An announcement stands until the next one, so a crash anywhere leaves a print that is known.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::error::IoFailure;
+use crate::fs::FileSystem;
+use crate::log::directory::{DirectoryWord, Lineage, PrintParts, Witness};
+
+pub(crate) use crate::log::directory::Part;
+
+/// So many prints may be possible at once: failures whose outcome nobody knows, each of several lists. With more than that
+/// the next opening may not know one of them, and goes by the lists, which costs a scan.
+const POSSIBLE_MAX: usize = 128;
+
+/// The file `alluvium.store` of a data directory that a store has. One thread at a time; under the directory's lock.
+#[derive(Debug)]
+pub(crate) struct StoreWitness {
+    dir: PathBuf,
+    written: Witness,
+    /// What the lists may be on disk.
+    possible: BTreeSet<PrintParts>,
+    /// What they are when all announced changes have been made.
+    newest: PrintParts,
+}
+
+/// A file of the data directory that is about to have this content, or to go.
+pub(crate) type Change<'a> = (Part, Option<&'a [u8]>);
+
+impl StoreWitness {
+    /// Takes the directory over: before anything in it is changed, the marker of the last shutdown included. `word` is
+    /// what was read under the lock. Durable when it returns; repeated after a crash it gives the same lineage.
+    pub(crate) fn begin(fs: &dyn FileSystem, dir: &Path, word: &DirectoryWord) -> Result<Self, IoFailure> {
+        let incarnation = word.witness.as_ref().map_or(0, |witness| witness.incarnation).wrapping_add(1);
+        let written = Witness { lineage: word.lineage, incarnation, is_closed: false, prints: Vec::new() };
+        let (newest, possible) = (word.parts, BTreeSet::from([word.parts]));
+        let mut witness = Self { dir: dir.to_owned(), written, possible, newest };
+        witness.write(fs, &[(Part::Marker, None)], false)?;
+        Ok(witness)
+    }
+
+    /// Under which the partitions of the directory are opened.
+    pub(crate) fn lineage(&self) -> Lineage {
+        self.written.lineage
+    }
+
+    /// How often a store took the directory, this time included.
+    pub(crate) fn incarnation(&self) -> u64 {
+        self.written.incarnation
+    }
+
+    /// To be called before files of the directory are replaced or removed, in whatever order and in however many steps.
+    /// Durable when it returns; writes nothing where no content changes.
+    pub(crate) fn announce(&mut self, fs: &dyn FileSystem, changes: &[Change<'_>]) -> Result<(), IoFailure> {
+        self.write(fs, changes, self.written.is_closed)
+    }
+
+    /// As [`StoreWitness::announce`], for the last changes before the directory's lock is let go.
+    pub(crate) fn announce_close(&mut self, fs: &dyn FileSystem, changes: &[Change<'_>]) -> Result<(), IoFailure> {
+        self.write(fs, changes, true)
+    }
+
+    /// All that was announced has been made, and is durable.
+    pub(crate) fn settled(&mut self) {
+        self.possible = BTreeSet::from([self.newest]);
+    }
+
+    fn write(&mut self, fs: &dyn FileSystem, changes: &[Change<'_>], is_closed: bool) -> Result<(), IoFailure> {
+        // What fails may have been written all the same, so it stays possible.
+        for (part, content) in changes {
+            let changed: Vec<_> = self.possible.iter().map(|parts| parts.with(*part, *content)).collect();
+            self.possible.extend(changed);
+            self.newest = self.newest.with(*part, *content);
+        }
+        while self.possible.len() > POSSIBLE_MAX {
+            self.possible.pop_first();
+        }
+        self.possible.insert(self.newest);
+        let mut prints: Vec<_> = self.possible.iter().map(|parts| parts.print()).collect();
+        prints.sort_unstable();
+        let is_known = prints.iter().all(|print| self.written.prints.contains(print));
+        if is_known && is_closed == self.written.is_closed {
+            return Ok(());
+        }
+        let next = Witness { is_closed, prints, ..self.written.clone() };
+        let written = next.write(fs, &self.dir);
+        if written.is_ok() {
+            self.written = next;
+        }
+        written
+    }
+}
+
+#[cfg(test)]
+mod hosted_tests;
+#[cfg(test)]
+mod tests;
