@@ -18,7 +18,7 @@ mod os;
 #[cfg(feature = "sim")]
 pub mod sim;
 
-pub use os::{AsFd, BorrowedFd, OsFileSystem};
+pub use os::{AsFd, BorrowedFd, OsFileSystem, open_files_limit};
 
 /// How [`FileSystem::open`] opens a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

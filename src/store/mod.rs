@@ -11,6 +11,7 @@
 //! workers.rs        background work in supervised steps, with threads or without
 //! throttle.rs       how many bytes a second background work may move
 //! space.rs          floor and reserve of a directory's space
+//! config.rs         settings; their keys are in config_keys.rs
 //! events.rs         what befalls a store, told to subscribers
 //! ```
 //! Formats and names are Kafka's; each file says which class they come from. All I/O goes through [`FileSystem`], and
@@ -18,6 +19,8 @@
 //! system refuses is an [`IoFailure`]. Files are replaced whole: a crash leaves the old content or the new one.
 
 mod checkpoints;
+pub mod config;
+mod config_keys;
 pub mod events;
 mod lock;
 mod meta;

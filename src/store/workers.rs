@@ -321,7 +321,9 @@ pub enum SpawnError {
         max: u32,
     },
     /// The system gives no thread.
-    #[error("the system starts no thread for {name}: {source}; raise the limit on threads, or drive the work with `tick`")]
+    #[error(
+        "the system starts no thread for {name}: {source}; raise the limit on threads, or drive the work with `tick`"
+    )]
     System {
         /// The worker's name.
         name: String,
