@@ -379,7 +379,6 @@ fn functions_are_short() {
 #[test]
 fn file_names_are_built_in_one_place() {
     let of_partitions = [
-        "\"alluvium.",
         "\".log\"",
         "\".index\"",
         "\".timeindex\"",
@@ -417,6 +416,9 @@ fn file_names_are_built_in_one_place() {
     // The lock of a data directory is looked at by a partition that is opened alone, and our prefix is the same in both.
     let both = [partition, directory];
     assert_none(&found_in(&rooms, &both, &of_partitions), "file names are built in segment/names.rs:");
+    // The keys of our settings begin alike.
+    let ours = [partition, directory, "store/config.rs", "store/config_keys.rs"];
+    assert_none(&found_in(&rooms, &ours, &["\"alluvium."]), "names of our own files are built in names.rs:");
     assert_none(&found_in(&rooms, &both, &of_directories), "names of a data directory are built in store/names.rs:");
 }
 

@@ -21,9 +21,11 @@ pub use choices::{
     CleanupPolicy, CompressionPolicy, DirtyRatio, FlushPolicy, HighWatermarkMode, OnDamage, ReadMode, RetentionBasis,
     TimestampType,
 };
+pub(crate) use keys::shown;
 pub use keys::{Bounds, KeyDoc, Synonym, Values};
+pub(crate) use parsed::is_log_key;
 pub use parsed::{IgnoredKey, IgnoredReason, ParsedConfig};
-pub(crate) use properties::parse as parse_properties;
+pub(crate) use properties::{Property, parse as parse_properties};
 
 use crate::error::ConfigError;
 

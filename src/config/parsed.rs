@@ -88,8 +88,13 @@ impl LogConfig {
     /// `min.insync.replicas`, are known and returned in [`ParsedConfig::ignored`]. Otherwise as
     /// [`validate`](Self::validate), with the key named as it was given.
     pub fn from_kafka_properties(text: &str) -> Result<ParsedConfig, ConfigError> {
+        Self::from_properties(properties::parse(text)?)
+    }
+
+    /// The same from properties that were parsed before.
+    pub(crate) fn from_properties(found: Vec<Property>) -> Result<ParsedConfig, ConfigError> {
         let mut parsed = ParsedConfig { config: Self::default(), ignored: Vec::new() };
-        let named = by_name(properties::parse(text)?, &mut parsed.ignored)?;
+        let named = by_name(found, &mut parsed.ignored)?;
         for key in table::KEYS {
             apply(key, &named, &mut parsed)?;
         }
@@ -123,6 +128,11 @@ impl LogConfig {
         config.validate()?;
         Ok(config)
     }
+}
+
+/// Whether a key says something to a log, or is known to say nothing to one.
+pub(crate) fn is_log_key(key: &str) -> bool {
+    table::find(key).is_some()
 }
 
 fn unknown(key: &str) -> ConfigError {

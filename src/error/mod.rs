@@ -297,6 +297,18 @@ pub enum AppendError {
         /// Offsets needed.
         records: u64,
     },
+    /// The data directory is short of space. Appends are taken again by themselves when there is more.
+    #[error("{} has {free} bytes free, {floor} must stay; free space: from {resume} on appends are taken again", dir.display())]
+    SpaceLow {
+        /// The data directory.
+        dir: PathBuf,
+        /// Bytes that may still be written.
+        free: u64,
+        /// Bytes that must stay free.
+        floor: u64,
+        /// Bytes that must be free before appends go on.
+        resume: u64,
+    },
     /// The write failed and was undone; the log goes on. Try again (when the disk was full: once there is space).
     #[error("the write was undone: {0}; free space or check the disk, then append again")]
     Io(IoFailure),

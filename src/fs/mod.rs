@@ -25,7 +25,7 @@ mod pooled_tests;
 pub mod sim;
 
 pub use counted::{DescriptorUsage, Descriptors};
-pub use os::{AsFd, BorrowedFd, OsFileSystem};
+pub use os::{AsFd, BorrowedFd, OsFileSystem, open_files_limit};
 pub use pooled::PooledFs;
 
 /// How [`FileSystem::open`] opens a file.

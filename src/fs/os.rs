@@ -17,6 +17,7 @@ use std::time::SystemTime;
 
 use nix::fcntl::{FallocateFlags, FcntlArg, PosixFadviseAdvice, fallocate, fcntl, posix_fadvise};
 use nix::libc;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::sendfile::sendfile64;
 use nix::sys::statvfs::statvfs;
 use nix::sys::uio::pwritev;
@@ -41,6 +42,11 @@ use crate::units::TimestampMs;
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OsFileSystem;
+
+/// How many descriptors this process may have open now: the soft limit `RLIMIT_NOFILE`.
+pub fn open_files_limit() -> io::Result<u64> {
+    Ok(getrlimit(Resource::RLIMIT_NOFILE)?.0)
+}
 
 fn kind_of(file_type: fs::FileType) -> EntryKind {
     if file_type.is_file() {

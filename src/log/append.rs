@@ -118,6 +118,11 @@ impl PartitionLog {
         how: impl Into<AppendOptions>,
     ) -> Result<Appended, AppendError> {
         let (config, how) = (self.config(), how.into());
+        let above = self.core.keeper.above();
+        if let Some(above) = above.filter(|_| !matches!(how.origin, AppendAs::Coordinator { .. })) {
+            // The end of a transaction takes little space, and readers and retention wait for it.
+            above.admits()?;
+        }
         let now = self.core.clock.wall();
         let rules = rules(&config, how.origin, now);
         let mut incoming = Incoming::judge(batches.into(), &rules)?;
@@ -131,9 +136,15 @@ impl PartitionLog {
         }
         let stamps = config.message_timestamp_type == TimestampType::LogAppendTime;
         let append_time = (stamps && how.origin != AppendAs::Follower).then_some(now);
+        let bytes = incoming.bytes;
         let placed = self.place(&mut incoming, &how, &config, append_time);
         if placed.is_err() {
             incoming.put_back();
+        }
+        match (&placed, above) {
+            (Ok(_), Some(above)) => above.wrote(Ok(bytes)),
+            (Err(AppendError::Io(failure)), Some(above)) => above.wrote(Err(failure)),
+            _ => {}
         }
         placed
     }

@@ -16,19 +16,25 @@ use super::survey::live_logs;
 use super::{PartitionLog, derived};
 use crate::commit::Marks;
 use crate::config::{HighWatermarkMode, LogConfig};
-use crate::error::{IoFailure, IoOperation, OpenError, ReadError};
+use crate::error::{AppendError, IoFailure, IoOperation, OpenError, ReadError};
 use crate::fs::FileSystem;
 use crate::index::{OffsetIndex, SegmentIndex, TimeIndex};
 use crate::log::Environment;
 use crate::segment::{FileKind, Home, Residency, Segment, SegmentFile, SegmentOptions, Stage, names};
 use crate::units::Offset;
 
-/// Whoever says a partition's recovery point to others. Kafka goes by what it says, and takes a log that ends below it for
-/// whole.
+/// The store above a log: it says the log's recovery point to others, and watches over the space of the directory. Called
+/// with the log's writer locked or on its way to be, so it must not call the log.
 pub(crate) trait Above: Send + Sync + fmt::Debug {
     /// The log is about to be cut to `to`, or to be dropped. When this returns no list names a later recovery point,
-    /// durably. Called with the log's writer locked, so it must not call the log.
+    /// durably: Kafka goes by what its list says, and takes a log that ends below it for whole.
     fn before_cut(&self, to: Offset) -> Result<(), IoFailure>;
+    /// Whether there is space for an append. A look at one flag.
+    fn admits(&self) -> Result<(), AppendError> {
+        Ok(())
+    }
+    /// An append wrote so many bytes, or found the disk full.
+    fn wrote(&self, _outcome: Result<u64, &IoFailure>) {}
 }
 
 impl Environment {

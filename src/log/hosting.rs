@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::PartitionLog;
 use super::writer::WriterState;
-use crate::error::{ChangeError, IoFailure, IoOperation};
+use crate::error::{ChangeError, IoFailure, IoOperation, LogFailed};
 use crate::fs::{self, FileSystem, OpenMode};
 use crate::index::TimeIndex;
 use crate::segment::{FileKind, SegmentFile, Stage};
@@ -81,6 +81,11 @@ impl PartitionLog {
         core.waiters.close();
     }
 
+    /// Why the log latched, if it did.
+    pub(crate) fn failure(&self) -> Option<LogFailed> {
+        self.core.writer.lock().failed()
+    }
+
     /// Refuses appends from now on because of what happened to the directory that the log lies in.
     pub(crate) fn fail(&self, cause: IoFailure) {
         let mut writer = self.core.writer.lock();
@@ -89,18 +94,18 @@ impl PartitionLog {
         }
     }
 
-    /// Runs a commit round if policy or waiters ask for one; whether they did.
-    pub(crate) fn sync_if_due(&self) -> Result<bool, ChangeError> {
-        Ok(self.core.sync_if_due()?)
-    }
-
-    /// Does what time asks for but syncing: rolls an old segment, deletes what retention no longer keeps, forgets expired
-    /// producers.
-    pub(crate) fn housekeep(&self) -> Result<Housekept, ChangeError> {
+    /// Does what time asks for but syncing: rolls an old segment, forgets expired producers and, with `retains`, deletes what
+    /// retention no longer keeps. Files on their way out are unlinked when it is time.
+    pub(crate) fn housekeep(&self, retains: bool) -> Result<Housekept, ChangeError> {
         let config = self.config();
         let rolled = self.core.maybe_roll_by_time(&config)?;
         self.core.expire_producers();
-        let deleted = self.core.maybe_retain()?;
+        let deleted = if retains {
+            self.enforce_retention()?.deleted.len()
+        } else {
+            self.core.unlink_leaving();
+            0
+        };
         Ok(Housekept { rolled, deleted })
     }
 

@@ -53,6 +53,11 @@ impl SyncKeeper {
         Ok(keeper)
     }
 
+    /// The store above, if there is one.
+    pub(super) fn above(&self) -> Option<&dyn Above> {
+        self.above.as_deref()
+    }
+
     /// From now on `above` is told before every cut.
     pub(super) fn under(self, above: Option<Arc<dyn Above>>) -> Self {
         Self { above, ..self }

@@ -246,6 +246,13 @@ impl LogCore {
         Ok(self.retain(&mut round)?.deleted.len())
     }
 
+    /// Unlinks what retention took out, where its delay has passed. Skipped while a round is under way.
+    pub(super) fn unlink_leaving(&self) {
+        if let Some(mut round) = self.round.try_lock() {
+            self.finish_leaving(&mut round, false);
+        }
+    }
+
     fn retain(&self, round: &mut RoundState) -> Result<Retained, ChangeError> {
         self.writer.lock().check_open()?;
         let view = self.view.read().clone();

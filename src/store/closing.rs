@@ -7,6 +7,7 @@ use super::Store;
 use super::directory::Directory;
 use super::hosted::{Hosted, Parked, SlotState};
 use super::housekeeping::{Housekeeper, Housekept};
+use super::names::CheckpointKind;
 use super::partition_id::TopicPartition;
 use super::shared::Shared;
 use super::store_error::StoreError;
@@ -124,7 +125,7 @@ impl Shared {
                 }
             }
         };
-        let threads = self.config.recovery_threads.saturating_mul(self.directories.len()).min(all.len());
+        let threads = (self.config.recovery_threads as usize).saturating_mul(self.directories.len()).min(all.len());
         std::thread::scope(|scope| {
             for _ in 1..threads {
                 let builder = std::thread::Builder::new().name("alluvium-close".into());
@@ -136,7 +137,7 @@ impl Shared {
     }
 
     fn close_directory(&self, directory: &Arc<Directory>, closed: &StoreClosed) -> Result<(), IoFailure> {
-        self.write_lists(directory)?;
+        self.write_lists(directory, &CheckpointKind::ALL)?;
         let is_there =
             |name: &TopicPartition| self.find(name).is_some_and(|hosted| Arc::ptr_eq(&hosted.directory(), directory));
         if closed.unclean.iter().all(|(name, _)| !is_there(name)) {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Store;
+use super::events::StoreEvent;
 use super::hosted::SlotState;
 use super::loading::Loading;
 use super::partition_id::TopicPartition;
@@ -52,6 +53,7 @@ impl Store {
         shared.drop_missing(&directory);
         let mut report = loaded?;
         report.dir = directory.path.to_path_buf();
+        shared.events.emit(&StoreEvent::DirectoryOnline { dir: report.dir.clone() });
         Ok(report)
     }
 }

@@ -3,19 +3,23 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicIsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use super::checkpoints::{CheckpointFault, OffsetCheckpoint, Others};
+use super::config::StoreConfig;
 use super::lock::{DirectoryLock, DirectoryRegistry};
 use super::meta::MetaProperties;
 use super::names::{self, CheckpointKind, Fate, Listed, MarkedDir, UniqueId};
 use super::partition_id::TopicPartition;
 use super::shutdown::CONTENT as CLEAN_SHUTDOWN_CONTENT;
+use super::space::{SpaceGuard, SpaceLimits, SpaceLow};
 use super::store_error::StoreError;
 use super::witness::{Part, StoreWitness};
 use super::{is_clean_shutdown, mark_clean_shutdown, remove_clean_shutdown, remove_temporaries};
-use crate::error::{IoFailure, IoOperation, Unavailable};
+use crate::error::{AppendError, IoFailure, IoOperation, Unavailable};
 use crate::flush::GroupFlusher;
 use crate::fs::{EntryKind, FileSystem};
 use crate::log::Environment;
@@ -35,6 +39,9 @@ pub(super) struct Directory {
     word: RwLock<DirectoryWord>,
     /// Makes its partitions durable, many at a time.
     pub(super) flusher: Arc<GroupFlusher>,
+    /// Its space, once it was entered.
+    space: OnceLock<SpaceGuard>,
+    limits: SpaceLimits,
     /// Partitions that lie in it.
     partitions: AtomicIsize,
 }
@@ -68,6 +75,7 @@ impl Directory {
     /// Makes the directory if it is missing, takes its lock and reads what it says of itself. Changes nothing else.
     pub(super) fn open(
         environment: &Environment,
+        config: &StoreConfig,
         path: &Path,
         registry: &DirectoryRegistry,
     ) -> Result<(Self, Opened), StoreError> {
@@ -75,10 +83,16 @@ impl Directory {
         make(fs, path)?;
         let lock = DirectoryLock::take(fs, path, registry)?;
         let (opened, lists, word) = read(fs, path)?;
-        Ok((Self::new(environment, path, Standing::Online(lock), lists, word), opened))
+        Ok((Self::new(environment, config, path, Standing::Online(lock), (lists, word)), opened))
     }
 
-    fn new(environment: &Environment, path: &Path, standing: Standing, lists: Lists, word: DirectoryWord) -> Self {
+    fn new(
+        environment: &Environment,
+        config: &StoreConfig,
+        path: &Path,
+        standing: Standing,
+        (lists, word): (Lists, DirectoryWord),
+    ) -> Self {
         let Environment { fs, clock } = environment;
         Self {
             path: Arc::from(path),
@@ -87,24 +101,36 @@ impl Directory {
             lists: Mutex::new(lists),
             word: RwLock::new(word),
             flusher: Arc::new(GroupFlusher::new(Arc::clone(fs), Arc::clone(clock))),
+            space: OnceLock::new(),
+            limits: config.space_limits(),
             partitions: AtomicIsize::new(0),
         }
     }
 
     /// One whose disk did not answer from the start.
-    pub(super) fn broken(environment: &Environment, path: &Path, cause: IoFailure) -> Self {
+    pub(super) fn broken(environment: &Environment, config: &StoreConfig, path: &Path, cause: IoFailure) -> Self {
         let lists = Lists { by_kind: CheckpointKind::ALL.map(OffsetCheckpoint::new), witness: None };
-        Self::new(environment, path, Standing::Offline { cause, _lock: None }, lists, DirectoryWord::default())
+        let word = DirectoryWord::default();
+        Self::new(environment, config, path, Standing::Offline { cause, _lock: None }, (lists, word))
     }
 
     /// Before anything else in the directory is changed: says that a store has it, and removes its marker of a clean
     /// shutdown, durably, and what a crash left half-written. A crash from here on counts as unclean.
-    pub(super) fn enter(&self) -> Result<(), IoFailure> {
+    pub(super) fn enter(&self, now: Duration) -> Result<(), IoFailure> {
         let witness = StoreWitness::begin(&*self.fs, &self.path, &self.word.read())?;
         self.lists.lock().witness = Some(witness);
         remove_clean_shutdown(&*self.fs, &self.path)?;
         remove_temporaries(&*self.fs, &self.path)?;
+        if self.space.get().is_none() {
+            let guard = SpaceGuard::open(&*self.fs, &self.path, self.limits, now)?;
+            let _ = self.space.set(guard);
+        }
         Ok(())
+    }
+
+    /// Its space, unless it was never served.
+    pub(super) fn space(&self) -> Option<&SpaceGuard> {
+        self.space.get()
     }
 
     /// Reads anew what the directory says of itself, after it was offline.
@@ -327,6 +353,24 @@ struct AboveOne {
 impl Above for AboveOne {
     fn before_cut(&self, to: Offset) -> Result<(), IoFailure> {
         self.directory.upgrade().map_or(Ok(()), |directory| directory.lower_recovery_point(&self.partition, to))
+    }
+
+    fn admits(&self) -> Result<(), AppendError> {
+        let Some(directory) = self.directory.upgrade() else { return Ok(()) };
+        let Some(space) = directory.space() else { return Ok(()) };
+        space.admits().map_err(|low| {
+            let SpaceLow { dir, free, floor, resume } = low;
+            AppendError::SpaceLow { dir, free, floor, resume }
+        })
+    }
+
+    fn wrote(&self, outcome: Result<u64, &IoFailure>) {
+        let Some(directory) = self.directory.upgrade() else { return };
+        match (directory.space(), outcome) {
+            (Some(space), Ok(bytes)) => space.note_written(bytes),
+            (Some(space), Err(failure)) if failure.is_storage_full() => space.note_full(),
+            _ => {}
+        }
     }
 }
 

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::directory::Directory;
+use super::events::StoreEvent;
 use super::hosted::{Hosted, SlotState};
 use super::names::CheckpointKind;
 use super::partition_id::TopicPartition;
 use super::shared::{LeavingDir, Shared};
+use super::space::SpaceState;
 use crate::config::LogConfig;
 use crate::error::{IoFailure, IoOperation};
 use crate::fs::{EntryKind, FileSystem};
@@ -41,24 +43,38 @@ pub struct Housekept {
 #[derive(Debug, Default)]
 pub(super) struct Housekeeper {
     last: Mutex<Option<Duration>>,
-    listed: Mutex<Option<Duration>>,
+    retained: Mutex<Option<Duration>>,
+    points: Mutex<Option<Duration>>,
+    starts: Mutex<Option<Duration>>,
+    marks: Mutex<Option<Duration>>,
 }
 
 impl Housekeeper {
     /// Does what is due at monotonic time `now`.
     pub(super) fn step(&self, shared: &Shared, now: Duration) -> Housekept {
+        let config = &shared.config;
         let mut done = Housekept::default();
-        if is_due(&self.last, now, shared.config.housekeeping_interval) {
+        shared.watch_space(now);
+        if is_due(&self.last, now, config.housekeeping_interval) {
+            let retains = is_due(&self.retained, now, config.retention_check_interval);
             for hosted in shared.all() {
-                shared.keep(&hosted, now, &mut done);
+                shared.keep(&hosted, now, retains, &mut done);
             }
             done.removed_dirs = shared.remove_leaving(now);
+            shared.hear_of_failures();
         }
-        if is_due(&self.listed, now, shared.config.checkpoint_interval) {
+        let intervals = [
+            (CheckpointKind::RecoveryPoint, &self.points, config.recovery_checkpoint_interval),
+            (CheckpointKind::LogStart, &self.starts, config.start_checkpoint_interval),
+            (CheckpointKind::HighWatermark, &self.marks, config.high_watermark_checkpoint_interval),
+        ];
+        let is_kind_due = |(kind, last, every): (_, &Mutex<_>, _)| is_due(last, now, every).then_some(kind);
+        let kinds: Vec<CheckpointKind> = intervals.into_iter().filter_map(is_kind_due).collect();
+        if !kinds.is_empty() {
             done.wrote_lists = true;
             for directory in &shared.directories {
                 // A directory that fails is offline now, and a full disk is asked again.
-                let _ = shared.write_lists(directory);
+                let _ = shared.write_lists(directory, &kinds);
             }
         }
         done
@@ -77,26 +93,27 @@ fn is_due(last: &Mutex<Option<Duration>>, now: Duration, interval: Duration) -> 
 
 impl Shared {
     /// Looks after one partition.
-    fn keep(&self, hosted: &Arc<Hosted>, now: Duration, done: &mut Housekept) {
+    fn keep(&self, hosted: &Arc<Hosted>, now: Duration, retains: bool, done: &mut Housekept) {
         if let Some(log) = hosted.loaded() {
-            if log.health().failed.is_some() {
+            if log.failure().is_some() {
                 done.reopened += usize::from(self.mend(hosted, now));
                 return;
             }
-            self.keep_log(hosted, log, now, done);
-        } else if self.has_expired(hosted)
+            self.keep_log(hosted, log, now, retains, done);
+        } else if retains
+            && self.has_expired(hosted)
             && let Ok(log) = hosted.log(|slot| self.open_log(&hosted.name, slot))
         {
-            self.keep_log(hosted, log, now, done);
+            self.keep_log(hosted, log, now, retains, done);
         }
     }
 
-    fn keep_log(&self, hosted: &Arc<Hosted>, log: PartitionLog, now: Duration, done: &mut Housekept) {
+    fn keep_log(&self, hosted: &Arc<Hosted>, log: PartitionLog, now: Duration, retains: bool, done: &mut Housekept) {
         // What fails is tried again, and what latches the log is seen by the next look.
-        let kept = log.housekeep().unwrap_or_default();
+        let kept = log.housekeep(retains).unwrap_or_default();
         done.rolled += usize::from(kept.rolled);
         done.deleted_segments += kept.deleted;
-        let is_idle = hosted.is_idle(&log, now, self.config.idle_after);
+        let is_idle = self.config.idle_after.is_some_and(|after| hosted.is_idle(&log, now, after));
         drop(log);
         done.parked += usize::from(is_idle && hosted.park(self.environment.clock.wall()));
     }
@@ -128,9 +145,10 @@ impl Shared {
 
     /// Opens a log anew that failed, if the settings say so and the time has come.
     fn mend(&self, hosted: &Arc<Hosted>, now: Duration) -> bool {
-        let Some(policy) = self.config.reopen else { return false };
+        let Some(first) = self.config.reopen_after else { return false };
         let is_time = hosted.watch(|watch| {
-            let pause = policy.pause(watch.reopenings);
+            let doubled = first.saturating_mul(1_u32.checked_shl(watch.reopenings.min(31)).unwrap_or(u32::MAX));
+            let pause = doubled.min(self.config.reopen_after_max);
             let at = *watch.reopen_at.get_or_insert(now + pause);
             if now >= at {
                 watch.reopenings = watch.reopenings.saturating_add(1);
@@ -143,18 +161,62 @@ impl Shared {
         }
         let reopenings = hosted.watch(|watch| watch.reopenings);
         let reopened = self.reopen(hosted).is_ok();
+        if reopened {
+            self.events.emit(&StoreEvent::PartitionReopened { partition: hosted.name.clone() });
+        }
         // Loading began a new watch; a log that fails again soon must not be reopened at once.
         hosted.watch(|watch| watch.reopenings = reopenings);
         reopened
     }
 
     /// Writes the lists of offsets of a directory.
-    pub(super) fn write_lists(&self, directory: &Arc<Directory>) -> Result<(), IoFailure> {
+    pub(super) fn write_lists(&self, directory: &Arc<Directory>, kinds: &[CheckpointKind]) -> Result<(), IoFailure> {
         if directory.check().is_err() {
             return Ok(());
         }
-        let offsets = self.offsets_of(directory);
-        self.judge(directory, directory.say(&offsets))
+        let mut offsets = self.offsets_of(directory);
+        offsets.retain(|(kind, _)| kinds.contains(kind));
+        let said = match directory.say(&offsets) {
+            Err(failure) if failure.is_storage_full() && self.free_reserve(directory) => directory.say(&offsets),
+            said => said,
+        };
+        self.judge(directory, said)
+    }
+
+    /// Looks at the space of each directory, where that is due.
+    fn watch_space(&self, now: Duration) {
+        for directory in &self.directories {
+            let Some(space) = directory.space() else { continue };
+            // What the system does not tell leaves things as they are; the directory's own files show whether it lives.
+            let Ok(Some(state)) = space.refresh(&*self.environment.fs, now) else { continue };
+            let dir = directory.path.to_path_buf();
+            let free = space.report().space.free;
+            self.events.emit(&match state {
+                SpaceState::Low { free, floor } => StoreEvent::SpaceLow { dir, free, floor },
+                _ => StoreEvent::SpaceOk { dir, free },
+            });
+        }
+    }
+
+    /// Gives up a directory's reserve, so that what frees space has some to begin with; `true` if that was any.
+    fn free_reserve(&self, directory: &Directory) -> bool {
+        let Some(space) = directory.space() else { return false };
+        space.give_up_reserve(&*self.environment.fs).is_ok_and(|bytes| bytes > 0)
+    }
+
+    /// Tells subscribers of logs that failed.
+    fn hear_of_failures(&self) {
+        for directory in &self.directories {
+            // It keeps them until they are asked for; the slots know.
+            drop(directory.flusher.take_failed());
+        }
+        for hosted in self.all() {
+            let Some(failed) = hosted.loaded().and_then(|log| log.failure()) else { continue };
+            if hosted.watch(|watch| !std::mem::replace(&mut watch.is_failure_told, true)) {
+                let (partition, cause) = (hosted.name.clone(), failed.cause);
+                self.events.emit(&StoreEvent::PartitionFailed { partition, cause });
+            }
+        }
     }
 
     /// What the lists of a directory are to say of its partitions, by list.

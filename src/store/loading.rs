@@ -47,7 +47,7 @@ impl Loading<'_> {
     /// logs. The failure of one is its own.
     pub(super) fn load(&self, directory: &Arc<Directory>, opened: Opened) -> Result<DirectoryReport, IoFailure> {
         let Opened { entries, was_clean, faults, .. } = opened;
-        directory.enter()?;
+        directory.enter(self.shared.environment.clock.monotonic())?;
         let mut plan = Plan::default();
         plan.report.was_clean = was_clean;
         plan.report.faults = faults;
@@ -155,7 +155,7 @@ impl Loading<'_> {
     }
 
     fn run(&self, directory: &Directory, jobs: Vec<Job>, report: &Mutex<DirectoryReport>) {
-        let threads = self.shared.config.recovery_threads.min(jobs.len());
+        let threads = (self.shared.config.recovery_threads as usize).min(jobs.len());
         let queue = Mutex::new(VecDeque::from(jobs));
         let work = || {
             while let Some(job) = { queue.lock().pop_front() } {

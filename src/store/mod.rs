@@ -17,6 +17,7 @@
 //! workers.rs        background work in supervised steps, with threads or without
 //! throttle.rs       how many bytes a second background work may move
 //! space.rs          floor and reserve of a directory's space
+//! config.rs         settings; their keys are in config_keys.rs
 //! events.rs         what befalls a store, told to subscribers
 //! witness.rs        what our store writes, so that it shows when somebody else was there
 //! ```
@@ -26,7 +27,8 @@
 
 mod checkpoints;
 mod closing;
-mod config;
+pub mod config;
+mod config_keys;
 mod config_of;
 mod directories;
 mod directory;
@@ -59,7 +61,7 @@ use std::sync::Arc;
 
 pub use checkpoints::{CheckpointFault, OffsetCheckpoint, Others};
 pub use closing::{StoreClosed, StoreTicked};
-pub use config::{Reopening, StoreConfig};
+pub use config::{StoreConfig, StoreConfigError, Workers};
 pub use directories::DirectoryHealth;
 pub use housekeeping::Housekept;
 pub use lock::{DirectoryLock, DirectoryRegistry, LockError};
@@ -95,12 +97,12 @@ use crate::fs::{self, EntryKind, FileSystem, OpenMode};
 ///
 /// let dir = tempfile::tempdir()?;
 /// let orders = TopicPartition::new("orders", 0)?;
-/// let store = Store::open(StoreConfig::new([dir.path()]))?;
+/// let store = Store::open(StoreConfig::new(dir.path()))?;
 /// store.create(&orders, LogConfig::default())?;
 /// assert_eq!(store.partitions(), [orders.clone()]);
 /// store.close(Duration::from_secs(10))?;
 ///
-/// let store = Store::open(StoreConfig::new([dir.path()]))?;
+/// let store = Store::open(StoreConfig::new(dir.path()))?;
 /// assert!(store.report().directories[0].was_clean);
 /// store.delete(&orders)?;
 /// assert!(store.get(&orders).is_none());

@@ -25,7 +25,7 @@ use crate::log::Environment;
 /// use alluvium::store::{Progress, StoreConfig, StoreOpening, TopicPartition};
 /// # let dir = tempfile::tempdir()?;
 /// let progress = Progress::new();
-/// let store = StoreOpening::new(StoreConfig::new([dir.path()]))
+/// let store = StoreOpening::new(StoreConfig::new(dir.path()))
 ///     .urgent([TopicPartition::new("__consumer_offsets", 0)?])
 ///     .progress(&progress)
 ///     .open()?;
@@ -91,12 +91,11 @@ impl StoreOpening {
     /// served. Nothing but locks is held and nothing is changed then.
     pub fn open(self) -> Result<Store, StoreError> {
         self.config.validate()?;
-        let paths = named_once(&self.config)?;
         self.progress.start(&self.environment.clock);
         let mut lost = Vec::new();
         let mut found = Vec::new();
-        for path in paths {
-            match Directory::open(&self.environment, &path, &self.registry) {
+        for path in self.config.directories.clone() {
+            match Directory::open(&self.environment, &self.config, &path, &self.registry) {
                 Ok((directory, opened)) => found.push((Arc::new(directory), opened)),
                 // A disk that is broken must not keep the others from being served; anything else is a mistake.
                 Err(error) => match error.io() {
@@ -116,7 +115,7 @@ impl StoreOpening {
         let mut directories: Vec<Arc<Directory>> = found.iter().map(|(directory, _)| Arc::clone(directory)).collect();
         let mut report = StoreReport::default();
         for (path, failure) in lost {
-            directories.push(Arc::new(Directory::broken(&self.environment, &path, failure.clone())));
+            directories.push(Arc::new(Directory::broken(&self.environment, &self.config, &path, failure.clone())));
             report.directories.push(DirectoryReport {
                 dir: path,
                 offline: Some(failure),
@@ -137,18 +136,6 @@ impl StoreOpening {
         let owner = Owner::start(&shared)?;
         Ok(Store { shared, owner: Arc::new(owner), report: Arc::new(report), configs: self.configs })
     }
-}
-
-fn named_once(config: &StoreConfig) -> Result<Vec<PathBuf>, StoreError> {
-    let mut seen: Vec<PathBuf> = Vec::new();
-    for path in &config.directories {
-        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-        if seen.contains(&absolute) {
-            return Err(StoreError::Twice { dir: path.clone() });
-        }
-        seen.push(absolute);
-    }
-    if seen.is_empty() { Err(StoreError::NoDirectory) } else { Ok(config.directories.clone()) }
 }
 
 /// Directories that say whose they are must all be one node's.

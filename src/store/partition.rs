@@ -24,7 +24,7 @@ use crate::units::Offset;
 /// use alluvium::store::{Store, StoreConfig, TopicPartition};
 /// use alluvium::{AppendAs, BatchBuilder, LeaderEpoch, LogConfig, Offset, ReadOptions, TimestampMs};
 /// # let dir = tempfile::tempdir()?;
-/// let store = Store::open(StoreConfig::new([dir.path()]))?;
+/// let store = Store::open(StoreConfig::new(dir.path()))?;
 /// let orders = store.create(&TopicPartition::new("orders", 0)?, LogConfig::default())?;
 /// let batch = BatchBuilder::new().record(TimestampMs::new(7), None, Some(b"v")).build()?;
 /// let appended = orders.append(batch, AppendAs::Client { epoch: LeaderEpoch::new(0).unwrap() })?;

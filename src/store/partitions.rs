@@ -219,7 +219,7 @@ impl Shared {
         partition: &TopicPartition,
     ) -> Result<(), IoFailure> {
         let marked = directory.set_deleted(partition, random_id())?;
-        let due = self.environment.clock.monotonic() + self.config.delete_delay;
+        let due = self.environment.clock.monotonic() + self.config.delete_delay();
         naming.leaving.push(LeavingDir { directory: Arc::clone(directory), name: marked.name(), due });
         directory.forget_all_but(|name| name != partition)
     }
@@ -228,7 +228,7 @@ impl Shared {
     pub(super) fn reopen(&self, hosted: &Arc<Hosted>) -> Result<(), Unavailable> {
         // Before the slot is taken: who is in the middle of something must be able to finish.
         if let Some(log) = hosted.loaded() {
-            let failed = log.health().failed.is_some();
+            let failed = log.failure().is_some();
             if failed { log.abandon() } else { drop(log.close()) }
         }
         hosted.change(|slot| {

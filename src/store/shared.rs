@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::config::StoreConfig;
 use super::directory::Directory;
+use super::events::{Events, StoreEvent};
 use super::hosted::{Hosted, Slot, SlotState};
 use super::lock::DirectoryRegistry;
 use super::names::UniqueId;
@@ -29,6 +30,7 @@ pub(super) struct Shared {
     pub(super) residency: Arc<Residency>,
     pub(super) registry: DirectoryRegistry,
     pub(super) directories: Vec<Arc<Directory>>,
+    pub(super) events: Events,
     partitions: RwLock<BTreeMap<TopicPartition, Arc<Hosted>>>,
     /// Held while partitions come, go or change their directory.
     pub(super) naming: Mutex<Naming>,
@@ -65,6 +67,7 @@ impl Shared {
             residency: Arc::default(),
             registry,
             directories,
+            events: Events::new(),
             partitions: RwLock::ranked(Rank::Partitions, BTreeMap::new()),
             naming: Mutex::ranked(Rank::Naming, Naming::default()),
             is_closed: AtomicBool::new(false),
@@ -174,6 +177,8 @@ impl Shared {
                 log.abandon();
             }
         }
+        let (dir, cause) = (directory.path.to_path_buf(), cause.clone());
+        self.events.emit(&StoreEvent::DirectoryOffline { dir, cause, partitions: names });
     }
 
     /// Empties every slot, as the death of the process would.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::config::StoreConfigError;
 use super::lock::LockError;
 use super::meta::MetaError;
 use super::partition_id::{NameFault, TopicPartition};
@@ -14,16 +15,13 @@ use crate::error::{ConfigError, IoFailure, OpenError, Unavailable};
 pub enum StoreError {
     /// A setting is refused.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(#[from] StoreConfigError),
+    /// A setting of a partition is refused.
+    #[error(transparent)]
+    LogConfig(#[from] ConfigError),
     /// No data directory is named.
     #[error("a store needs at least one data directory; name one")]
     NoDirectory,
-    /// Two data directories are the same.
-    #[error("{} is named twice; name each data directory once", dir.display())]
-    Twice {
-        /// The directory.
-        dir: PathBuf,
-    },
     /// A path names something that is no directory.
     #[error("{} is not a directory; name a data directory", path.display())]
     NotADirectory {

@@ -5,7 +5,7 @@
 //! the order in which they were taken, and a change of the rate reaches those who wait already.
 //!
 //! Over any stretch of time, the bytes served are at most `rate * time + burst`, or `rate * time` and the largest single
-//! request where that is more than the burst.
+//! request where that is more than the burst. Waits are rounded up to nanoseconds, both of whose ends count.
 
 use std::num::NonZeroU64;
 use std::time::Duration;

@@ -20,7 +20,8 @@ fn assert_within(served: &[(u64, u64)], rate: u64, burst: u64, seed: u64) {
         for (end, bytes) in &served[first..] {
             sum += u128::from(*bytes);
             largest = largest.max(*bytes);
-            let allowed = u128::from(rate) * u128::from(end - start) + scaled(burst.max(largest));
+            // The nanoseconds of both ends belong to the stretch: waits are whole nanoseconds, rounded up.
+            let allowed = u128::from(rate) * u128::from(end - start + 1) + scaled(burst.max(largest));
             assert!(scaled(1) * sum <= allowed, "seed {seed}: {sum} bytes from {start} to {end} ns at {rate} B/s");
         }
     }

@@ -180,7 +180,8 @@ fn two_stores_exclude_one_another() {
 #[test]
 fn a_store_on_the_real_file_system_works_the_same() {
     let dir = tempfile::tempdir().unwrap();
-    let config = StoreConfig::new([dir.path().join("a"), dir.path().join("b")]);
+    let config =
+        StoreConfig { directories: vec![dir.path().join("a"), dir.path().join("b")], ..StoreConfig::default() };
     let store = Store::open(config.clone()).unwrap();
     for number in 0..10 {
         let partition = store.create(&named("t", number), small()).unwrap();

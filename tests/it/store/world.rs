@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::super::support::NOW;
 use alluvium::clock::ManualClock;
 use alluvium::fs::FileSystem;
 use alluvium::fs::sim::SimFs;
-use alluvium::store::{Store, StoreConfig, StoreError, StoreOpening, TopicPartition};
+use alluvium::store::{Store, StoreConfig, StoreError, StoreOpening, TopicPartition, Workers};
 use alluvium::{AppendAs, BatchBuilder, Environment, LeaderEpoch, LogConfig, Offset, ReadOptions, TimestampMs};
 
 pub(crate) struct World {
@@ -43,7 +42,13 @@ impl World {
     }
 
     pub(crate) fn config(&self) -> StoreConfig {
-        StoreConfig { idle_after: Duration::from_secs(60), ..StoreConfig::new(self.dirs.clone()) }
+        StoreConfig {
+            directories: self.dirs.clone(),
+            workers: Workers::Tick,
+            recovery_threads: 1,
+            reserve_bytes: 0,
+            ..StoreConfig::default()
+        }
     }
 
     pub(crate) fn environment(&self) -> Environment {
