@@ -1,6 +1,7 @@
-//! The flusher: a thread that makes one log durable when policy or waiters ask for it.
+//! Flushers: [`Flusher`] is a thread that makes one log durable when policy or waiters ask for it, [`GroupFlusher`] does
+//! so for many logs together and is driven by whoever owns it.
 //!
-//! All it does is [`PartitionLog::tick`], woken by a channel or by the clock; the same call drives a log without a
+//! All that a [`Flusher`] does is [`PartitionLog::tick`], woken by a channel or by the clock; the same call drives a log without a
 //! thread, so that a simulator runs the same code.
 
 mod group;

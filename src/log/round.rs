@@ -105,13 +105,23 @@ pub(super) struct Captured<'a> {
     stage: Stage,
 }
 
+/// What a capture found.
+pub(super) enum Capture<'a> {
+    /// Everything below the log end is durable.
+    Nothing(Offset),
+    Unsynced(Captured<'a>),
+}
+
 impl LogCore {
-    /// Takes over what is unsynced; `None` if there is nothing. The round is locked.
-    pub(super) fn capture(&self) -> Result<Option<Captured<'_>>, Refusal> {
+    /// Takes over what is unsynced. The round is locked.
+    pub(super) fn capture(&self) -> Result<Capture<'_>, Refusal> {
         let mut writer = self.writer.lock();
         writer.check_open()?;
         if !writer.needs_sync() {
-            return Ok(None);
+            let end = writer.log_end;
+            drop(writer);
+            self.answer_the_forgotten();
+            return Ok(Capture::Nothing(end));
         }
         let active = self.take_dirty(&mut writer)?;
         let target = Target {
@@ -124,7 +134,15 @@ impl LogCore {
             snapshots: writer.derived.pending.drain(..).collect(),
             epochs: std::mem::take(&mut writer.derived.epochs_changed).then(|| writer.derived.epochs.clone()),
         };
-        Ok(Some(Captured { core: self, target: Some(target), stage: Stage::Captured }))
+        Ok(Capture::Unsynced(Captured { core: self, target: Some(target), stage: Stage::Captured }))
+    }
+
+    /// Whoever waits although everything is durable was forgotten by a round that panicked after its sync. The round is
+    /// locked, so that no truncation comes between.
+    fn answer_the_forgotten(&self) {
+        if self.queue.has_waiters() {
+            self.queue.raise(self.view.read().marks.durable_end);
+        }
     }
 
     /// The active file, if it has unsynced bytes, which it is about to have no more. One with such bytes is open.
@@ -312,11 +330,8 @@ impl Member {
         let Some(round) = core.round.try_lock_beside() else { return Attempt::Busy };
         let is_waited_for = core.queue.has_waiters();
         let mut captured = match core.capture() {
-            Ok(Some(captured)) => captured,
-            Ok(None) => {
-                core.find_nothing_to_sync();
-                return Attempt::Idle;
-            }
+            Ok(Capture::Unsynced(captured)) => captured,
+            Ok(Capture::Nothing(_)) => return Attempt::Idle,
             Err(refusal) => return Attempt::Refused(refusal),
         };
         match captured.begin() {

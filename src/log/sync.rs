@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::derived::write_epochs;
-use super::round::Target;
+use super::round::{Capture, Target};
 use super::writer::{Refusal, Unsealed};
 use super::{LogCore, PartitionLog, RoundState};
 use crate::clock::Deadline;
@@ -149,7 +149,10 @@ impl LogCore {
 
     /// One round. Appends go on meanwhile; what they bring is for the next one.
     pub(super) fn sync_under(&self, round: &mut RoundState) -> Result<Offset, Refusal> {
-        let Some(mut captured) = self.capture()? else { return Ok(self.find_nothing_to_sync()) };
+        let mut captured = match self.capture()? {
+            Capture::Nothing(end) => return Ok(end),
+            Capture::Unsynced(captured) => captured,
+        };
         let synced = captured.make_durable();
         let target = captured.answer(synced)?;
         self.keep_side_files(round, &target)?;
@@ -167,15 +170,6 @@ impl LogCore {
         }
         self.keeper.release_file();
         true
-    }
-
-    /// Everything is durable. Whoever waits all the same was forgotten by a round that panicked after its sync. The
-    /// round is locked, so that no truncation comes between.
-    pub(super) fn find_nothing_to_sync(&self) -> Offset {
-        if self.queue.has_waiters() {
-            self.queue.raise(self.view.read().marks.durable_end);
-        }
-        self.writer.lock().log_end
     }
 
     pub(super) fn publish_durable(&self, target: &Target) -> Result<(), Refusal> {

@@ -1,0 +1,194 @@
+//! Many who wait for durability, on one partition and on as many partitions, beside the same bytes written by hand and
+//! made durable in the best way that the file system offers: one call for all the files.
+//!
+//! All of them extend their files, so that the ratio tells what the flusher costs and not what zeros kept ahead save;
+//! `zeros ahead` is the log as it is configured by default.
+#![expect(clippy::unwrap_used, reason = "a benchmark that fails may panic")]
+#![expect(clippy::disallowed_methods, reason = "the baseline is the file system itself")]
+
+#[allow(dead_code, reason = "shared by benchmarks that use different parts")]
+mod paired;
+#[allow(dead_code, reason = "shared by benchmarks that use different parts")]
+mod raw;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Barrier};
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use alluvium::clock::{Clock, SystemClock};
+use alluvium::flush::{Attached, GroupFlusher};
+use alluvium::fs::{FileSystem, OpenMode, OsFileSystem, SyncItem, write_all_at};
+use alluvium::{AppendAs, Deadline, Durable, Environment, LeaderEpoch, LogConfig, PartitionLog};
+
+use paired::{Contest, Settings, Unit, ours};
+
+fn client() -> AppendAs {
+    AppendAs::Client { epoch: LeaderEpoch::new(0).unwrap() }
+}
+
+/// A directory that goes when it goes.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn make(parent: &Path) -> Self {
+        let dir = parent.join("data");
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir).unwrap();
+        Self(dir)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Logs in the care of one flusher.
+struct Group {
+    clock: Arc<dyn Clock>,
+    flusher: Arc<GroupFlusher>,
+    logs: Vec<PartitionLog>,
+    _attached: Vec<Attached>,
+    _scratch: Scratch,
+}
+
+impl Group {
+    fn open(parent: &Path, partitions: usize, zero_ahead_bytes: u32) -> Self {
+        let scratch = Scratch::make(parent);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let environment = Environment { fs: Arc::new(OsFileSystem), clock: Arc::clone(&clock) };
+        let flusher = Arc::new(GroupFlusher::new(Arc::clone(&environment.fs), Arc::clone(&clock)));
+        let config = LogConfig { zero_ahead_bytes, ..LogConfig::default() };
+        let open = |at| environment.open(scratch.0.join(format!("log-{at}")), config.clone()).unwrap();
+        let logs: Vec<_> = (0..partitions).map(open).collect();
+        let attached = logs.iter().map(|log| flusher.attach(log)).collect();
+        let group = Self { clock, flusher, logs, _attached: attached, _scratch: scratch };
+        group.flusher.step(group.clock.monotonic());
+        group
+    }
+
+    /// Steps until told to stop.
+    fn drive(&self, stop: &AtomicBool) {
+        let (wake, woken) = sync_channel(1);
+        self.flusher.on_work(move || _ = wake.try_send(()));
+        while !stop.load(Ordering::Relaxed) {
+            let pause = self.flusher.step(self.clock.monotonic());
+            let _ = woken.recv_timeout(pause.min(Duration::from_millis(20)));
+        }
+    }
+}
+
+/// Each of `threads` threads appends to its partition and waits, `rounds` times.
+fn our_threads(dir: PathBuf, threads: usize, partitions: usize, zeros: u32) -> impl FnMut(u64) -> Duration {
+    let batch = raw::batches(1, raw::records_in(16 << 10, 1024), 1024).remove(0);
+    move |operations| {
+        let rounds = operations.div_ceil(threads as u64);
+        let group = Group::open(&dir, partitions, zeros);
+        let (stop, barrier) = (AtomicBool::new(false), Barrier::new(threads + 1));
+        let mut took = Duration::ZERO;
+        std::thread::scope(|scope| {
+            scope.spawn(|| group.drive(&stop));
+            let work = |log: &PartitionLog| {
+                let mut batch = batch.clone();
+                barrier.wait();
+                for _ in 0..rounds {
+                    raw::unstamp(&mut batch);
+                    log.append(&mut batch[..], client()).unwrap().wait_durable(Deadline::NEVER).unwrap();
+                }
+            };
+            let workers: Vec<_> = (0..threads)
+                .map(|at| {
+                    let (log, work) = (group.logs.iter().cycle().nth(at).unwrap(), &work);
+                    scope.spawn(move || work(log))
+                })
+                .collect();
+            barrier.wait();
+            let started = Instant::now();
+            workers.into_iter().for_each(|worker| worker.join().unwrap());
+            took = started.elapsed();
+            stop.store(true, Ordering::Relaxed);
+        });
+        took
+    }
+}
+
+/// One thread appends to all partitions, waits for each by a future, and steps: what the rounds cost without threads.
+fn our_futures(dir: PathBuf, waiting: usize, partitions: usize, zeros: u32) -> impl FnMut(u64) -> Duration {
+    let mut batch = raw::batches(1, raw::records_in(16 << 10, 1024), 1024).remove(0);
+    move |operations| {
+        let group = Group::open(&dir, partitions, zeros);
+        let context = &mut Context::from_waker(Waker::noop());
+        let mut futures: Vec<Durable> = Vec::with_capacity(waiting);
+        let started = Instant::now();
+        for _ in 0..operations.div_ceil(waiting as u64) {
+            for log in group.logs.iter().cycle().take(waiting) {
+                raw::unstamp(&mut batch);
+                let mut future = log.append(&mut batch[..], client()).unwrap().durable();
+                assert!(std::pin::Pin::new(&mut future).poll(context).is_pending());
+                futures.push(future);
+            }
+            group.flusher.step(group.clock.monotonic());
+            for mut future in futures.drain(..) {
+                assert!(std::pin::Pin::new(&mut future).poll(context).is_ready());
+            }
+        }
+        started.elapsed()
+    }
+}
+
+/// Writes a batch for each who waits, over so many files, and makes them durable by one call.
+fn by_hand(dir: PathBuf, waiting: usize, files: usize) -> impl FnMut(u64) -> Duration {
+    let batch = raw::batches(1, raw::records_in(16 << 10, 1024), 1024).remove(0);
+    move |operations| {
+        let scratch = Scratch::make(&dir);
+        let open = |at| OsFileSystem.open(&scratch.0.join(format!("raw-{at}")), OpenMode::CreateNew).unwrap();
+        let files: Vec<_> = (0..files).map(open).collect();
+        let items: Vec<_> = files.iter().map(|file| SyncItem::File(Arc::clone(file))).collect();
+        OsFileSystem.sync_many(&[SyncItem::Names(scratch.0.clone())]).into_iter().for_each(Result::unwrap);
+        let mut written = vec![0; files.len()];
+        let started = Instant::now();
+        for _ in 0..operations.div_ceil(waiting as u64) {
+            for at in (0..files.len()).cycle().take(waiting) {
+                raw::check(&batch);
+                let (Some(file), Some(position)) = (files.get(at), written.get_mut(at)) else { continue };
+                write_all_at(&**file, &batch, *position).unwrap();
+                *position += batch.len() as u64;
+            }
+            OsFileSystem.sync_many(&items).into_iter().for_each(Result::unwrap);
+        }
+        started.elapsed()
+    }
+}
+
+fn contest(dir: &Path, waiting: usize, partitions: usize) -> Contest {
+    let dir = || dir.to_owned();
+    let ahead = LogConfig::default().zero_ahead_bytes;
+    Contest {
+        name: format!("{waiting} waiting on {partitions} partitions"),
+        unit: Unit::Things(1, ""),
+        // About as many syncs for each.
+        operations: 640,
+        contenders: vec![
+            paired::raw("raw", by_hand(dir(), waiting, partitions)),
+            ours("threads", our_threads(dir(), waiting, partitions, 0)),
+            ours("futures", our_futures(dir(), waiting, partitions, 0)),
+            ours("zeros ahead", our_futures(dir(), waiting, partitions, ahead)),
+        ],
+    }
+}
+
+fn main() {
+    let settings = Settings::from_environment();
+    let dir = paired::scratch("durable");
+    let mut contests = Vec::new();
+    for waiting in [16, 64, 256] {
+        contests.push(contest(&dir, waiting, 1));
+        contests.push(contest(&dir, waiting, waiting));
+    }
+    paired::run("durable", &settings, contests);
+    let _ = std::fs::remove_dir_all(&dir);
+}
