@@ -118,6 +118,12 @@ impl Slots {
         self.resident.read()
     }
 
+    /// Whether it is held, without its being used.
+    #[cfg(test)]
+    pub(super) fn is_holding(&self, held: Held) -> bool {
+        self.resident.read().holds(held)
+    }
+
     /// Changes what is held. Nothing slow may happen in `change`. What comes may make other things go, here or elsewhere.
     pub(super) fn change<T>(self: &Arc<Self>, change: impl FnOnce(&mut Resident) -> T) -> T {
         let (changed, before, after) = {

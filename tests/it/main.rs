@@ -15,6 +15,7 @@ mod reads;
 mod recovery;
 mod refusals;
 mod replication;
+mod residency;
 mod retention;
 mod rolls;
 mod sends;
