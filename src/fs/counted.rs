@@ -121,13 +121,18 @@ impl Descriptors {
     fn relieved<T>(&self, call: impl Fn() -> io::Result<T>) -> io::Result<T> {
         match call() {
             Err(e) if is_out_of_descriptors(&e) => {
-                self.counts.retries.fetch_add(1, Ordering::Relaxed);
-                // Also when nothing was closed here: somebody else may have.
-                self.relieve(RELIEF_FILES);
+                self.prepare_retry();
                 call()
             }
             answer => answer,
         }
+    }
+
+    /// The system had no descriptor. What was refused is tried again also when nothing was closed here: somebody else may
+    /// have closed something.
+    fn prepare_retry(&self) {
+        self.counts.retries.fetch_add(1, Ordering::Relaxed);
+        self.relieve(RELIEF_FILES);
     }
 }
 
@@ -190,7 +195,8 @@ impl FileSystem for Descriptors {
             if let (Err(e), SyncItem::Names(dir)) = (&*answer, item)
                 && is_out_of_descriptors(e)
             {
-                *answer = self.sync_dir(dir);
+                self.prepare_retry();
+                *answer = self.fs.sync_dir(dir);
             }
         }
         answers

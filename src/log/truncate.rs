@@ -225,6 +225,8 @@ impl LogCore {
         let twin = Arc::new(old.twin(index)?.with_holes(holes));
         twin.put_aborted(aborted);
         let removed = self.publish_cut(writer, &twin, at, kept, end);
+        // Their names will be those of other bytes: who has their files open goes on reading, nobody else.
+        removed.iter().chain([&old]).for_each(|segment| segment.mark_leaving());
         let forgets = removed.iter().chain([&old]).any(|segment| !segment.holes().is_empty());
         writer.active = Arc::clone(&twin);
         // Descriptors of unsynced files stay open until the cut is synced; the segments must not count as pinned.
@@ -365,6 +367,7 @@ impl LogCore {
         });
         self.queue.cut(Offset::ZERO);
         self.queue.raise(at);
+        self.view.read().segments.iter().for_each(|segment| segment.mark_leaving());
         self.keeper.note_removed(self.home.bases()?)?;
         let file = self.home.restart(at)?;
         self.keeper.forget_removed()?;

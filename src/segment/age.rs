@@ -38,7 +38,8 @@ impl Segment {
         Ok(TimestampMs::new(self.written.set(written.value().cast_unsigned()).cast_signed()))
     }
 
-    /// Its files are about to go: from now on a missing side file says nothing about the segment.
+    /// Its files are about to go, or to be others by the same names: from now on a missing side file says nothing about
+    /// the segment, and its log is not opened any more.
     pub(crate) fn mark_leaving(&self) {
         self.is_leaving.store(true, Ordering::Release);
     }

@@ -215,6 +215,10 @@ impl Segment {
         }
         // With nothing locked, so that indexes are looked at meanwhile. Of two that open it at once one was too many.
         let file = self.home.open(&self.log_path(), OpenMode::Read)?;
+        if self.is_leaving() {
+            // Asked after opening: the name may be that of another file by now. Whoever reads looks at the newer log.
+            return Err(IoFailure::new(IoOperation::Open, self.log_path(), io::ErrorKind::NotFound.into()));
+        }
         Ok(slots.change(|resident| Arc::clone(resident.file.get_or_insert(file))))
     }
 

@@ -289,3 +289,8 @@ impl Budget {
         dropped
     }
 }
+
+#[cfg(not(loom))]
+#[cfg(test)]
+#[path = "residency_tests.rs"]
+mod tests;

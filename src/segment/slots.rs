@@ -111,11 +111,19 @@ impl Slots {
     /// Looks at what is held. `held` counts as used if it is.
     pub(super) fn look(&self, held: Held) -> ReadGuard<'_, Resident> {
         let used = self.used.of(held);
-        // Written once a turn of the clock: threads that read one segment do not take the line from one another.
-        if !used.load(Ordering::Relaxed) {
+        let resident = self.resident.read();
+        // Written once a turn of the clock: threads that read one segment do not take the line from one another. What has
+        // just come is not used yet, or those that are read once would drive out what is read all the time.
+        if resident.holds(held) && !used.load(Ordering::Relaxed) {
             used.store(true, Ordering::Relaxed);
         }
-        self.resident.read()
+        resident
+    }
+
+    /// Whether it is held, without its being used.
+    #[cfg(test)]
+    pub(super) fn is_holding(&self, held: Held) -> bool {
+        self.resident.read().holds(held)
     }
 
     /// Changes what is held. Nothing slow may happen in `change`. What comes may make other things go, here or elsewhere.

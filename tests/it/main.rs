@@ -17,6 +17,7 @@ mod reads;
 mod recovery;
 mod refusals;
 mod replication;
+mod residency;
 mod retention;
 mod rolls;
 mod sends;
