@@ -50,6 +50,7 @@ pub(crate) use derived::{derived_bytes, read_epochs};
 pub use open::Environment;
 pub(crate) use open::Left;
 pub use read::{Isolation, ReadOptions};
+pub use repair::Repaired;
 pub use report::{Action, Finding, Found, RecoveryReport};
 
 pub use retain::{Deleted, DeletedBecause, Retained};

@@ -195,6 +195,10 @@ impl Segment {
         if let Some(file) = &*slot {
             return Ok(Arc::clone(file));
         }
+        if self.is_leaving() {
+            // What has its name may be another file by now.
+            return Err(IoFailure::new(IoOperation::Open, self.log_path(), io::ErrorKind::NotFound.into()));
+        }
         let file = self.home.open(&self.log_path(), OpenMode::Read)?;
         *slot = Some(Arc::clone(&file));
         Ok(file)
