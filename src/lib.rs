@@ -43,8 +43,8 @@ pub use facade::{BoxedFuture, Log, LogAppended, LogRead, MemoryRead};
 pub use flush::Flusher;
 pub use log::{
     AppendAs, AppendOptions, Appended, Batches, Deleted, DeletedBecause, Durable, Environment, Fetched, FetchedBatches,
-    FileSlice, Isolation, MarkReached, PartitionLog, ReadOptions, RecoveryReport, Retained, ScrubCursor, Scrubbed,
-    SegmentScrub, Sent, SentInPart, TimestampOffset,
+    FileSlice, Isolation, MarkReached, PartitionLog, ReadOptions, RecoveryReport, Repaired, Retained, ScrubCursor,
+    Scrubbed, SegmentScrub, Sent, SentInPart, TimestampOffset,
 };
 pub use record::{
     Attributes, BatchBuilder, BatchHeader, BatchView, Compression, ControlRecord, Origin, Record, RecordBatch, Rules,

@@ -53,6 +53,7 @@ pub(crate) use hosting::{Lent, oldest_timestamp};
 pub use open::Environment;
 pub(crate) use open::Left;
 pub use read::{Isolation, ReadOptions};
+pub use repair::Repaired;
 pub use report::{Action, Finding, Found, RecoveryReport};
 
 pub use retain::{Deleted, DeletedBecause, Retained};

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::sum::{LogWalk, SidecarStamp, Sidecars, Sum, SumBuilder, WalkBounds, verify};
 use super::{FileKind, Hole, Segment, SegmentFile, SegmentOptions};
 use crate::error::{CorruptionKind, IoFailure, IoOperation, SmallFileFault};
-use crate::fs::{self, OpenMode};
-use crate::index::replace_file;
+use crate::fs::{self, File, OpenMode};
+use crate::index::{SegmentIndex, replace_file};
 use crate::sync::{Mutex, RwLock};
 use crate::units::Offset;
 
@@ -185,6 +185,22 @@ impl Segment {
             txn_index: stamp(FileKind::TxnIndex)?,
             snapshot: None,
         })
+    }
+
+    /// The same segment in another file, which was put in the place of its own, with the index that the file gives. `end`
+    /// is where the next one begins.
+    pub(crate) fn mended(&self, file: Arc<dyn File>, bytes: u64, index: SegmentIndex, end: Offset) -> Self {
+        let mended = Self::sealed_at(Arc::clone(&self.home), self.base, Vec::new());
+        mended.set_file(file);
+        mended.put_index(index);
+        mended.mark_index_saved(false);
+        mended.seal(bytes);
+        mended.next_base.set(end.value().cast_unsigned());
+        // It is as old as it was, whatever its new file says.
+        if let Some(written) = self.written.get() {
+            mended.written.set(written);
+        }
+        mended
     }
 
     /// Notes that these ranges cannot be read; returns whether anything of them was not known.

@@ -12,6 +12,7 @@
 //! alluvium.damage                   ranges found unreadable below the recovery point
 //! alluvium.aside.<n>.<base:020>.log segments past a torn tail, kept for whoever wants to look
 //! alluvium.touched.<base:020>.log   a log for a moment, while its name is made to change after a sync in doubt
+//! alluvium.repaired.<base:020>.log.tmp  a log that is being written anew by a repair
 //! ```
 
 use std::path::Path;
@@ -47,6 +48,7 @@ pub const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 pub const PARENT_CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 const ASIDE_PREFIX: &str = "alluvium.aside.";
 const TOUCHED_PREFIX: &str = "alluvium.touched.";
+const REPAIRED_PREFIX: &str = "alluvium.repaired.";
 const OURS_PREFIX: &str = "alluvium.";
 const TEMPORARY_SUFFIX: &str = ".tmp";
 /// Kafka pads base offsets to this many digits.
@@ -212,6 +214,11 @@ pub fn touched(base: Offset) -> String {
     format!("{TOUCHED_PREFIX}{}", SegmentFile::live(base, FileKind::Log).name())
 }
 
+/// The name under which a segment is written anew that is being repaired. Worth nothing after a crash.
+pub fn repaired(base: Offset) -> String {
+    format!("{REPAIRED_PREFIX}{}{TEMPORARY_SUFFIX}", SegmentFile::live(base, FileKind::Log).name())
+}
+
 /// A free name under which a `.log` can be set aside.
 pub fn aside(taken: &[DirEntry], base: Offset) -> String {
     let name = |n: usize| format!("{ASIDE_PREFIX}{n}.{}", SegmentFile::live(base, FileKind::Log).name());
@@ -266,6 +273,7 @@ mod tests {
         let file = |name: &str| classify(&DirEntry { name: name.into(), kind: EntryKind::File });
         assert_eq!(file("alluvium.lock"), Known::State);
         assert_eq!(file("alluvium.recovery-point.tmp"), Known::Temporary);
+        assert_eq!(file(&repaired(Offset::ZERO)), Known::Temporary);
         assert_eq!(file("alluvium.aside.0.00000000000000000000.log"), Known::Aside);
         assert_eq!(file(&touched(Offset::ZERO)), Known::Touched(Offset::ZERO));
         assert_eq!(file("partition.metadata"), Known::State);

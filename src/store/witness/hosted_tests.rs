@@ -47,7 +47,7 @@ fn world() -> SimFs {
 }
 
 fn environment(fs: &SimFs) -> Environment {
-    Environment { fs: Arc::new(fs.clone()), clock: Arc::new(ManualClock::new(TimestampMs::new(1_700_000_000_000))) }
+    Environment { fs: Arc::new(fs.clone()), clock: Arc::new(ManualClock::at(1_700_000_000_000)) }
 }
 
 fn config() -> LogConfig {

@@ -4,7 +4,9 @@ use super::*;
 use alluvium::error::ReadError;
 use alluvium::segment::FileKind;
 use alluvium::segment::sum::LogVerdict;
-use alluvium::{BatchBuilder, LeaderEpoch, ReadOptions};
+use alluvium::{
+    BatchBuilder, LeaderEpoch, ProducerEpoch, ProducerId, ReadOptions, RecordBatch, Sequence, TransactionEnd,
+};
 
 use crate::support::{contents, contents_around_damage, ms};
 
@@ -189,13 +191,31 @@ fn a_segment_that_goes_while_it_is_looked_at_is_passed_over() {
     assert!(scrub(&log).iter().all(|done| done.log == LogVerdict::Intact && is_quiet(done)));
 }
 
+/// A transaction of one batch that is aborted.
+fn abort_one(log: &PartitionLog, producer: i64, values: &[&str]) {
+    let (id, epoch) = (ProducerId::new(producer).unwrap(), ProducerEpoch::new(0).unwrap());
+    let mut builder = BatchBuilder::new();
+    builder.producer(id, epoch, Sequence::new(0)).transactional(true);
+    for value in values {
+        builder.record(ms(crate::support::NOW), None, Some(value.as_bytes()));
+    }
+    log.append(builder.build().unwrap(), client()).unwrap();
+    let now = ms(crate::support::NOW);
+    let marker = RecordBatch::end_transaction_marker(TransactionEnd::Abort, (id, epoch), 4, now);
+    log.append(marker, crate::support::coordinator()).unwrap();
+}
+
+fn transactional() -> LogConfig {
+    LogConfig { transaction_partition_verification_enable: false, ..small() }
+}
+
 /// A log with all kinds of files beside its sealed segment, and its directory.
 fn with_all_sidecars() -> (Machine, Vec<(String, u64)>) {
     let machine = Machine::new();
-    let log = machine.open(small());
-    crate::derived::abort_one(&log, 7, &["first", "second"]);
+    let log = machine.open(transactional());
+    abort_one(&log, 7, &["first", "second"]);
     log.roll().unwrap();
-    crate::derived::abort_one(&log, 8, &["third"]);
+    abort_one(&log, 8, &["third"]);
     fill(&log, 0..2);
     log.roll().unwrap();
     log.flush().unwrap();
@@ -216,7 +236,7 @@ fn every_flipped_bit_is_found_or_harmless() {
         let from = log.log_start();
         log.read(from, &stable).map(|fetched| fetched.aborted().to_vec()).ok()
     };
-    let log = machine.open(small());
+    let log = machine.open(transactional());
     let (whole, whole_aborted) = (contents(&log), aborted(&log));
     assert_eq!(whole_aborted.as_ref().unwrap().len(), 2);
     drop(log);
@@ -226,7 +246,7 @@ fn every_flipped_bit_is_found_or_harmless() {
         for bit in 0..bytes * 8 {
             let machine = machine.kill();
             flip(&machine, name, bit / 8, u8::try_from(bit % 8).unwrap());
-            let log = machine.open(small());
+            let log = machine.open(transactional());
             let done = scrub(&log);
             let is_found = done.iter().any(|done| !is_quiet(done));
             let holes = log.health().damage;
@@ -262,7 +282,7 @@ fn a_wrong_file_beside_a_log_is_named_and_built_again() {
         let name = &files.iter().find(|(file, _)| file.ends_with(&format!(".{name}"))).unwrap().0;
         let right = machine.read(name);
         machine.remove(name);
-        let log = machine.open(small());
+        let log = machine.open(transactional());
         let done = scrub(&log);
         let kinds: Vec<FileKind> = done.iter().flat_map(|done| &done.sidecars).map(|fault| fault.kind).collect();
         // Without one of the two that are always there the next opening knows that something is missing.
