@@ -94,6 +94,11 @@ impl PartitionLog {
         }
     }
 
+    /// Runs a commit round if policy or waiters ask for one; whether they did.
+    pub(crate) fn sync_if_due(&self) -> Result<bool, ChangeError> {
+        Ok(self.core.sync_if_due()?)
+    }
+
     /// Does what time asks for but syncing: rolls an old segment, forgets expired producers and, with `retains`, deletes what
     /// retention no longer keeps. Files on their way out are unlinked when it is time.
     pub(crate) fn housekeep(&self, retains: bool) -> Result<Housekept, ChangeError> {

@@ -2,24 +2,28 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use super::Store;
 use super::directory::Directory;
+use super::events::Subscription;
 use super::hosted::{Hosted, Parked, SlotState};
-use super::housekeeping::{Housekeeper, Housekept};
+use super::housekeeping::Housekept;
 use super::names::CheckpointKind;
 use super::partition_id::TopicPartition;
+use super::scrubber::ScrubMetrics;
 use super::shared::Shared;
 use super::store_error::StoreError;
+use super::workers::{SpawnError, Step, StepDriver, ThreadBudget, Worker, WorkerHealth};
+use super::{Store, Workers};
 use crate::clock::Deadline;
 use crate::error::{ChangeError, IoFailure, Unavailable};
 use crate::sync::Mutex;
 
-/// What lives as long as somebody holds the store: its workers. When it goes the store is left as by a crash.
+/// What lives as long as somebody holds the store: its threads. When it goes the store is left as by a crash.
 #[derive(Debug)]
 pub(super) struct Owner {
     shared: Arc<Shared>,
-    pub(super) housekeeper: Housekeeper,
+    workers: Vec<Worker>,
 }
 
 /// How closing went.
@@ -40,20 +44,84 @@ pub struct StoreClosed {
 #[non_exhaustive]
 pub struct StoreTicked {
     /// Logs that were made durable.
-    pub synced: u64,
+    pub synced: usize,
     /// What housekeeping did, if it was time for it.
     pub housekept: Housekept,
 }
 
 impl Owner {
+    /// Starts the threads that the settings ask for.
     pub(super) fn start(shared: &Arc<Shared>) -> Result<Self, StoreError> {
-        Ok(Self { shared: Arc::clone(shared), housekeeper: Housekeeper::default() })
+        let mut owner = Self { shared: Arc::clone(shared), workers: Vec::new() };
+        if shared.config.workers == Workers::Threads {
+            owner.start_threads().map_err(|error| StoreError::Thread(Arc::new(error)))?;
+        }
+        Ok(owner)
     }
+
+    fn start_threads(&mut self) -> Result<(), SpawnError> {
+        let budget = ThreadBudget::new(self.shared.config.threads_max.unwrap_or(u32::MAX));
+        for (at, directory) in self.shared.directories.iter().enumerate() {
+            let flusher = Arc::clone(&directory.flusher);
+            let driver = StepDriver::new(format!("flusher-{at}"), move || {
+                let flusher = Arc::clone(&flusher);
+                Box::new(move |now| wait(flusher.step(now)))
+            });
+            let waker = driver.waker();
+            directory.flusher.on_work(move || waker.wake());
+            self.workers.push(self.run(driver, &budget)?);
+        }
+        let duties: [(&str, Duty); 2] = [
+            ("housekeeper", |shared, now| {
+                shared.housekeeper.step(shared, now);
+                shared.config.housekeeping_interval.min(LOOK_INTERVAL)
+            }),
+            ("scrubber", |shared, now| shared.scrubber.step(shared, now)),
+        ];
+        for (name, duty) in duties {
+            let shared = Arc::clone(&self.shared);
+            let driver = StepDriver::new(name, move || {
+                let shared = Arc::clone(&shared);
+                Box::new(move |now| wait(duty(&shared, now)))
+            });
+            self.workers.push(self.run(driver, &budget)?);
+        }
+        Ok(())
+    }
+
+    fn run(&self, driver: StepDriver, budget: &ThreadBudget) -> Result<Worker, SpawnError> {
+        let driver = driver.reporting_to(self.shared.events.clone());
+        Worker::start(driver, Arc::clone(&self.shared.environment.clock), budget)
+    }
+
+    /// How each thread is doing.
+    pub(super) fn health(&self) -> Vec<WorkerHealth> {
+        self.workers.iter().map(Worker::health).collect()
+    }
+
+    /// Ends the threads, each after its present step, and waits for that until the deadline.
+    pub(super) fn stop(&self, deadline: Deadline) {
+        for worker in &self.workers {
+            worker.stop(deadline);
+        }
+    }
+}
+
+type Duty = fn(&Shared, Duration) -> Duration;
+
+/// The housekeeper looks at the space of directories at least this often.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+fn wait(pause: Duration) -> Step {
+    if pause.is_zero() { Step::Again } else { Step::Wait(pause) }
 }
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        if self.shared.set_closed() {
+        let is_first = self.shared.set_closed();
+        // Steps are short; one that hangs in a dead disk must not keep the embedder.
+        self.stop(Duration::from_secs(1).into());
+        if is_first {
             self.shared.abandon_all();
         }
         for directory in &self.shared.directories {
@@ -63,18 +131,36 @@ impl Drop for Owner {
 }
 
 impl Store {
-    /// Does what is due: syncs what policy or waiters ask for, and the housekeeping. For embedders that run no workers;
-    /// call it every few milliseconds to seconds, from one thread.
+    /// Does what is due: syncs what policy or waiters ask for, the housekeeping, some scrubbing. For embedders that run no
+    /// workers ([`Workers::Tick`]); call it every few milliseconds to seconds, from one thread.
     pub fn tick(&self) -> StoreTicked {
-        let now = self.shared.environment.clock.monotonic();
+        let shared = &self.shared;
+        let now = shared.environment.clock.monotonic();
         let mut ticked = StoreTicked::default();
-        for directory in &self.shared.directories {
-            let before = directory.flusher.metrics().synced_logs.value();
-            directory.flusher.step(now);
-            ticked.synced += directory.flusher.metrics().synced_logs.value() - before;
+        for hosted in shared.all() {
+            // A log that fails is latched, and the housekeeper sees it.
+            let synced = hosted.loaded().is_some_and(|log| log.sync_if_due().unwrap_or(false));
+            ticked.synced += usize::from(synced);
         }
-        ticked.housekept = self.owner.housekeeper.step(&self.shared, now);
+        ticked.housekept = shared.housekeeper.step(shared, now);
+        shared.scrubber.step(shared, now);
         ticked
+    }
+
+    /// How each thread of the store is doing; none with [`Workers::Tick`].
+    pub fn workers(&self) -> Vec<WorkerHealth> {
+        self.owner.health()
+    }
+
+    /// What the scrubber did.
+    pub fn scrubbing(&self) -> &ScrubMetrics {
+        &self.shared.scrubber.metrics
+    }
+
+    /// Tells what happens to the store from now on: failures and what came of them. `capacity` events may wait, 1 to
+    /// 65,536; of more the oldest are lost, and counted.
+    pub fn subscribe(&self, capacity: usize) -> Subscription {
+        self.shared.events.subscribe(capacity)
     }
 
     /// Closes the store: makes everything durable, closes all logs, several at a time, writes the lists of offsets, and
@@ -93,6 +179,7 @@ impl Store {
                 return Err(StoreError::Closed);
             }
         }
+        self.owner.stop(deadline);
         let mut closed = shared.close_logs(deadline);
         for directory in &shared.directories {
             if directory.check().is_ok()

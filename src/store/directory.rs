@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::checkpoints::{CheckpointFault, OffsetCheckpoint, Others};
-use super::config::StoreConfig;
+use super::config::{StoreConfig, Workers};
 use super::lock::{DirectoryLock, DirectoryRegistry};
 use super::meta::MetaProperties;
 use super::names::{self, CheckpointKind, Fate, Listed, MarkedDir, UniqueId};
@@ -20,11 +20,11 @@ use super::store_error::StoreError;
 use super::witness::{Part, StoreWitness};
 use super::{is_clean_shutdown, mark_clean_shutdown, remove_clean_shutdown, remove_temporaries};
 use crate::error::{AppendError, IoFailure, IoOperation, Unavailable};
-use crate::flush::GroupFlusher;
+use crate::flush::{Attached, GroupFlusher};
 use crate::fs::{EntryKind, FileSystem};
-use crate::log::Environment;
 use crate::log::directory::{DirectoryWord, Parents, Word};
 use crate::log::hosted::Above;
+use crate::log::{Environment, PartitionLog};
 use crate::sync::{Mutex, RwLock};
 use crate::units::Offset;
 
@@ -39,6 +39,7 @@ pub(super) struct Directory {
     word: RwLock<DirectoryWord>,
     /// Makes its partitions durable, many at a time.
     pub(super) flusher: Arc<GroupFlusher>,
+    has_thread: bool,
     /// Its space, once it was entered.
     space: OnceLock<SpaceGuard>,
     limits: SpaceLimits,
@@ -101,6 +102,7 @@ impl Directory {
             lists: Mutex::new(lists),
             word: RwLock::new(word),
             flusher: Arc::new(GroupFlusher::new(Arc::clone(fs), Arc::clone(clock))),
+            has_thread: config.workers == Workers::Threads,
             space: OnceLock::new(),
             limits: config.space_limits(),
             partitions: AtomicIsize::new(0),
@@ -152,6 +154,11 @@ impl Directory {
         *self.word.write() = word;
         *standing = Standing::Online(lock);
         Ok(opened)
+    }
+
+    /// Gives a log into the care of the flusher, if that has a thread.
+    pub(super) fn attach(&self, log: &PartitionLog) -> Option<Attached> {
+        self.has_thread.then(|| self.flusher.attach(log))
     }
 
     /// Counts partitions that came or went.

@@ -56,9 +56,10 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    /// Gives a log into the care of its directory's flusher.
+    /// Gives a log into the care of its directory's flusher, if that has a thread. Without one, who waits for durability
+    /// sees to it.
     pub(super) fn new(log: PartitionLog, directory: &Directory) -> Self {
-        let attached = Some(directory.flusher.attach(&log));
+        let attached = directory.attach(&log);
         Self { log, attached }
     }
 }
@@ -177,7 +178,7 @@ impl Hosted {
         loaded.attached = None;
         let log = &loaded.log;
         if !log.is_only_handle() || log.needs_sync() || log.health().failed.is_some() {
-            loaded.attached = Some(directory.flusher.attach(log));
+            loaded.attached = directory.attach(log);
             return false;
         }
         let (lent, marks, first_base) = (log.lent(), log.marks(), Some(log.first_base()));

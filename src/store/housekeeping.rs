@@ -102,7 +102,7 @@ impl Shared {
             self.keep_log(hosted, log, now, retains, done);
         } else if retains
             && self.has_expired(hosted)
-            && let Ok(log) = hosted.log(|slot| self.open_log(&hosted.name, slot))
+            && let Ok(log) = self.log_of(hosted)
         {
             self.keep_log(hosted, log, now, retains, done);
         }

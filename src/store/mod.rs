@@ -19,6 +19,7 @@
 //! space.rs          floor and reserve of a directory's space
 //! config.rs         settings; their keys are in config_keys.rs
 //! events.rs         what befalls a store, told to subscribers
+//! scrubber.rs       going through what is sealed, at a byte rate
 //! witness.rs        what our store writes, so that it shows when somebody else was there
 //! ```
 //! Formats and names are Kafka's; each file says which class they come from. What is wrong with a file's content is data,
@@ -45,6 +46,7 @@ mod partition_id;
 mod partitions;
 mod progress;
 mod report;
+mod scrubber;
 mod shared;
 mod shutdown;
 mod sizes;
@@ -73,6 +75,7 @@ pub use partition_id::{DIR_NAME_BYTES_MAX, DirectoryId, IdFault, NameFault, TOPI
 pub use partitions::CreateOptions;
 pub use progress::{OpenProgress, Progress};
 pub use report::{DirectoryReport, PartitionReport, StoreReport};
+pub use scrubber::ScrubMetrics;
 pub use shutdown::{is_clean_shutdown, mark_clean_shutdown, remove_clean_shutdown};
 pub use store_error::StoreError;
 pub use topic_id::{TopicIdError, TopicIdFault, check_topic_id, claim_topic_id, read_topic_id};

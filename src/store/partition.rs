@@ -72,7 +72,7 @@ impl Partition {
     /// # Errors
     /// [`Unavailable`]: it was deleted, its directory is offline, it cannot be opened, or the store is closed.
     pub fn log(&self) -> Result<PartitionLog, Unavailable> {
-        self.hosted.log(|slot| self.shared.open_log(&self.hosted.name, slot))
+        self.shared.log_of(&self.hosted)
     }
 
     /// Whether the log is open, idle or unavailable. Opens nothing.

@@ -9,9 +9,11 @@ use super::config::StoreConfig;
 use super::directory::Directory;
 use super::events::{Events, StoreEvent};
 use super::hosted::{Hosted, Slot, SlotState};
+use super::housekeeping::Housekeeper;
 use super::lock::DirectoryRegistry;
 use super::names::UniqueId;
 use super::partition_id::TopicPartition;
+use super::scrubber::Scrubber;
 use super::store_error::StoreError;
 use crate::config::LogConfig;
 use crate::error::{IoFailure, OpenError, Unavailable};
@@ -31,6 +33,8 @@ pub(super) struct Shared {
     pub(super) registry: DirectoryRegistry,
     pub(super) directories: Vec<Arc<Directory>>,
     pub(super) events: Events,
+    pub(super) housekeeper: Housekeeper,
+    pub(super) scrubber: Scrubber,
     partitions: RwLock<BTreeMap<TopicPartition, Arc<Hosted>>>,
     /// Held while partitions come, go or change their directory.
     pub(super) naming: Mutex<Naming>,
@@ -61,6 +65,8 @@ impl Shared {
         directories: Vec<Arc<Directory>>,
     ) -> Self {
         Self {
+            housekeeper: Housekeeper::default(),
+            scrubber: Scrubber::new(config.scrub_bytes_per_second),
             default_log: Arc::new(config.default_log.clone()),
             config,
             environment,
@@ -102,6 +108,11 @@ impl Shared {
         self.environment.open_hosted(&directory.path_of(name), (**config).clone(), &word, &self.residency)
     }
 
+    /// The log of a partition, opened if it was put aside.
+    pub(super) fn log_of(&self, hosted: &Hosted) -> Result<PartitionLog, Unavailable> {
+        hosted.log(|slot| self.open_log(&hosted.name, slot))
+    }
+
     /// Every partition there is.
     pub(super) fn all(&self) -> Vec<Arc<Hosted>> {
         self.partitions.read().values().cloned().collect()
@@ -115,11 +126,6 @@ impl Shared {
     /// The partitions whose names begin a topic: in order of their numbers.
     pub(super) fn names(&self) -> Vec<TopicPartition> {
         self.partitions.read().keys().cloned().collect()
-    }
-
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.partitions.read().len()
     }
 
     /// Takes a partition in, unless there is one of that name.
@@ -190,6 +196,13 @@ impl Shared {
             }
         }
     }
+}
+
+/// A number below `limit`; 0 where there is none.
+pub(super) fn random_below(limit: usize) -> usize {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let drawn = RandomState::new().build_hasher().finish();
+    usize::try_from(drawn % (limit.max(1) as u64)).unwrap_or(0)
 }
 
 /// An id that no other directory of the process will have.

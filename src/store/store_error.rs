@@ -1,12 +1,14 @@
 //! Why a store could not be opened, or could not do what it was asked.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::config::StoreConfigError;
 use super::lock::LockError;
 use super::meta::MetaError;
 use super::partition_id::{NameFault, TopicPartition};
 use super::topic_id::TopicIdError;
+use super::workers::SpawnError;
 use crate::error::{ConfigError, IoFailure, OpenError, Unavailable};
 
 /// Why a store could not be opened, or could not do what it was asked. Where nothing else is said, nothing has changed.
@@ -75,6 +77,9 @@ pub enum StoreError {
     /// The partition cannot be used now.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
+    /// A worker of the store got no thread.
+    #[error(transparent)]
+    Thread(Arc<SpawnError>),
     /// The store is closed.
     #[error("the store is closed; open it again")]
     Closed,
