@@ -47,7 +47,7 @@ fn world() -> SimFs {
 }
 
 fn environment(fs: &SimFs) -> Environment {
-    Environment { fs: Arc::new(fs.clone()), clock: Arc::new(ManualClock::new(TimestampMs::new(1_700_000_000_000))) }
+    Environment { fs: Arc::new(fs.clone()), clock: Arc::new(ManualClock::at(1_700_000_000_000)) }
 }
 
 fn config() -> LogConfig {
@@ -120,7 +120,8 @@ impl Lists {
 
     fn close(&self) -> Result<(), IoFailure> {
         self.witness.lock().announce_close(&self.fs, &[(Part::Marker, Some(OURS))])?;
-        mark_clean_shutdown(&self.fs, data())
+        mark_clean_shutdown(&self.fs, data())?;
+        self.witness.lock().closed(&self.fs)
     }
 }
 
@@ -309,6 +310,7 @@ fn whoever_comes_next_finds_what_the_last_one_left() {
                 let (log, lists) = hosted(&fs).unwrap();
                 (log, Some(lists))
             };
+            println!("{story} {:?}", log.recovery_report().findings);
             let found = values(&log);
             assert!(found.len() >= durable && model.starts_with(&found), "{story}\n{found:?}\n{model:?} {durable}");
             assert_no_alarm(&log, &story);
