@@ -114,6 +114,6 @@ impl StoreWitness {
 }
 
 #[cfg(test)]
-mod tests;
-#[cfg(test)]
 mod hosted_tests;
+#[cfg(test)]
+mod tests;
