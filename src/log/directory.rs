@@ -180,7 +180,9 @@ impl Witness {
         payload.extend_from_slice(&self.incarnation.to_be_bytes());
         payload.push(u8::from(self.is_closed));
         payload.extend_from_slice(&u32::try_from(prints.len()).unwrap_or(u32::MAX).to_be_bytes());
-        prints.iter().for_each(|print| payload.extend_from_slice(&print.0.to_be_bytes()));
+        for print in prints {
+            payload.extend_from_slice(&print.0.to_be_bytes());
+        }
         WITNESS.encode(&payload)
     }
 
@@ -259,7 +261,7 @@ pub(crate) struct DirectoryWord {
     /// What the store before said; nothing when there was none.
     pub(crate) witness: Option<Witness>,
     /// Whether nobody but us was here since then, by all that its files show.
-    #[allow(dead_code, reason = "the store takes it up in the next change")]
+    #[cfg_attr(not(test), allow(dead_code, reason = "the store takes it up in the next change"))]
     pub(crate) is_unbroken: bool,
     is_clean: bool,
     /// By the name of the partition's directory.

@@ -38,7 +38,7 @@ impl Environment {
     ///
     /// # Errors
     /// As [`Environment::open`]; [`OpenError::Locked`] when somebody has the partition open alone.
-    #[allow(dead_code, reason = "the store takes it up in the next change")]
+    #[cfg_attr(not(test), allow(dead_code, reason = "the store takes it up in the next change"))]
     pub(crate) fn open_hosted(&self, dir: &Path, config: LogConfig, word: &Word) -> Result<PartitionLog, OpenError> {
         config.validate()?;
         let home = Home { fs: Arc::clone(&self.fs), dir: Arc::from(dir) };
@@ -61,7 +61,7 @@ fn refuse_opened_alone(home: &Home) -> Result<(), OpenError> {
 }
 
 /// What a log that was closed cleanly says of itself in two small files.
-#[allow(dead_code, reason = "the store takes it up in the next change")]
+#[cfg_attr(not(test), allow(dead_code, reason = "the store takes it up in the next change"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Peeked {
     pub(crate) log_start: Offset,
@@ -78,7 +78,7 @@ pub(crate) struct Peeked {
     pub(crate) is_sealed: bool,
 }
 
-#[allow(dead_code, reason = "the store takes it up in the next change")]
+#[cfg_attr(not(test), allow(dead_code, reason = "the store takes it up in the next change"))]
 impl Peeked {
     /// The marks with which the log would open. `None` when that takes a look at its transactions, because the high
     /// watermark would be another one than at the close.
@@ -95,7 +95,7 @@ impl Peeked {
 
 /// Looks at a partition without opening it: two small files and whether its canary lives, no listing. `None` unless its last close was clean and
 /// nothing was written since. Whether the log's files are still those is seen when it is opened.
-#[allow(dead_code, reason = "the store takes it up in the next change")]
+#[cfg_attr(not(test), allow(dead_code, reason = "the store takes it up in the next change"))]
 pub(crate) fn peek(fs: &dyn FileSystem, dir: &Path) -> Result<Option<Peeked>, IoFailure> {
     let Some(marker) = CleanShutdown::read(fs, dir)?.ok().flatten() else { return Ok(None) };
     let Some(marks) = marker.marks else { return Ok(None) };

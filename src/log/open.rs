@@ -103,6 +103,7 @@ pub(super) struct Opening {
 
 /// What the last process left in the state files.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a finding of its own")]
 pub(crate) struct Left {
     pub(crate) point: Result<Option<RecoveryPoint>, Corruption>,
     pub(crate) sync: Result<Option<SyncState>, Corruption>,
@@ -168,7 +169,7 @@ impl Left {
 
     /// Puts the directory's word in the place of the partition's own state, durably. The new recovery point goes last:
     /// until then the old state is of another lineage or without its canary, and none of it is believed.
-    fn replace(&self, home: &Home, point: Option<RecoveryPoint>) -> Result<(), IoFailure> {
+    fn replace(home: &Home, point: Option<RecoveryPoint>) -> Result<(), IoFailure> {
         state::remove_durably(&*home.fs, &home.dir, names::DAMAGE)?;
         state::remove_durably(&*home.fs, &home.dir, names::CLEAN_SHUTDOWN)?;
         match point {
@@ -296,7 +297,7 @@ impl Opening {
             report.note(found, self.config.on_damage, names::RECOVERY_POINT, 0, point.map(|point| point.offset));
         }
         if left.is_replaced {
-            left.replace(home, point)?;
+            Left::replace(home, point)?;
         }
         if self.word.is_shared {
             left.guard(home, point.as_mut())?;

@@ -21,7 +21,7 @@ pub mod names;
 mod partition_id;
 mod shutdown;
 mod topic_id;
-#[allow(dead_code, reason = "the store takes it up in the next change")]
+#[cfg_attr(not(test), allow(dead_code, reason = "the store takes it up in the next change"))]
 pub(crate) mod witness;
 
 use std::io;

@@ -90,8 +90,8 @@ impl StoreWitness {
     fn write(&mut self, fs: &dyn FileSystem, changes: &[Change<'_>], is_closed: bool) -> Result<(), IoFailure> {
         // What fails may have been written all the same, so it stays possible.
         for (part, content) in changes {
-            let changed: Vec<_> = self.possible.iter().map(|parts| parts.with(*part, *content)).collect();
-            self.possible.extend(changed);
+            let after: Vec<_> = self.possible.iter().map(|parts| parts.with(*part, *content)).collect();
+            self.possible.extend(after);
             self.newest = self.newest.with(*part, *content);
         }
         while self.possible.len() > POSSIBLE_MAX {
