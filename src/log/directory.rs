@@ -16,7 +16,10 @@
 //! | D4: does not know this print | somebody else was there | derived from the print and the one that it names |
 //!
 //! A partition's state carries the lineage under which it was opened, alone or in a store, and is believed if, and only
-//! if, that is the directory's still. A store that finds D2 or D4 writes that very lineage into `alluvium.store` before it
+//! if, that is the directory's still, and Kafka has not loaded the partition: lists that are written anew may say what
+//! they said before. For that there is a canary in the partition's directory, a file whose name ends in `.deleted`. Kafka
+//! removes such files when it loads a partition (`LogLoader`), before anything else. It is kept where there are files of
+//! Kafka's or of a store; elsewhere the lists that Kafka makes give it away. A store that finds D2 or D4 writes that very lineage into `alluvium.store` before it
 //! changes anything, so that partitions opened alone in between, by the same rule, go on being believed.
 //!
 //! ```text
@@ -177,7 +180,9 @@ impl Witness {
         payload.extend_from_slice(&self.incarnation.to_be_bytes());
         payload.push(u8::from(self.is_closed));
         payload.extend_from_slice(&u32::try_from(prints.len()).unwrap_or(u32::MAX).to_be_bytes());
-        prints.iter().for_each(|print| payload.extend_from_slice(&print.0.to_be_bytes()));
+        for print in prints {
+            payload.extend_from_slice(&print.0.to_be_bytes());
+        }
         WITNESS.encode(&payload)
     }
 
@@ -217,6 +222,8 @@ pub(crate) struct Parents {
 pub(crate) struct Word {
     /// Of the data directory.
     pub(crate) lineage: Lineage,
+    /// Whether there are files of Kafka's in it, or of a store, so that partitions take a canary.
+    pub(crate) is_shared: bool,
     /// What the directory says.
     pub(crate) parents: Parents,
     /// The store, when it is one that opens the partition.
@@ -234,7 +241,7 @@ pub(crate) enum Whose {
     Nobodys,
 }
 
-/// The table. `own` is the lineage of the partition's own state, if it has any that can be read.
+/// The table. `own` is the lineage of the partition's own state, if it has any that can be read and whose canary lives.
 pub(crate) fn judge(own: Option<Lineage>, word: &Word) -> Whose {
     match (own, word.parents.recovery_point) {
         // J1: nobody else was here since it was written.
@@ -253,7 +260,7 @@ pub(crate) struct DirectoryWord {
     pub(crate) parts: PrintParts,
     /// What the store before said; nothing when there was none.
     pub(crate) witness: Option<Witness>,
-    /// Whether nobody but us was here since then.
+    /// Whether nobody but us was here since then, by all that its files show.
     pub(crate) is_unbroken: bool,
     is_clean: bool,
     /// By the name of the partition's directory.
@@ -297,7 +304,8 @@ impl DirectoryWord {
     pub(crate) fn of(&self, dir_name: &str) -> Word {
         let parents = self.partitions.get(dir_name).copied().unwrap_or_default();
         let parents = Parents { is_clean: self.is_clean, ..parents };
-        Word { lineage: self.lineage, parents, above: None }
+        let is_shared = self.witness.is_some() || self.parts != PrintParts::default();
+        Word { lineage: self.lineage, is_shared, parents, above: None }
     }
 }
 
@@ -413,7 +421,7 @@ mod tests {
     fn whose_word_counts() {
         let (old, new) = (Lineage(1), Lineage(2));
         let said = Parents { recovery_point: Some(at(5)), ..Parents::default() };
-        let word = |parents| Word { lineage: new, parents, above: None };
+        let word = |parents| Word { lineage: new, is_shared: true, parents, above: None };
         assert_eq!(judge(Some(new), &word(said)), Whose::Own);
         assert_eq!(judge(Some(new), &word(Parents::default())), Whose::Own);
         assert_eq!(judge(Some(old), &word(said)), Whose::Parents);

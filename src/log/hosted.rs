@@ -102,13 +102,16 @@ impl Peeked {
     }
 }
 
-/// Looks at a partition without opening it: two small files, no listing. `None` unless its last close was clean and
+/// Looks at a partition without opening it: two small files and whether its canary lives, no listing. `None` unless its last close was clean and
 /// nothing was written since. Whether the log's files are still those is seen when it is opened.
 pub(crate) fn peek(fs: &dyn FileSystem, dir: &Path) -> Result<Option<Peeked>, IoFailure> {
     let Some(marker) = CleanShutdown::read(fs, dir)?.ok().flatten() else { return Ok(None) };
     let Some(marks) = marker.marks else { return Ok(None) };
     let Some(point) = RecoveryPoint::read(fs, dir)?.ok().flatten() else { return Ok(None) };
     let fits = marker.generation == point.generation && marker.log_end == point.offset && point.restart.is_none();
+    if point.is_guarded && !open::has_canary(fs, dir)? {
+        return Ok(None);
+    }
     let log_start = point.standing.log_start.unwrap_or(marks.log_start).min(marker.log_end);
     // One that starts elsewhere by now has other marks, too.
     let is_whole = log_start == marks.log_start

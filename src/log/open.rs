@@ -22,7 +22,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::commit::{CommitQueue, MarkWaiters, Marks, Unsynced};
 use crate::config::LogConfig;
 use crate::error::{Corruption, IoFailure, IoOperation, OpenError};
-use crate::fs::{DirEntry, EntryKind, FileSystem, LockGuard, OsFileSystem};
+use crate::fs::{DirEntry, EntryKind, FileSystem, LockGuard, OpenMode, OsFileSystem};
 use crate::metrics::LogMetrics;
 use crate::segment::names::{self, Known};
 use crate::segment::sum::SumBuilder;
@@ -106,6 +106,7 @@ const NO_POINT: RecoveryPoint = RecoveryPoint {
     restart: None,
     standing: Standing { log_start: None, high_watermark: None, fencing_token: None, is_sealed: false },
     lineage: Lineage::NONE,
+    is_guarded: false,
 };
 
 pub(super) struct Opening {
@@ -117,6 +118,7 @@ pub(super) struct Opening {
 
 /// What the last process left in the state files.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a finding of its own")]
 pub(crate) struct Left {
     pub(crate) point: Result<Option<RecoveryPoint>, Corruption>,
     pub(crate) sync: Result<Option<SyncState>, Corruption>,
@@ -128,8 +130,9 @@ pub(crate) struct Left {
     no_point: RecoveryPoint,
     /// The state files are to be replaced; what is above is what the directory says.
     is_replaced: bool,
-    /// There was a recovery point, of another lineage.
+    /// There was a recovery point, of another lineage or from before Kafka loaded the partition.
     is_obsolete: bool,
+    has_canary: bool,
 }
 
 impl Left {
@@ -145,18 +148,20 @@ impl Left {
             no_point: NO_POINT,
             is_replaced: false,
             is_obsolete: false,
+            has_canary: has_canary(fs, dir)?,
         })
     }
 
     /// What counts in the data directory around the partition: this, or what that directory says instead.
     fn under(self, word: &Word) -> Self {
-        let no_point = RecoveryPoint { lineage: word.lineage, ..NO_POINT };
+        let no_point = RecoveryPoint { lineage: word.lineage, is_guarded: word.is_shared, ..NO_POINT };
         let own = match &self.point {
             Ok(own) => *own,
             // Whose it was cannot be told, and any list may be older than it: nobody's word is safe.
             Err(_) => return Self { no_point, ..self },
         };
-        match judge(own.map(|own| own.lineage), word) {
+        let untouched = own.filter(|own| self.has_canary || !own.is_guarded);
+        match judge(untouched.map(|own| own.lineage), word) {
             Whose::Own => return Self { no_point, ..self },
             Whose::Nobodys if own.is_none() => return Self { no_point, ..self },
             Whose::Parents | Whose::Nobodys => {}
@@ -173,16 +178,43 @@ impl Left {
         let point = word.parents.recovery_point.map(|offset| RecoveryPoint { offset, ..no_point });
         // A sync in doubt is one still: what an opening of ours left while it was replacing this state looks the same.
         let (clean, damage) = (None, Ok(DamageList::new()));
-        let (had_marker, is_replaced, is_obsolete) = (false, true, own.is_some());
-        Self { point: Ok(point), sync: self.sync, clean, had_marker, damage, no_point, is_replaced, is_obsolete }
+        let (point, had_marker, is_replaced, is_obsolete) = (Ok(point), false, true, own.is_some());
+        Self { point, clean, had_marker, damage, no_point, is_replaced, is_obsolete, ..self }
     }
 
     /// Puts the directory's word in the place of the partition's own state, durably. The new recovery point goes last:
-    /// until then all of the old state is of another lineage, and none of it is believed.
-    fn replace(&self, home: &Home, point: Option<RecoveryPoint>) -> Result<(), IoFailure> {
+    /// until then the old state is of another lineage or without its canary, and none of it is believed.
+    fn replace(home: &Home, point: Option<RecoveryPoint>) -> Result<(), IoFailure> {
         state::remove_durably(&*home.fs, &home.dir, names::DAMAGE)?;
         state::remove_durably(&*home.fs, &home.dir, names::CLEAN_SHUTDOWN)?;
-        point.map_or(Ok(()), |point| point.write(&*home.fs, &home.dir))
+        match point {
+            Some(point) => point.write(&*home.fs, &home.dir),
+            None => state::remove_durably(&*home.fs, &home.dir, names::RECOVERY_POINT).map(drop),
+        }
+    }
+
+    /// Sets the canary, durably, in whose absence a guarded recovery point is not believed. A new point stands by now and
+    /// an old one that counts must not miss it, so that one is guarded afterwards.
+    fn guard(&self, home: &Home, point: Option<&mut RecoveryPoint>) -> Result<(), IoFailure> {
+        let may_wait = point.as_ref().is_some_and(|point| !point.is_guarded);
+        match self.set_guard(home, point) {
+            // A log opens on a full disk; it is guarded by the next opening.
+            Err(failure) if may_wait && failure.is_storage_full() => Ok(()),
+            guarded => guarded,
+        }
+    }
+
+    fn set_guard(&self, home: &Home, point: Option<&mut RecoveryPoint>) -> Result<(), IoFailure> {
+        if !self.has_canary {
+            drop(home.open(&home.dir.join(names::CANARY), OpenMode::CreateOrOpen)?);
+            home.sync_names()?;
+        }
+        if let Some(point) = point.filter(|point| !point.is_guarded) {
+            let guarded = RecoveryPoint { is_guarded: true, ..*point };
+            guarded.write(&*home.fs, &home.dir)?;
+            *point = guarded;
+        }
+        Ok(())
     }
 
     /// Everything below it is durable, as far as anything says so.
@@ -245,7 +277,7 @@ impl Opening {
         let home = &self.home;
         let left = Left::read(home)?.under(&self.word);
         let mut report = RecoveryReport::default();
-        let point = match &left.point {
+        let mut point = match &left.point {
             Ok(Some(point)) => Some(left.with_log_start(*point)),
             Ok(None) | Err(_) => None,
         };
@@ -280,7 +312,10 @@ impl Opening {
             report.note(found, self.config.on_damage, names::RECOVERY_POINT, 0, point.map(|point| point.offset));
         }
         if left.is_replaced {
-            left.replace(home, point)?;
+            Left::replace(home, point)?;
+        }
+        if self.word.is_shared {
+            left.guard(home, point.as_mut())?;
         }
         state::remove_durably(&*home.fs, &home.dir, names::CLEAN_SHUTDOWN)?;
         let keeper = SyncKeeper::start(
@@ -507,6 +542,16 @@ fn refuse_locked_parent(home: &Home) -> Result<(), OpenError> {
         Ok(false) => Ok(()),
         Ok(true) => Err(OpenError::ParentLocked { lock }),
         Err(e) => Err(IoFailure::new(IoOperation::Lock, lock, e).into()),
+    }
+}
+
+/// Whether the partition's canary is there. Who may not look at it is told by what is read next.
+pub(super) fn has_canary(fs: &dyn FileSystem, dir: &Path) -> Result<bool, IoFailure> {
+    let path = dir.join(names::CANARY);
+    match fs.metadata(&path) {
+        Ok(_) => Ok(true),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        Err(e) => Err(IoFailure::new(IoOperation::List, path, e)),
     }
 }
 

@@ -8,7 +8,7 @@
 //! ```text
 //! alluvium.recovery-point   generation u64, recovery point i64, pending u8 (0 none, 1 restart), restart offset i64,
 //!                           log start i64 or -1, high watermark i64 or -1, fencing token given u8, token u64, sealed u8,
-//!                           lineage u64 (since version 3; before, 0)
+//!                           lineage u64, guarded by a canary u8 (these two since version 3; before, 0)
 //! alluvium.sync-state       generation u64, durable end i64, in doubt u8, log start i64 or -1, count u32, for each a base
 //!                           offset i64: segments whose names went since the last directory sync that succeeded; bytes
 //!                           without meaning up to 512 or more
@@ -59,6 +59,8 @@ pub(crate) struct RecoveryPoint {
     pub(crate) standing: Standing,
     /// The lineage of the data directory under which the log was opened.
     pub(crate) lineage: Lineage,
+    /// There was a canary in the directory when this was written.
+    pub(crate) is_guarded: bool,
 }
 
 /// What an embedder decided about a log, and has to find again.
@@ -166,7 +168,7 @@ impl RecoveryPoint {
     fn encode(self) -> Vec<u8> {
         let Standing { log_start, high_watermark, fencing_token, is_sealed } = self.standing;
         let or_none = |offset: Option<Offset>| offset.map_or(-1, Offset::value).to_be_bytes();
-        let mut payload = Vec::with_capacity(59);
+        let mut payload = Vec::with_capacity(60);
         payload.extend_from_slice(&self.generation.to_be_bytes());
         payload.extend_from_slice(&self.offset.value().to_be_bytes());
         payload.push(u8::from(self.restart.is_some()));
@@ -177,6 +179,7 @@ impl RecoveryPoint {
         payload.extend_from_slice(&fencing_token.unwrap_or_default().to_be_bytes());
         payload.push(u8::from(is_sealed));
         payload.extend_from_slice(&self.lineage.value().to_be_bytes());
+        payload.push(u8::from(self.is_guarded));
         RECOVERY_POINT.encode(&payload)
     }
 
@@ -188,8 +191,10 @@ impl RecoveryPoint {
         let (is_fenced, token) = (fields.flag()?, fields.u64()?);
         let fencing_token = is_fenced.then_some(token);
         let standing = Standing { log_start, high_watermark, fencing_token, is_sealed: fields.flag()? };
-        let lineage = if version == BEFORE_LINEAGE { Lineage::NONE } else { Lineage::new(fields.u64()?) };
-        fields.finish(Self { generation, offset, restart: pending.then_some(restart), standing, lineage })
+        let is_older = version == BEFORE_LINEAGE;
+        let lineage = if is_older { Lineage::NONE } else { Lineage::new(fields.u64()?) };
+        let is_guarded = if is_older { false } else { fields.flag()? };
+        fields.finish(Self { generation, offset, restart: pending.then_some(restart), standing, lineage, is_guarded })
     }
 
     /// Replaces the file; durable when it returns.
@@ -467,7 +472,8 @@ mod tests {
         let standing =
             Standing { log_start: Some(at(2)), high_watermark: None, fencing_token: Some(u64::MAX), is_sealed: true };
         let lineage = Lineage::new(0x0102_0304_0506_0708);
-        let point = RecoveryPoint { generation: 7, offset: at(9), restart: Some(at(3)), standing, lineage };
+        let restart = Some(at(3));
+        let point = RecoveryPoint { generation: 7, offset: at(9), restart, standing, lineage, is_guarded: true };
         let bytes = point.encode();
         let payload = RECOVERY_POINT.decode(&bytes).unwrap();
         assert_eq!(RecoveryPoint::decode(payload, 3), Ok(point));
@@ -503,7 +509,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (fs, dir) = (&crate::fs::OsFileSystem, dir.path());
         let standing = Standing { log_start: Some(at(2)), ..Standing::default() };
-        let point = RecoveryPoint { generation: 7, offset: at(9), restart: None, standing, lineage: Lineage::NONE };
+        let (restart, lineage) = (None, Lineage::NONE);
+        let point = RecoveryPoint { generation: 7, offset: at(9), restart, standing, lineage, is_guarded: false };
         let bytes = point.encode();
         let payload = RECOVERY_POINT.decode(&bytes).unwrap();
         let older = SmallFile { version: 2, ..RECOVERY_POINT }.encode(&payload[..51]);

@@ -10,6 +10,7 @@
 //! alluvium.sync-state               in place: the newest durable end, and whether a sync began and did not succeed
 //! alluvium.clean-shutdown           written last when closing, removed first when opening
 //! alluvium.damage                   ranges found unreadable below the recovery point
+//! alluvium.canary.deleted           goes when Kafka loads the partition
 //! alluvium.aside.<n>.<base:020>.log segments past a torn tail, kept for whoever wants to look
 //! alluvium.touched.<base:020>.log   a log for a moment, while its name is made to change after a sync in doubt
 //! alluvium.repaired.<base:020>.log.tmp  a log that is being written anew by a repair
@@ -38,6 +39,8 @@ pub const PARTITION_METADATA: &str = "partition.metadata";
 pub const PARENT_LOCK: &str = ".lock";
 /// In a data directory: what our store wrote last, so that it shows when somebody else had the directory since.
 pub const STORE_WITNESS: &str = "alluvium.store";
+/// In a partition: there for as long as Kafka has not loaded the partition, which removes every file of such a name.
+pub const CANARY: &str = "alluvium.canary.deleted";
 /// Kafka's list of recovery points of a data directory.
 pub const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 /// Kafka's list of log starts of a data directory.

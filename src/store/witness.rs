@@ -6,8 +6,9 @@
 //!   announce(changes)        one write, or none when no list changes: every print that may be seen from now on
 //!   replace the lists ...
 //!   settled                  no write: the lists stand, older prints are left out of the next announcement
-//! announce, replace, ...     the last time with the marker among the changes
-//! close                      says that it was closed in the announcement before the marker is written
+//! announce_close             before the last lists and the marker are written
+//!   replace the lists, write the marker ...
+//! closed                     one write: no print but this one
 //! ```
 //! An announcement stands until the next one, so a crash anywhere leaves a print that is known.
 
@@ -76,11 +77,21 @@ impl StoreWitness {
         self.possible = BTreeSet::from([self.newest]);
     }
 
+    /// The marker is in place, durably: from now on any other print is somebody else's, also the one without it, which is
+    /// all that a broker shows that started and died at once. The last thing before the directory's lock is let go.
+    pub(crate) fn closed(&mut self, fs: &dyn FileSystem) -> Result<(), IoFailure> {
+        self.settled();
+        let next = Witness { is_closed: true, prints: vec![self.newest.print()], ..self.written.clone() };
+        next.write(fs, &self.dir)?;
+        self.written = next;
+        Ok(())
+    }
+
     fn write(&mut self, fs: &dyn FileSystem, changes: &[Change<'_>], is_closed: bool) -> Result<(), IoFailure> {
         // What fails may have been written all the same, so it stays possible.
         for (part, content) in changes {
-            let changed: Vec<_> = self.possible.iter().map(|parts| parts.with(*part, *content)).collect();
-            self.possible.extend(changed);
+            let after: Vec<_> = self.possible.iter().map(|parts| parts.with(*part, *content)).collect();
+            self.possible.extend(after);
             self.newest = self.newest.with(*part, *content);
         }
         while self.possible.len() > POSSIBLE_MAX {

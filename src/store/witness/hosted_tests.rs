@@ -120,7 +120,8 @@ impl Lists {
 
     fn close(&self) -> Result<(), IoFailure> {
         self.witness.lock().announce_close(&self.fs, &[(Part::Marker, Some(OURS))])?;
-        mark_clean_shutdown(&self.fs, data())
+        mark_clean_shutdown(&self.fs, data())?;
+        self.witness.lock().closed(&self.fs)
     }
 }
 
@@ -155,7 +156,8 @@ fn copy(from: &dyn FileSystem, source: &Path, to: &dyn FileSystem, target: &Path
 /// point.
 fn kafka(fs: &SimFs, records: &[String], point: usize, clean_epoch: Option<u64>) {
     for entry in fs.list(&home()).unwrap() {
-        if SegmentFile::parse(&entry.name).is_some() {
+        // What is named so goes first when Kafka loads a partition.
+        if SegmentFile::parse(&entry.name).is_some() || entry.name.ends_with(".deleted") {
             fs.remove_file(&home().join(&entry.name)).unwrap();
         }
     }

@@ -33,7 +33,7 @@ fn kafka_was_here(fs: &SimFs, points: &[u8]) {
 
 /// A store's whole life: begins, removes the marker, writes its lists, closes.
 fn life(fs: &SimFs, list: &[u8]) -> Result<Lineage, IoFailure> {
-    let mut witness = StoreWitness::begin(fs, dir(), &word(fs))?;
+    let mut witness = StoreWitness::begin(fs, dir(), &DirectoryWord::read(fs, dir())?)?;
     remove_clean_shutdown(fs, dir())?;
     for round in [list, &[list, b" "].concat()] {
         witness.announce(fs, &[(Part::RecoveryPoints, Some(round)), (Part::LogStarts, Some(list))])?;
@@ -43,6 +43,7 @@ fn life(fs: &SimFs, list: &[u8]) -> Result<Lineage, IoFailure> {
     }
     witness.announce_close(fs, &[(Part::Marker, Some(OURS))])?;
     mark_clean_shutdown(fs, dir())?;
+    witness.closed(fs)?;
     Ok(witness.lineage())
 }
 
