@@ -36,11 +36,14 @@ use std::io;
 use std::path::Path;
 
 pub use checkpoints::{CheckpointFault, OffsetCheckpoint, Others};
+pub use config::{StoreConfig, StoreConfigError};
+pub use events::{Events, StoreEvent, Subscription};
 pub use lock::{DirectoryLock, DirectoryRegistry, LockError};
 pub use meta::{Identity, MetaError, MetaFault, MetaProperties, MetaVersion, NodeId};
 pub use names::{CheckpointKind, Entry, Fate, Listed, MarkedDir, UniqueId, classify, list};
 pub use partition_id::{DIR_NAME_BYTES_MAX, DirectoryId, IdFault, NameFault, TOPIC_BYTES_MAX, TopicId, TopicPartition};
 pub use shutdown::{is_clean_shutdown, mark_clean_shutdown, remove_clean_shutdown};
+pub use space::{SpaceGuard, SpaceLow};
 pub use topic_id::{TopicIdError, TopicIdFault, check_topic_id, claim_topic_id, read_topic_id};
 
 use crate::error::{IoFailure, IoOperation};
