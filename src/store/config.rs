@@ -173,9 +173,9 @@ impl StoreConfig {
             let Some(name) = store_key(&property.key) else {
                 let is_for_logs = is_log_key(&property.key) || is_in_our_names(&property.key);
                 if is_for_logs {
-                    of_logs.push(property)
+                    of_logs.push(property);
                 } else {
-                    parsed.others.push(shown(&property.key))
+                    parsed.others.push(shown(&property.key));
                 }
                 continue;
             };

@@ -65,6 +65,7 @@ pub use checkpoints::{CheckpointFault, OffsetCheckpoint, Others};
 pub use closing::{StoreClosed, StoreTicked};
 pub use config::{StoreConfig, StoreConfigError, Workers};
 pub use directories::DirectoryHealth;
+pub use events::{Events, StoreEvent, Subscription};
 pub use housekeeping::Housekept;
 pub use lock::{DirectoryLock, DirectoryRegistry, LockError};
 pub use meta::{Identity, MetaError, MetaFault, MetaProperties, MetaVersion, NodeId};
@@ -77,6 +78,7 @@ pub use progress::{OpenProgress, Progress};
 pub use report::{DirectoryReport, PartitionReport, StoreReport};
 pub use scrubber::ScrubMetrics;
 pub use shutdown::{is_clean_shutdown, mark_clean_shutdown, remove_clean_shutdown};
+pub use space::{SpaceGuard, SpaceLow};
 pub use store_error::StoreError;
 pub use topic_id::{TopicIdError, TopicIdFault, check_topic_id, claim_topic_id, read_topic_id};
 
