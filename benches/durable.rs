@@ -89,17 +89,17 @@ fn our_threads(dir: PathBuf, threads: usize, partitions: usize, zeros: u32) -> i
         let rounds = operations.div_ceil(threads as u64);
         let group = Group::open(&dir, partitions, zeros);
         let (stop, barrier) = (AtomicBool::new(false), Barrier::new(threads + 1));
+        let work = |log: &PartitionLog| {
+            let mut batch = batch.clone();
+            barrier.wait();
+            for _ in 0..rounds {
+                raw::unstamp(&mut batch);
+                log.append(&mut batch[..], client()).unwrap().wait_durable(Deadline::NEVER).unwrap();
+            }
+        };
         let mut took = Duration::ZERO;
         std::thread::scope(|scope| {
             scope.spawn(|| group.drive(&stop));
-            let work = |log: &PartitionLog| {
-                let mut batch = batch.clone();
-                barrier.wait();
-                for _ in 0..rounds {
-                    raw::unstamp(&mut batch);
-                    log.append(&mut batch[..], client()).unwrap().wait_durable(Deadline::NEVER).unwrap();
-                }
-            };
             let workers: Vec<_> = (0..threads)
                 .map(|at| {
                     let (log, work) = (group.logs.iter().cycle().nth(at).unwrap(), &work);

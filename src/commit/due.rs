@@ -103,7 +103,9 @@ impl DueQueue {
     /// Takes everybody off the list. The caller looks at each of them from now on, not before.
     pub(crate) fn take(&self) -> Vec<u64> {
         let listed = std::mem::take(&mut self.list.lock().listed);
-        listed.iter().for_each(|due| due.is_listed.store(false, Ordering::Release));
+        for due in &listed {
+            due.is_listed.store(false, Ordering::Release);
+        }
         listed.iter().map(|due| due.key).collect()
     }
 
@@ -133,7 +135,7 @@ mod tests {
         let dues: Vec<_> = (0..4).map(|key| Arc::new(Due::new(Arc::clone(&queue), key))).collect();
         dues[2].list();
         let counted = Arc::clone(&calls);
-        queue.on_listed(Some(Arc::new(move || drop(counted.fetch_add(1, Ordering::Relaxed)))));
+        queue.on_listed(Some(Arc::new(move || _ = counted.fetch_add(1, Ordering::Relaxed))));
         assert_eq!(calls.load(Ordering::Relaxed), 1, "one was listed before");
         for at in [0, 2, 0, 3, 2] {
             dues[at].list();

@@ -82,6 +82,8 @@ impl LogCore {
         }
         let base = writer.log_end;
         self.roll(&mut writer, base)?;
+        // A policy may ask for a sync now, and the worker need not be who called.
+        self.queue.wake_worker();
         Ok(true)
     }
 

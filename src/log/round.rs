@@ -262,6 +262,10 @@ pub(crate) struct Member {
 }
 
 /// What came of the beginning of a round.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "moved once, at once; a box would be an allocation for each log of a round"
+)]
 pub(crate) enum Attempt<'a> {
     /// Somebody else is making it durable, or cuts it: to be tried again soon.
     Busy,
