@@ -18,7 +18,8 @@ use crate::units::TimestampMs;
 mod crew;
 mod os;
 mod pooled;
-#[cfg(all(test, not(loom)))]
+#[cfg(not(loom))]
+#[cfg(test)]
 mod pooled_tests;
 #[cfg(feature = "sim")]
 pub mod sim;

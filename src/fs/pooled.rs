@@ -19,7 +19,7 @@ const WHOLE_ITEMS_MIN: usize = 16;
 ///
 /// # How it syncs
 /// One item: as [`OsFileSystem`]. More: the kernel is asked to start writing out all the files, which puts the medium to
-/// work on all of them and waits for none (sync_file_range(2)); then each item gets an fdatasync (a directory an fsync)
+/// work on all of them and waits for none (`sync_file_range(2)`); then each item gets an fdatasync (a directory an fsync)
 /// of its own, so that its answer is what that call said, as if it were alone. From four items on, threads share these
 /// calls, half as many at a time as there are items and at most one more than `threads_max`: the kernel merges flushes
 /// that wait at once. Durability rests on nothing but fdatasync and fsync. An error in starting to write out fails the
@@ -28,7 +28,7 @@ const WHOLE_ITEMS_MIN: usize = 16;
 /// Medians, in ms, for 16 KiB appended to each of n files and made durable (ext4, virtual disk with a write-back cache, 2
 /// cores, Linux 6.18); "extending" files grow, the others were filled with zeros before:
 ///
-/// | | one by one | 4 threads | io_uring | **this** | io_uring after writing out | syncfs |
+/// | | one by one | 4 threads | `io_uring` | **this** | `io_uring` after writing out | syncfs |
 /// |---|---|---|---|---|---|---|
 /// | 16 extending | 3.7 | 1.9 | 1.2 | **1.1** | 1.1 | 0.9 |
 /// | 64 | 12.9 | 6.3 | 3.0 | **3.2** | 2.7 | 2.4 |
@@ -39,7 +39,7 @@ const WHOLE_ITEMS_MIN: usize = 16;
 /// | 256 | 30 | 13.8 | 5.7 | **6.1** | 6.3 | 4.5 |
 /// | 1000 | 110 | 53 | 28 | **27** | 30 | 17 |
 ///
-/// Where the system gives no threads, fewer or only the caller work. It is why there is no io_uring here: it runs an
+/// Where the system gives no threads, fewer or only the caller work. It is why there is no `io_uring` here: it runs an
 /// fdatasync on threads of the kernel's, is refused in most containers, and gains at most a sixth.
 ///
 /// # Threads
