@@ -44,8 +44,8 @@ const WHOLE_ITEMS_MIN: usize = 16;
 /// extending files took this type 42, `io_uring` alone 475, after writing out 43, syncfs 14 to 16; 1000 took 293, 1644, 275
 /// and 77 to 83.
 ///
-/// Where the system gives no threads, fewer or only the caller work. It is why there is no `io_uring` here: it runs an
-/// fdatasync on threads of the kernel's, is refused in many containers, and gains a sixth at most.
+/// Where the system gives no threads, fewer work, or the caller alone. There is no `io_uring` here: it runs the same
+/// fdatasyncs on threads of the kernel's, is refused in many containers, and gained a sixth at most.
 ///
 /// # Threads
 /// Any number of threads may call; the crew is shared. Its threads start when a round first wants them and end when the
