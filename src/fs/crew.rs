@@ -48,7 +48,9 @@ impl Crew {
         let round = Arc::new(Round::new(Arc::clone(fs), items));
         if let Some(tickets) = &self.tickets {
             // A ticket that is drawn when the round is over is thrown away. None can be refused: we hold a receiver.
-            (0..helpers).for_each(|_| drop(tickets.send(Arc::clone(&round))));
+            for _ in 0..helpers {
+                drop(tickets.send(Arc::clone(&round)));
+            }
         }
         round.work();
         round.answers()
@@ -81,7 +83,9 @@ impl Drop for Crew {
         self.tickets = None;
         let running = std::mem::take(&mut self.threads.lock().running);
         // Panics are caught inside; there is nothing left to report.
-        running.into_iter().for_each(|thread| drop(thread.join()));
+        for thread in running {
+            drop(thread.join());
+        }
     }
 }
 

@@ -19,7 +19,8 @@ mod counted;
 mod crew;
 mod os;
 mod pooled;
-#[cfg(all(test, not(loom)))]
+#[cfg(not(loom))]
+#[cfg(test)]
 mod pooled_tests;
 #[cfg(feature = "sim")]
 pub mod sim;

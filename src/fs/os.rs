@@ -271,7 +271,7 @@ pub(super) fn outcome_of_writing_out(file: BorrowedFd<'_>) -> io::Result<bool> {
     sync_file_range(file, libc::SYNC_FILE_RANGE_WAIT_AFTER)
 }
 
-/// sync_file_range(2) over all of the file; `false` where the system does not take the call: it is filtered, or the file
+/// `sync_file_range(2)` over all of the file; `false` where the system does not take the call: it is filtered, or the file
 /// is of a kind that has none.
 fn sync_file_range(file: BorrowedFd<'_>, flags: libc::c_uint) -> io::Result<bool> {
     loop {

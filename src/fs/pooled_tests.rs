@@ -1,12 +1,12 @@
 use std::collections::BTreeSet;
-use std::fs::OpenOptions;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use nix::fcntl::{OFlag, open};
 use nix::libc;
+use nix::sys::stat::Mode;
 
 use super::pooled::PooledFs;
 use super::*;
@@ -144,8 +144,8 @@ fn an_error_of_starting_to_write_out_is_not_lost() {
     for (way, fs) in ways(dir.path()) {
         let mut items = dirty(&fs, dir.path(), 20);
         // Only names can be looked at through such a descriptor: other calls fail with EBADF.
-        let path_only = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(dir.path().join("3")).unwrap();
-        items.push(SyncItem::File(Arc::new(Odd { sync: || Ok(()), descriptor: Some(path_only.into()) })));
+        let path_only = open(&dir.path().join("3"), OFlag::O_PATH, Mode::empty()).unwrap();
+        items.push(SyncItem::File(Arc::new(Odd { sync: || Ok(()), descriptor: Some(path_only) })));
         let answers = fs.sync_many(&items);
         let (last, others) = answers.split_last().unwrap();
         assert_eq!(last.as_ref().unwrap_err().raw_os_error(), Some(libc::EBADF), "{way}");
@@ -176,7 +176,7 @@ fn the_caller_alone_ends_a_round_when_all_threads_are_busy() {
             let (entered, released) = (entered.clone(), released.clone());
             odd(move || {
                 entered.send(()).unwrap();
-                assert!(released.recv_timeout(Duration::from_secs(60)).is_err());
+                assert!(released.recv_timeout(Duration::from_mins(1)).is_err());
                 Ok(())
             })
         };
@@ -257,15 +257,20 @@ fn a_file_that_panics_is_answered_and_the_threads_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let fs = PooledFs::with_threads_max(2);
     let caller = std::thread::current().id();
+    let (_sender, never) = crossbeam::channel::bounded::<()>(0);
     for _ in 0..3 {
         let mut items = dirty(&fs, dir.path(), 20);
         // Only in the threads of the crew: a panic in the caller's own is the caller's.
-        let panics = move || {
-            assert!(std::thread::current().id() == caller, "a file of the test's");
-            std::thread::sleep(Duration::from_millis(5));
-            Ok(())
+        let panics = || {
+            let never = never.clone();
+            move || {
+                assert!(std::thread::current().id() == caller, "a file of the test's");
+                // Time for the threads to come.
+                never.recv_timeout(Duration::from_millis(5)).unwrap_err();
+                Ok(())
+            }
         };
-        items.splice(0..0, (0..6).map(|_| odd(panics)));
+        items.splice(0..0, (0..6).map(|_| odd(panics())));
         let answers = fs.sync_many(&items);
         assert!(answers[6..].iter().all(Result::is_ok));
         assert!(answers[..6].iter().any(Result::is_err), "the threads took a share");

@@ -14,7 +14,7 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::syncfs;
 
 /// Since this release a syncfs tells of errors in its last part, where the journal is committed and the medium flushed
-/// ("vfs: make sync_filesystem return errors from ->sync_fs"). That of the pages is told since 5.8.
+/// ("vfs: make `sync_filesystem` return errors from `->sync_fs`"). That of the pages is told since 5.8.
 const LINUX_MIN: (u32, u32) = (5, 17);
 
 /// A file system that a syncfs makes durable, and a descriptor on it that learns of its errors from now on.
