@@ -29,7 +29,9 @@ pub enum RepairError {
         cause: InvalidBatch,
     },
     /// Batch `batch` starts before the offset that is due: it overlaps what is before it.
-    #[error("batch {batch} of the repair starts at {found}, where {expected} or more is due; send whole batches of the range")]
+    #[error(
+        "batch {batch} of the repair starts at {found}, where {expected} or more is due; send whole batches of the range"
+    )]
     Overlaps {
         /// Which batch of the call.
         batch: usize,
@@ -39,7 +41,9 @@ pub enum RepairError {
         found: Offset,
     },
     /// Batch `batch` has offsets at or past the end of the range.
-    #[error("batch {batch} of the repair ends at {found}, past the end {end} of the range; leave out what lies behind it")]
+    #[error(
+        "batch {batch} of the repair ends at {found}, past the end {end} of the range; leave out what lies behind it"
+    )]
     PastEnd {
         /// Which batch of the call.
         batch: usize,
@@ -52,7 +56,9 @@ pub enum RepairError {
     #[error("offsets {}..{} are in none of the batches; a log that is not compacted has no gaps: send them too", .0.start, .0.end)]
     Gap(Range<Offset>),
     /// The leader epoch of batch `batch` is not one that led at its offsets: the replica has another history.
-    #[error("batch {batch} of the repair has leader epoch {found:?}, outside {from:?}..={to:?} which led there; ask the leader's replica")]
+    #[error(
+        "batch {batch} of the repair has leader epoch {found:?}, outside {from:?}..={to:?} which led there; ask the leader's replica"
+    )]
     Epoch {
         /// Which batch of the call.
         batch: usize,
@@ -64,7 +70,9 @@ pub enum RepairError {
         to: Option<LeaderEpoch>,
     },
     /// With these batches the segment would be larger than positions can count.
-    #[error("the segment would have {bytes} bytes, and {max} is the most; the replica's batches are not those of this log")]
+    #[error(
+        "the segment would have {bytes} bytes, and {max} is the most; the replica's batches are not those of this log"
+    )]
     TooLarge {
         /// Bytes it would have.
         bytes: u64,

@@ -89,7 +89,8 @@ impl LogCore {
             let is_settled = view.segments.get(at + 1).is_some_and(|next| next.base() <= view.marks.durable_end);
             // Gone, or cut since.
             let Some(segment) = segment.filter(|_| is_settled) else { return false };
-            let saved = if segment.is_index_saved() { segment.save_sum(WALK_BYTES_MAX).map(drop) } else { return true };
+            let saved =
+                if segment.is_index_saved() { segment.save_sum(WALK_BYTES_MAX).map(drop) } else { return true };
             self.metrics.side_file_failures.add(u64::from(saved.is_err()));
             saved.is_err()
         });

@@ -76,11 +76,7 @@ impl PartitionLog {
     ///
     /// # Errors
     /// [`RepairError`]; the range stays quarantined, but where the variant says otherwise.
-    pub fn repair<'a>(
-        &self,
-        range: Range<Offset>,
-        batches: impl Into<Batches<'a>>,
-    ) -> Result<Repaired, RepairError> {
+    pub fn repair<'a>(&self, range: Range<Offset>, batches: impl Into<Batches<'a>>) -> Result<Repaired, RepairError> {
         let core = &self.core;
         if core.is_repairing.swap(true, Ordering::AcqRel) {
             return Err(RepairError::Busy);
@@ -227,7 +223,14 @@ impl LogCore {
     }
 
     /// Shows readers the new segment.
-    fn show(&self, wound: &Wound, file: Arc<dyn File>, bytes: u64, index: SegmentIndex, holes: Vec<Hole>) -> Arc<Segment> {
+    fn show(
+        &self,
+        wound: &Wound,
+        file: Arc<dyn File>,
+        bytes: u64,
+        index: SegmentIndex,
+        holes: Vec<Hole>,
+    ) -> Arc<Segment> {
         let old = &wound.segment;
         let twin = Arc::new(old.mended(file, bytes, index, wound.end).with_holes(holes));
         // Also where there are none left: the list on disk has the old ones.

@@ -270,9 +270,8 @@ pub(crate) fn write_damage_by_length(
     others: &DamageList,
     change: &DamageChange<'_>,
 ) -> Result<(), IoFailure> {
-    let of = |(len, holes): (u64, &[Hole])| {
-        holes.iter().map(|hole| (change.base, hole.clone(), len)).collect::<Vec<_>>()
-    };
+    let of =
+        |(len, holes): (u64, &[Hole])| holes.iter().map(|hole| (change.base, hole.clone(), len)).collect::<Vec<_>>();
     let others = bounded(others).into_owned().into_iter().map(|(base, hole)| (base, hole, ANY_LENGTH));
     let entries: Vec<_> = others.chain(of(change.before)).chain(of(change.after)).collect();
     let mut payload = Vec::with_capacity(4 + 48 * entries.len());
