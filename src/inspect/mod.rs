@@ -28,6 +28,7 @@ mod index_check;
 mod indexes;
 mod report;
 mod state;
+mod sum_check;
 mod verify;
 mod walk;
 

@@ -3,8 +3,9 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use crate::error::{CorruptionKind, InvalidBatch};
+use crate::error::{CorruptionKind, InvalidBatch, SmallFileFault};
 use crate::index::{IndexFault, SnapshotFault, TextFault};
+use crate::segment::sum::Staleness;
 use crate::units::{FilePosition, LeaderEpoch, Offset, ProducerId, TimestampMs};
 
 /// More findings than this are counted, not kept: hostile bytes must not fill the memory.
@@ -155,6 +156,24 @@ pub enum FindingKind {
     /// An opening found this range unreadable, and nothing was found there now.
     #[error("offsets {}..{} are listed as damaged; if the file was restored, remove the list", .0.start, .0.end)]
     ListedAsDamaged(Range<Offset>),
+    /// Batches that pass their own checks and are not where, or what, they were when the segment was sealed.
+    #[error("bytes {}..{} hold offsets {}..{}: an offset, length, epoch or magic is not what was sealed",
+        bytes.start, bytes.end, offsets.start, offsets.end)]
+    WrongHeaders {
+        /// The bytes.
+        bytes: Range<u64>,
+        /// The offsets that cannot be trusted for it.
+        offsets: Range<Offset>,
+    },
+    /// A sum that cannot be used.
+    #[error("the sum of the segment cannot be used: {0}; scrubbing makes another")]
+    BadSum(SmallFileFault),
+    /// A sum about other batches, all of which are valid.
+    #[error("the sum is about other batches: another program wrote here ({0:?}); scrubbing makes another")]
+    StaleSum(Staleness),
+    /// A file beside a log that is not the one that was sealed with it.
+    #[error("is not as it was when the segment was sealed; scrubbing compares it with the log")]
+    NotAsSealed,
     /// Bytes past the recovery point that are no whole valid batch: written and not synced when the writer died, or
     /// being written now.
     #[error("a torn tail of {bytes} bytes past the recovery point, which opening cuts off: {cause}")]
@@ -253,6 +272,10 @@ pub struct Report {
     pub log_end: Offset,
     /// Everything below it is durable, if a state file says so.
     pub durable_end: Option<Offset>,
+    /// Sealed segments that are what their sums say, byte for byte.
+    pub intact: u64,
+    /// Sealed segments without a sum that can be used.
+    pub unprotected: u64,
     /// Whether the last close was clean; unknown (`false`) where Kafka alone was here.
     pub was_clean: bool,
 }

@@ -14,6 +14,7 @@ use super::derived_check::{DerivedCheck, Mismatch};
 use super::index_check::{IndexCheck, Verdict, Writer};
 use super::report::{Finding, FindingKind, IndexProblem, Report};
 use super::state::{LastClose, StateFiles};
+use super::sum_check::{self, SumVerdict};
 use super::walk::{self, Limits};
 use super::{InspectError, PartitionFiles, SegmentInfo};
 use crate::error::{CorruptionKind, InvalidBatch, IoFailure, IoOperation};
@@ -22,6 +23,7 @@ use crate::index::IndexFault;
 use crate::record::{BatchHeader, BatchView};
 use crate::segment::names::{self, Known};
 use crate::segment::scan::{self, Scan, ScanTask, Stop};
+use crate::segment::sum::{DamageKind, LogVerdict};
 use crate::segment::walk::marker_at;
 use crate::segment::window::Window;
 use crate::segment::{FileKind, Home, SegmentFile, Stage};
@@ -136,6 +138,7 @@ impl Verifier<'_> {
             let is_torn = self.judge(segment, &walked, durable_below);
             self.judge_aborted(segment, &walked, &mut derived)?;
             self.judge_index(segment, walked);
+            self.judge_sum(segment)?;
             if is_torn {
                 for past in segments.get(at + 1..).unwrap_or_default() {
                     self.add(false, past.path.clone(), 0, Some(past.base), FindingKind::PastTear);
@@ -284,6 +287,40 @@ impl Verifier<'_> {
             let path = self.home.path(segment.base, FileKind::TimeIndex);
             self.add(is_problem, path, 0, Some(segment.base), FindingKind::TimeIndex(problem));
         }
+    }
+
+    /// Holds a sealed segment against its sum. Batches that fail their own checks were told already.
+    fn judge_sum(&mut self, segment: &SegmentInfo) -> Result<(), IoFailure> {
+        if segment.next_base.is_none() {
+            return Ok(());
+        }
+        let path = self.home.path(segment.base, FileKind::Sum);
+        let verdict = match sum_check::judge(self.home, segment)? {
+            SumVerdict::Unprotected => {
+                self.report.unprotected += 1;
+                return Ok(());
+            }
+            SumVerdict::Unreadable(fault) => {
+                self.report.unprotected += 1;
+                self.note(path, FindingKind::BadSum(fault));
+                return Ok(());
+            }
+            SumVerdict::Compared(verdict) => verdict,
+        };
+        for damage in verdict.damage().iter().filter(|damage| damage.kind == DamageKind::Headers) {
+            let (bytes, offsets) = (damage.bytes.clone(), damage.offsets.clone());
+            let kind = FindingKind::WrongHeaders { bytes, offsets };
+            self.problem(segment.path.clone(), damage.bytes.start, damage.offsets.start, kind);
+        }
+        for fault in &verdict.sidecars {
+            self.note(self.home.path(segment.base, fault.kind), FindingKind::NotAsSealed);
+        }
+        match verdict.log {
+            LogVerdict::Intact => self.report.intact += 1,
+            LogVerdict::Stale(staleness) => self.note(path, FindingKind::StaleSum(staleness)),
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Whether the index files of a segment have been finished, so that what is wrong with them is damage.

@@ -29,12 +29,16 @@ impl LogCore {
     /// Writes the list of damage. The round is locked.
     pub(super) fn keep_damage(&self) -> Result<(), ChangeError> {
         let segments = Arc::clone(&self.view.read().segments);
-        let damaged = || segments.iter().filter(|segment| segment.has_unsaved_holes());
+        let is_unsaved = |segment: &&Arc<Segment>| segment.has_unsaved_holes();
+        let unsaved: Vec<&Arc<Segment>> = segments.iter().filter(is_unsaved).collect();
         // Before it is written: what is met meanwhile is for the next list.
-        let unsaved: Vec<&Arc<Segment>> = damaged().collect();
-        unsaved.iter().for_each(|segment| segment.mark_holes_saved(true));
+        for segment in &unsaved {
+            segment.mark_holes_saved(true);
+        }
         if self.change_files(|| self.save_damage())?.is_some() {
-            unsaved.iter().for_each(|segment| segment.mark_holes_saved(false));
+            for segment in &unsaved {
+                segment.mark_holes_saved(false);
+            }
             self.has_met_damage.store(true, Ordering::Relaxed);
         }
         Ok(())

@@ -135,7 +135,7 @@ impl LogCore {
         let base = wound.segment.base();
         let mended = self.mend(&wound, incoming.as_ref()).inspect_err(|_| self.drop_mended(base))?;
         let (bytes, is_whole) = (mended.bytes, mended.sum.is_some());
-        self.put_in_place(wound, mended).inspect_err(|_| self.drop_mended(base))?;
+        self.put_in_place(&wound, mended).inspect_err(|_| self.drop_mended(base))?;
         Ok(Repaired { base, bytes, batches: count, is_whole })
     }
 
@@ -173,7 +173,7 @@ impl LogCore {
     }
 
     /// Puts the new file in the place of the old one.
-    fn put_in_place(&self, wound: Wound, mended: Mended) -> Result<(), RepairError> {
+    fn put_in_place(&self, wound: &Wound, mended: Mended) -> Result<(), RepairError> {
         let _round = self.round.lock();
         self.writer.lock().check_open().map_err(ChangeError::from)?;
         let view = self.view.read().clone();
@@ -189,7 +189,7 @@ impl LogCore {
         segment.file()?;
         segment.build_index()?;
         let mut is_swapped = false;
-        let changed = self.change_files(|| self.swap(&wound, &mended, &mut is_swapped))?;
+        let changed = self.change_files(|| self.swap(wound, &mended, &mut is_swapped))?;
         if let Some(failure) = changed {
             if !is_swapped {
                 // The list may be the one for either length, which is as true.
@@ -198,7 +198,8 @@ impl LogCore {
             }
             return Err(failure.into());
         }
-        let twin = self.show(&wound, mended.file, mended.bytes, mended.index, mended.holes);
+        let twin = self.show(wound, mended.file, mended.bytes, mended.index, mended.holes);
+        twin.mark_holes_saved(false);
         self.keep_damage()?;
         self.finish_files(&twin, at, mended.sum)?;
         Ok(())

@@ -103,6 +103,9 @@ struct SegmentWalk {
     is_sum_newer: bool,
     index: SegmentIndex,
     cursor: IndexCursor,
+    /// The smallest offset that the next batch can have, and where the next segment begins.
+    expected: Offset,
+    limit: Option<Offset>,
     epochs: Arc<LeaderEpochs>,
     /// From the first to the last batch whose epoch is not the one that led then.
     other_epochs: Option<LogDamage>,
@@ -112,9 +115,13 @@ struct SegmentWalk {
 impl SegmentWalk {
     /// Judges the next batch; returns its bytes, `None` at the end.
     fn step(&mut self) -> io::Result<Option<u64>> {
-        let Self { walk, index, cursor, epochs, other_epochs, has_control, .. } = self;
+        let Self { walk, index, cursor, expected, limit, epochs, other_epochs, has_control, .. } = self;
         walk.step_with(|position, header| {
-            cursor.observe(header, position, index);
+            // One that is misplaced is no way into the log, and indexes only rise.
+            if header.base_offset >= *expected && limit.is_none_or(|limit| header.last_offset() < limit) {
+                cursor.observe(header, position, index);
+                *expected = header.next_offset();
+            }
             *has_control |= header.attributes.is_control();
             let led = epochs.epoch_of(header.base_offset);
             if led.is_some() && header.leader_epoch != led {
@@ -235,6 +242,8 @@ impl LogCore {
             is_sum_newer,
             index: SegmentIndex::default(),
             cursor: IndexCursor::new(bounds.base, bounds.interval_bytes),
+            expected: bounds.base,
+            limit: bounds.next_base,
             epochs: Arc::clone(&view.epochs),
             other_epochs: None,
             has_control: false,

@@ -329,7 +329,7 @@ fn bounded(list: &DamageList) -> Cow<'_, DamageList> {
     let mut coarse = DamageList::new();
     for (base, hole) in list {
         match coarse.last_mut() {
-            Some((last, whole)) if last == base => {
+            Some((at, whole)) if at == base => {
                 whole.bytes.end = whole.bytes.end.max(hole.bytes.end);
                 whole.offsets.end = whole.offsets.end.max(hole.offsets.end);
                 whole.cause = whole.cause.take().or_else(|| hole.cause.clone());

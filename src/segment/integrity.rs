@@ -75,7 +75,7 @@ fn merged(known: &[Hole], met: Vec<Hole>) -> Vec<Hole> {
     for hole in all {
         let is_full = merged.len() >= HOLES_MAX;
         match merged.last_mut() {
-            Some(last) if is_full || do_touch(last, &hole) => join(last, hole),
+            Some(last) if is_full || are_joined(last, &hole) => join(last, hole),
             _ => merged.push(hole),
         }
     }
@@ -83,7 +83,7 @@ fn merged(known: &[Hole], met: Vec<Hole>) -> Vec<Hole> {
 }
 
 /// Records that are missing without bytes stay told apart from bytes that are bad: what ends in them ends there.
-fn do_touch(before: &Hole, hole: &Hole) -> bool {
+fn are_joined(before: &Hole, hole: &Hole) -> bool {
     match (before.bytes.is_empty(), hole.bytes.is_empty()) {
         (true, true) => before.bytes == hole.bytes,
         (false, false) => hole.bytes.start <= before.bytes.end,
@@ -208,14 +208,14 @@ impl Segment {
         !met.is_empty() && self.holes.add(met)
     }
 
-    /// Whether some of its holes are not in the list of damage on disk.
+    /// Whether the list of damage on disk has other holes for it.
     pub(crate) fn has_unsaved_holes(&self) -> bool {
         self.holes.is_unsaved.load(Ordering::Acquire)
     }
 
     /// The list of damage was written, or is about to be.
     pub(crate) fn mark_holes_saved(&self, is_saved: bool) {
-        self.holes.is_unsaved.store(!is_saved && !self.holes().is_empty(), Ordering::Release);
+        self.holes.is_unsaved.store(!is_saved, Ordering::Release);
     }
 }
 

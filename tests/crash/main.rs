@@ -9,6 +9,8 @@ mod every_step;
 #[cfg(test)]
 mod gate;
 #[cfg(test)]
+mod integrity;
+#[cfg(test)]
 mod lives;
 #[cfg(test)]
 mod retention;

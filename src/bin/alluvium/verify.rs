@@ -44,6 +44,15 @@ fn print_text(mut out: impl Write, report: &Report) -> io::Result<()> {
     if report.omitted > 0 {
         writeln!(out, "        {} more findings are not listed", grouped(report.omitted))?;
     }
+    let sealed = report.segments.saturating_sub(1);
+    if sealed > 0 {
+        let (intact, none) = (grouped(report.intact), grouped(report.unprotected));
+        writeln!(
+            out,
+            "        sums: {intact} of {} sealed segments are as they were sealed, {none} have none",
+            grouped(sealed)
+        )?;
+    }
     let verdict = match report.problems.len() {
         0 => "sound".to_owned(),
         1 => "1 problem".to_owned(),
@@ -80,6 +89,7 @@ fn print_json(mut out: impl Write, report: &Report) -> io::Result<()> {
         "omitted": report.omitted, "segments": report.segments, "bytes": report.bytes, "batches": report.batches,
         "records": report.records, "log_start": report.log_start.value(), "log_end": report.log_end.value(),
         "durable_end": report.durable_end.map(alluvium::Offset::value), "was_clean": report.was_clean,
+        "intact": report.intact, "unprotected": report.unprotected,
     });
     writeln!(out, "{summary}")?;
     out.flush()

@@ -36,7 +36,8 @@ fn hurt() -> Hurt {
     let base = bases(&machine)[1];
     let replica = machine.kill().open(small());
     let name = format!("{base:020}.log");
-    flip(&machine, &name, len(&machine, &name) / 3 + 5, 3);
+    // In the payload of its second batch.
+    flip(&machine, &name, len(&machine, &name) / u64::try_from(A_SEGMENT).unwrap() + 75, 3);
     let found = scrub(&log);
     let range = found.iter().find_map(|done| done.quarantined.first()).unwrap().offsets.clone();
     let batches = batches_of(&replica, range.clone());
