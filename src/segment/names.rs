@@ -10,6 +10,7 @@
 //! alluvium.sync-state               in place: the newest durable end, and whether a sync began and did not succeed
 //! alluvium.clean-shutdown           written last when closing, removed first when opening
 //! alluvium.damage                   ranges found unreadable below the recovery point
+//! alluvium.move                     in a copy that is to take the place of a partition: how far it has come
 //! alluvium.aside.<n>.<base:020>.log segments past a torn tail, kept for whoever wants to look
 //! alluvium.touched.<base:020>.log   a log for a moment, while its name is made to change after a sync in doubt
 //! ```
@@ -29,6 +30,8 @@ pub const SYNC_STATE: &str = "alluvium.sync-state";
 pub const CLEAN_SHUTDOWN: &str = "alluvium.clean-shutdown";
 /// Ranges known to be unreadable.
 pub const DAMAGE: &str = "alluvium.damage";
+/// In a copy that takes the place of a partition elsewhere.
+pub const MOVE: &str = "alluvium.move";
 /// Kafka's list of leader epochs and where each starts.
 pub const LEADER_EPOCH_CHECKPOINT: &str = "leader-epoch-checkpoint";
 /// Kafka's file with the id of the partition's topic.

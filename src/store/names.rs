@@ -178,6 +178,12 @@ impl MarkedDir {
         self.to_string()
     }
 
+    /// The same copy on its way to something else. Only of a name that was not cut, which every future one is.
+    #[must_use]
+    pub(crate) fn with_fate(&self, fate: Fate) -> Self {
+        Self { fate, ..self.clone() }
+    }
+
     /// What becomes of the directory.
     pub fn fate(&self) -> Fate {
         self.fate
