@@ -9,7 +9,7 @@ use super::{LogCore, PartitionLog, RoundState};
 use crate::commit::Marks;
 use crate::error::{AppendError, ChangeError, ReadError};
 use crate::index::{LeaderEpochs, ProducerTable};
-use crate::segment::{Extent, Segment};
+use crate::segment::{Extent, Home, Segment};
 use crate::sync;
 use crate::units::Offset;
 
@@ -153,10 +153,7 @@ impl LogCore {
         }
     }
 
-    fn hand_over<R, E>(
-        &self,
-        finish: impl FnOnce(&Held) -> Result<R, Unfinished<E>>,
-    ) -> Result<R, HandOverError<E>> {
+    fn hand_over<R, E>(&self, finish: impl FnOnce(&Held) -> Result<R, Unfinished<E>>) -> Result<R, HandOverError<E>> {
         let mut round = self.round.lock();
         // Once before appends are held off, so that they are held off for the shorter.
         self.sync_under(&mut round).map_err(refused)?;
@@ -254,5 +251,12 @@ fn into_change(error: AppendError) -> ChangeError {
         AppendError::Failed(failed) => ChangeError::Failed(failed),
         AppendError::Io(failure) => ChangeError::Io(failure),
         _ => ChangeError::Closed,
+    }
+}
+
+impl PartitionLog {
+    /// Where its files are.
+    pub(crate) fn home(&self) -> Home {
+        self.core.home.clone()
     }
 }

@@ -43,7 +43,7 @@ use crossbeam::channel::Sender;
 
 pub use append::Appended;
 pub use batches::{AppendAs, AppendOptions, Batches};
-pub(crate) use derived::{derived_bytes, read_epochs};
+pub(crate) use derived::{derived_bytes, read_epochs, write_epochs};
 pub(crate) use handover::{Glimpse, HandOverError, Held, Prefix, Unfinished};
 pub use open::Environment;
 pub(crate) use open::Left;

@@ -7,6 +7,8 @@
 //! meta.rs           meta.properties: cluster, node and directory
 //! topic_id.rs       partition.metadata: the id of a partition's topic
 //! shutdown.rs       the clean-shutdown marker
+//! adopt.rs          a partition's directory is taken in from elsewhere
+//! export.rs         sealed segments for tiered storage, and a copy for backup
 //! lock.rs           who has the directory open
 //! moving.rs         a partition goes to another directory while it is written
 //! moving_marker.rs  what a copy says of itself, and giving directories other names durably
@@ -16,7 +18,11 @@
 //! nothing here starts a thread. What is wrong with a file's content is data, for the caller to decide on; only what the
 //! system refuses is an [`IoFailure`]. Files are replaced whole: a crash leaves the old content or the new one.
 
+#[allow(dead_code, reason = "the store takes it up in the next change")]
+pub(crate) mod adopt;
 mod checkpoints;
+#[allow(dead_code, reason = "the store takes it up in the next change")]
+pub(crate) mod export;
 mod lock;
 mod meta;
 #[allow(dead_code, reason = "the store takes it up in the next change")]
@@ -33,7 +39,9 @@ mod topic_id;
 use std::io;
 use std::path::Path;
 
+pub use adopt::{AdoptError, Adopted};
 pub use checkpoints::{CheckpointFault, OffsetCheckpoint, Others};
+pub use export::{ExportError, ExportedSegment, Snapshot};
 pub use lock::{DirectoryLock, DirectoryRegistry, LockError};
 pub use meta::{Identity, MetaError, MetaFault, MetaProperties, MetaVersion, NodeId};
 pub use moving::MoveError;

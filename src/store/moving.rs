@@ -28,7 +28,9 @@ use super::topic_id::{TopicIdError, claim_topic_id, read_topic_id};
 use crate::config::LogConfig;
 use crate::error::{AppendError, ChangeError, Damage, InvalidBatch, IoFailure, IoOperation, OpenError, ReadError};
 use crate::fs::FileSystem;
-use crate::log::{AppendAs, Environment, Glimpse, HandOverError, Held, Isolation, PartitionLog, ReadOptions, Unfinished};
+use crate::log::{
+    AppendAs, Environment, Glimpse, HandOverError, Held, Isolation, PartitionLog, ReadOptions, Unfinished,
+};
 use crate::record::{self, BatchHeader};
 use crate::units::Offset;
 

@@ -195,9 +195,8 @@ pub(crate) fn recover_moves(fs: &dyn FileSystem, dirs: &[Option<&Path>]) -> Move
         }
     }
     for (partition, mut states) in found {
-        let is_plain = |state: &DirState| {
-            matches!(state.copy, CopyState::Live { has_mark: false } | CopyState::Retired { .. })
-        };
+        let is_plain =
+            |state: &DirState| matches!(state.copy, CopyState::Live { has_mark: false } | CopyState::Retired { .. });
         let lives = states.iter().filter(|state| live_of(state).is_some()).count();
         if lives < 2 && states.iter().all(is_plain) {
             continue;
@@ -231,12 +230,7 @@ fn copies_in(fs: &dyn FileSystem, dir: &Path) -> Result<Vec<(TopicPartition, Cop
 }
 
 /// Does what was decided about one partition.
-fn act(
-    fs: &dyn FileSystem,
-    dirs: &[Option<&Path>],
-    partition: TopicPartition,
-    actions: Vec<Action>,
-) -> Recovered {
+fn act(fs: &dyn FileSystem, dirs: &[Option<&Path>], partition: TopicPartition, actions: Vec<Action>) -> Recovered {
     let mut recovered = Recovered { partition, served: None, done: Vec::new(), failed: Vec::new() };
     let live_name = recovered.partition.dir_name();
     let at = |dir: usize| dirs.get(dir).copied().flatten().unwrap_or(Path::new("."));
@@ -335,8 +329,11 @@ mod tests {
             ("a copy begun", &[live(0), future(1, Mark::None)], "serve 0, set aside 1"),
             ("a complete copy, not switched", &[future(0, complete()), live(1)], "serve 1, set aside 0"),
             ("an adoption begun beside a live one", &[live(0), future(1, Mark::Adoption)], "serve 0, set aside 1"),
-            ("two copies begun", &[live(0), future(1, Mark::None), future(2, complete())],
-                "serve 0, set aside 1, set aside 2"),
+            (
+                "two copies begun",
+                &[live(0), future(1, Mark::None), future(2, complete())],
+                "serve 0, set aside 1, set aside 2",
+            ),
             ("switched", &[retired(0, 1), future(1, complete())], "finish 1 after 1"),
             ("switched, the original removed", &[future(1, complete())], "finish 1 after 0"),
             ("another one goes, too", &[retired(0, 2), future(1, complete())], "finish 1 after 0"),
@@ -349,8 +346,11 @@ mod tests {
             ("half a copy, the rest offline", &[offline(0), future(1, Mark::None)], "leave 1 DirectoryOffline"),
             ("half a copy and nothing else", &[future(1, Mark::None)], "leave 1 Orphan"),
             ("half an adoption", &[future(1, Mark::Adoption)], "set aside 1"),
-            ("half a copy beside the complete one", &[future(0, complete()), future(1, Mark::None)],
-                "set aside 1, finish 0 after 0"),
+            (
+                "half a copy beside the complete one",
+                &[future(0, complete()), future(1, Mark::None)],
+                "set aside 1, finish 0 after 0",
+            ),
         ];
         for (label, found, wanted) in cases {
             assert_eq!(words(found), *wanted, "{label}");

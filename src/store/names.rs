@@ -39,6 +39,8 @@ pub const META_PROPERTIES: &str = "meta.properties";
 pub const REMOTE_LOG_INDEX_CACHE: &str = "remote-log-index-cache";
 /// The topic of `KRaft`'s own log.
 pub const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
+/// At the end of the name of a backup that is being made.
+pub(crate) const UNFINISHED_SUFFIX: &str = ".unfinished";
 const OURS_PREFIX: &str = "alluvium.";
 const TEMPORARY_SUFFIX: &str = ".tmp";
 
