@@ -95,13 +95,11 @@ pub(crate) fn sealed_segments(log: &PartitionLog) -> Result<Vec<ExportedSegment>
     let home = log.home();
     let epochs = prefix.epochs.entries();
     let path = |base, kind| home.path(base, kind);
-    let is_whole = |at: usize, (segment, extent): &(Arc<Segment>, Extent)| {
-        segment.is_sealed() && (at + 1 < prefix.segments.len() || extent.end <= prefix.end && extent.bytes > 0)
-    };
     let mut exported = Vec::new();
     for (at, (segment, extent)) in prefix.segments.iter().enumerate() {
-        let is_all = segment.bytes()? == extent.bytes;
-        if !is_whole(at, &(Arc::clone(segment), *extent)) || !is_all {
+        // The last one is sealed if it was rolled since; to ask an active one for its size would seal it.
+        let is_last = at + 1 == prefix.segments.len();
+        if is_last && !(segment.is_sealed() && segment.bytes()? == extent.bytes) {
             continue;
         }
         let base = segment.base();
