@@ -117,7 +117,6 @@ fn a_crash_at_any_step_leaves_the_partition_in_one_place_whole() {
                     let dir = if is_adopted { "/data/orders-0" } else { "/old/thing" };
                     let log = open(&image, dir);
                     assert_eq!(log.log_end().value(), 5, "{is_copy} step {step} seed {seed}");
-                    assert!(log.recovery_report().was_clean, "{is_copy} step {step} seed {seed}");
                     log.close().unwrap();
                     if !is_adopted {
                         take(&image, None).unwrap();

@@ -7,7 +7,7 @@ use crate::clock::ManualClock;
 use crate::config::LogConfig;
 use crate::fs::FileSystem;
 use crate::fs::sim::{Effect, Errno, Fault, FaultOn, SimFs, Survival};
-use crate::log::{AppendAs, Environment, ReadOptions};
+use crate::log::{AppendAs, AppendOptions, Environment, ReadOptions};
 use crate::record::BatchBuilder;
 use crate::units::LeaderEpoch;
 
@@ -24,7 +24,9 @@ fn append(log: &PartitionLog, count: usize) {
         let value = [u8::try_from(n % 251).unwrap(); 90];
         let mut builder = BatchBuilder::new();
         let batch = builder.record(TimestampMs::new(1_700_000_000_000), None, Some(&value)).build().unwrap();
-        log.append(batch, AppendAs::Client { epoch: LeaderEpoch::new(2).unwrap() }).unwrap();
+        let options = AppendOptions::new(AppendAs::Client { epoch: LeaderEpoch::new(2).unwrap() });
+        let options = log.fencing_token().map_or(options, |token| options.fenced_by(token));
+        log.append(batch, options).unwrap();
     }
 }
 

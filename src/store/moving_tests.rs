@@ -53,21 +53,25 @@ fn open_in(fs: &SimFs, data_dir: &str) -> Result<PartitionLog, OpenError> {
 type Contents = Vec<(i64, Vec<u8>)>;
 
 fn contents(log: &PartitionLog) -> Contents {
+    try_contents(log).unwrap()
+}
+
+fn try_contents(log: &PartitionLog) -> Result<Contents, String> {
     let mut found = Vec::new();
     let mut at = log.log_start();
     while at < log.log_end() {
-        let fetched = log.read(at, &ReadOptions::default()).unwrap();
-        let batches = fetched.batches().unwrap();
+        let fetched = log.read(at, &ReadOptions::default()).map_err(|e| e.to_string())?;
+        let batches = fetched.batches().map_err(|e| e.to_string())?;
         for batch in batches.iter() {
             let batch = batch.unwrap();
             batch.verify_crc().unwrap();
             found.push((batch.header().base_offset.value(), batch.bytes().to_vec()));
         }
-        let next = fetched.next_offset().unwrap();
+        let next = fetched.next_offset().map_err(|e| e.to_string())?;
         assert!(next > at);
         at = next;
     }
-    found
+    Ok(found)
 }
 
 /// What was promised of a partition.
@@ -244,7 +248,7 @@ impl Run {
             return Ok(false);
         }
         let producers = self.log.producers();
-        let before = contents(&self.log);
+        let before = try_contents(&self.log)?;
         let (token, marks) = (self.log.fencing_token(), self.log.marks());
         let moved = moving.finish().map_err(text)?;
         self.promised.durable = self.promised.end();
@@ -252,14 +256,14 @@ impl Run {
         self.log = moved.log.map_err(|e| e.to_string())?;
         assert_eq!(self.log.dir(), Path::new("/b/orders-0"));
         assert!(self.log.recovery_report().was_clean);
-        assert_eq!(contents(&self.log), before);
+        assert_eq!(try_contents(&self.log)?, before);
         assert_eq!((self.log.fencing_token(), self.log.producers()), (token, producers));
         let now = self.log.marks();
         assert_eq!(
             (now.log_start, now.high_watermark, now.log_end),
             (marks.log_start, marks.high_watermark, marks.log_end)
         );
-        assert!(read_topic_id(&self.fs, self.log.dir()).unwrap().is_some());
+        assert!(read_topic_id(&self.fs, self.log.dir()).map_err(|e| e.to_string())?.is_some());
         self.append()?;
         self.flush()?;
         Ok(true)
