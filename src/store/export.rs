@@ -15,7 +15,7 @@ use crate::fs::{self, File, OpenMode};
 use crate::index::EpochStart;
 use crate::log::state::{self, DamageList, RecoveryPoint};
 use crate::log::{PartitionLog, Prefix, write_epochs};
-use crate::segment::{Extent, FileKind, Home, Segment, SegmentFile};
+use crate::segment::{FileKind, Home, Segment, SegmentFile};
 use crate::units::{Offset, TimestampMs};
 
 const PIECE_BYTES: u64 = 1 << 20;
@@ -169,6 +169,10 @@ fn copy_all(log: &PartitionLog, source: &Home, target: &Home, prefix: &Prefix) -
     let mut damage = DamageList::new();
     for (at, (segment, extent)) in prefix.segments.iter().enumerate() {
         let is_last = at + 1 == prefix.segments.len();
+        if !is_last && prefix.standing.log_start.is_some_and(|log_start| extent.end <= log_start) {
+            // All of it is deleted, and waits for retention.
+            continue;
+        }
         copy_segment(source, target, segment, extent.bytes, is_last)?;
         let holes = segment.holes().iter().filter(|hole| hole.bytes.end <= extent.bytes);
         damage.extend(holes.map(|hole| (segment.base(), hole.clone())));

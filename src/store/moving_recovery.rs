@@ -104,9 +104,8 @@ fn decide_without_original(found: &[DirState], futures: &[(usize, &MarkedDir, Ma
     let is_complete = |mark: &Mark| matches!(mark, Mark::Complete { .. });
     let complete: Vec<_> = futures.iter().filter(|(_, _, mark)| is_complete(mark)).collect();
     let finished = match complete.as_slice() {
-        [] => None,
         [(dir, name, _)] if !is_offline => Some((*dir, *name)),
-        [_] => None,
+        [] | [_] => None,
         several => {
             let dirs = several.iter().map(|(dir, _, _)| *dir).collect();
             return vec![Action::Refuse { dirs, because: RefusedBecause::TwoComplete }];

@@ -425,3 +425,130 @@ fn a_failure_at_any_step_loses_nothing_that_was_acknowledged() {
         }
     }
 }
+
+/// Batches as a leader sent them, at these offsets, one record each.
+fn follow(log: &PartitionLog, offsets: &[i64]) {
+    for base in offsets {
+        let mut builder = BatchBuilder::new();
+        let value = [7; 60];
+        let batch = builder.record(TimestampMs::new(1_700_000_000_000), Some(b"k"), Some(&value)).build().unwrap();
+        let mut bytes = batch.into_bytes();
+        crate::record::stamp(&mut bytes, offset(*base), LeaderEpoch::new(1));
+        log.append(bytes, AppendAs::Follower).unwrap();
+    }
+}
+
+fn begin(fs: &SimFs, log: &PartitionLog) -> Result<Move, MoveError> {
+    Move::begin(log.clone(), &environment(fs), Path::new(THERE), &orders(), UniqueId::from_random(1))
+}
+
+#[test]
+fn what_cleaning_left_of_the_offsets_stays() {
+    let fs = world(1);
+    let compacted = LogConfig { cleanup_policy: crate::config::CleanupPolicy::Compact, ..config() };
+    let log = environment(&fs).open("/a/orders-0", compacted).unwrap();
+    follow(&log, &[0, 1, 5, 6, 900, 2_147_483_900, 2_147_483_901, 9_000_000_000, 9_000_000_001]);
+    let before = contents(&log);
+    let mut moving = begin(&fs, &log).unwrap();
+    while !moving.step(100).unwrap().is_caught_up {}
+    follow(&log, &[20_000_000_000]);
+    let moved = moving.finish().unwrap().log.unwrap();
+    assert_eq!(contents(&moved)[..before.len()], before);
+    assert_eq!((moved.log_end(), moved.leader_epochs()), (offset(20_000_000_001), log.leader_epochs()));
+}
+
+#[test]
+fn a_partition_that_starts_anew_is_copied_anew() {
+    for (to, seed) in [(3, 1), (20, 2), (500, 3)] {
+        let fs = world(seed);
+        let log = open_in(&fs, HERE).unwrap();
+        log.truncate_fully_and_start_at(offset(10)).unwrap();
+        follow(&log, &(10..40).collect::<Vec<_>>());
+        let mut moving = begin(&fs, &log).unwrap();
+        moving.step(2000).unwrap();
+        log.truncate_fully_and_start_at(offset(to)).unwrap();
+        follow(&log, &(to..to + 15).collect::<Vec<_>>());
+        let before = contents(&log);
+        assert!(moving.step(u64::MAX).unwrap().is_caught_up);
+        let moved = moving.finish().unwrap().log.unwrap();
+        assert_eq!((contents(&moved), moved.log_start()), (before, offset(to)));
+    }
+}
+
+#[test]
+fn batches_that_are_larger_than_segments_are_now_are_copied() {
+    let fs = world(1);
+    let log = open_in(&fs, HERE).unwrap();
+    follow(&log, &[0, 1, 2]);
+    log.update_config(LogConfig { segment_bytes: 50, ..config() }).unwrap();
+    let before = contents(&log);
+    let mut moving = begin(&fs, &log).unwrap();
+    while !moving.step(1).unwrap().is_caught_up {}
+    let moved = moving.finish().unwrap().log.unwrap();
+    assert_eq!(contents(&moved), before);
+    assert_eq!(moved.config().segment_bytes, 50);
+}
+
+#[test]
+fn damage_is_not_copied_and_nothing_else_takes_its_place() {
+    let fs = world(1);
+    let log = open_in(&fs, HERE).unwrap();
+    follow(&log, &(0..30).collect::<Vec<_>>());
+    log.flush().unwrap();
+    fs.flip_bit(&log.segment_files()[1], 90, 3);
+    let mut moving = begin(&fs, &log).unwrap();
+    let refused = loop {
+        match moving.step(300) {
+            Ok(progress) => assert!(!progress.is_caught_up),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, MoveError::Invalid { .. } | MoveError::Damaged { .. }), "{refused}");
+    assert!(matches!(moving.finish(), Err(MoveError::Invalid { .. } | MoveError::Damaged { .. })));
+    assert_eq!(log.log_end(), offset(30));
+    follow(&log, &[30]);
+    assert!(fs.list(Path::new(THERE)).unwrap().is_empty());
+}
+
+#[test]
+fn what_is_there_already_is_refused() {
+    let fs = world(1);
+    let log = open_in(&fs, HERE).unwrap();
+    let moving = begin(&fs, &log).unwrap();
+    assert!(matches!(begin(&fs, &log).err(), Some(MoveError::Exists { .. })));
+    moving.cancel().unwrap();
+    let same = Move::begin(log.clone(), &environment(&fs), Path::new(HERE), &orders(), UniqueId::from_random(2));
+    assert!(matches!(same.err(), Some(MoveError::SameDirectory { .. })));
+    log.close().unwrap();
+    assert!(begin(&fs, &log).is_err());
+    assert!(fs.list(Path::new(THERE)).unwrap().is_empty());
+}
+
+/// Whoever appends while the switch is made is told that the log is closed, and nothing of it is in either copy; whoever was
+/// answered before finds the records in the new place.
+#[test]
+fn appends_go_on_up_to_the_switch_and_none_is_lost() {
+    let fs = world(1);
+    let log = open_in(&fs, HERE).unwrap();
+    let mut moving = begin(&fs, &log).unwrap();
+    let appender = {
+        let log = log.clone();
+        std::thread::spawn(move || {
+            let mut acknowledged = 0;
+            loop {
+                let batch = BatchBuilder::new().record(TimestampMs::new(1), None, Some(b"v")).build().unwrap();
+                match log.append(batch, AppendAs::Client { epoch: LeaderEpoch::new(1).unwrap() }) {
+                    Ok(appended) => acknowledged = appended.end().value(),
+                    Err(AppendError::Closed) => return acknowledged,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        })
+    };
+    for _ in 0..20 {
+        moving.step(4000).unwrap();
+    }
+    let moved = moving.finish().unwrap().log.unwrap();
+    assert_eq!(appender.join().unwrap(), moved.log_end().value());
+    assert!(log.close().is_ok());
+}
