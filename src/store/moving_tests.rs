@@ -407,7 +407,10 @@ fn a_failure_at_any_step_loses_nothing_that_was_acknowledged() {
                     let Ended::Failed(what) = ended else {
                         // What only tidies up is no failure of the move. Past the end nothing strikes any more.
                         passed += 1;
-                        if passed > 8 { break } else { continue }
+                        if passed > 8 {
+                            break;
+                        }
+                        continue;
                     };
                     run.fs.clear_faults();
                     let label = format!("seed {seed} {operation:?} {error:?} after {skip}: {what}");
