@@ -107,6 +107,22 @@ impl Drop for Held {
     }
 }
 
+/// Runs `body` as if the thread held nothing: for a second log, which nobody has locked who then waits for the first one.
+pub(crate) fn apart<T>(body: impl FnOnce() -> T) -> T {
+    #[cfg(all(debug_assertions, not(loom)))]
+    let _back = {
+        /// Holds again what was held, however `body` ends.
+        struct Back(Vec<Rank>);
+        impl Drop for Back {
+            fn drop(&mut self) {
+                HELD.with_borrow_mut(|held| *held = std::mem::take(&mut self.0));
+            }
+        }
+        Back(HELD.with_borrow_mut(std::mem::take))
+    };
+    body()
+}
+
 /// A mutex with a rank. [`Mutex::new`] makes a leaf.
 #[derive(Debug)]
 pub struct Mutex<T> {

@@ -17,7 +17,7 @@ impl PartitionLog {
     pub fn close(&self) -> Result<(), ChangeError> {
         let core = &self.core;
         let mut round = core.round.lock();
-        if matches!(core.writer.lock().state, WriterState::Closed) {
+        if matches!(core.writer.lock().state, WriterState::Closed | WriterState::Moved) {
             return Ok(());
         }
         let closed = core.close_cleanly(&mut round);

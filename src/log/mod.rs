@@ -16,6 +16,7 @@ mod derived;
 pub(crate) mod directory;
 mod doubt;
 mod epochs;
+mod handover;
 pub(crate) mod hosted;
 mod hosting;
 mod incoming;
@@ -48,7 +49,8 @@ use std::sync::atomic::AtomicBool;
 
 pub use append::Appended;
 pub use batches::{AppendAs, AppendOptions, Batches};
-pub(crate) use derived::{derived_bytes, read_epochs};
+pub(crate) use derived::{derived_bytes, read_epochs, write_epochs};
+pub(crate) use handover::{Glimpse, HandOverError, Held, Prefix, Unfinished};
 pub(crate) use hosting::{Lent, oldest_timestamp};
 pub use open::Environment;
 pub(crate) use open::Left;

@@ -21,6 +21,8 @@ pub(crate) enum WriterState {
     Failed(LogFailed),
     /// It was closed.
     Closed,
+    /// It was closed because a copy in another directory goes on in its place.
+    Moved,
 }
 
 /// Why a writer refuses.
@@ -130,7 +132,7 @@ impl Writer {
         match &self.state {
             WriterState::Open => Ok(()),
             WriterState::Failed(failed) => Err(Refusal::Failed(failed.clone())),
-            WriterState::Closed => Err(Refusal::Closed),
+            WriterState::Closed | WriterState::Moved => Err(Refusal::Closed),
         }
     }
 
@@ -144,7 +146,7 @@ impl Writer {
     pub(crate) fn failed(&self) -> Option<LogFailed> {
         match &self.state {
             WriterState::Failed(failed) => Some(failed.clone()),
-            WriterState::Open | WriterState::Closed => None,
+            WriterState::Open | WriterState::Closed | WriterState::Moved => None,
         }
     }
 

@@ -42,6 +42,8 @@ pub const REMOTE_LOG_INDEX_CACHE: &str = "remote-log-index-cache";
 pub const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
 /// Takes up space that is freed when the disk is full; its content means nothing.
 pub const RESERVE: &str = "alluvium.reserve";
+/// At the end of the name of a backup that is being made.
+pub(crate) const UNFINISHED_SUFFIX: &str = ".unfinished";
 const OURS_PREFIX: &str = "alluvium.";
 const TEMPORARY_SUFFIX: &str = ".tmp";
 
@@ -179,6 +181,12 @@ impl MarkedDir {
     /// The name.
     pub fn name(&self) -> String {
         self.to_string()
+    }
+
+    /// The same copy on its way to something else. Only of a name that was not cut, which every future one is.
+    #[must_use]
+    pub(crate) fn with_fate(&self, fate: Fate) -> Self {
+        Self { fate, ..self.clone() }
     }
 
     /// What becomes of the directory.
