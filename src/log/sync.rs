@@ -52,10 +52,13 @@ impl Drop for Durable {
     }
 }
 
+/// The active file while it has unsynced bytes, and its segment.
+type DirtyFile = (Arc<dyn File>, Arc<Segment>);
+
 /// What one round has to make durable.
 struct Target {
     unsealed: Vec<Unsealed>,
-    active: Option<(Arc<dyn File>, Arc<Segment>)>,
+    active: Option<DirtyFile>,
     names: bool,
     end: Offset,
     high_watermark: Offset,
@@ -184,7 +187,7 @@ impl LogCore {
     }
 
     /// The active file, if it has unsynced bytes, which it is about to have no more. One with such bytes is open.
-    fn take_dirty(&self, writer: &mut Writer) -> Result<Option<(Arc<dyn File>, Arc<Segment>)>, Refusal> {
+    fn take_dirty(&self, writer: &mut Writer) -> Result<Option<DirtyFile>, Refusal> {
         if !writer.is_dirty {
             return Ok(None);
         }
