@@ -175,7 +175,7 @@ impl Unjudged {
     }
 
     fn trusted_segment(&self, base: Offset, entries: &[DirEntry]) -> Arc<Segment> {
-        let segment = Segment::sealed(self.home.clone(), base, self.options, self.known_holes(base));
+        let segment = Segment::sealed(&self.home, base, self.options, self.known_holes(base));
         // A crash may come between the sync of a segment and the writing of its index.
         segment.mark_index_saved(has_index(entries, base));
         Arc::new(segment)
@@ -380,7 +380,7 @@ impl Unjudged {
             survey.trusted.iter().copied().chain(survey.scanned.iter().map(|scanned| scanned.base)).collect();
         let mut replay = self.begin_replay(&bases, survey.trusted.len())?;
         for (at, scanned) in survey.scanned.iter().enumerate() {
-            let segment = Segment::sealed(self.home.clone(), scanned.base, self.options, scanned.scan.holes.clone());
+            let segment = Segment::sealed(&self.home, scanned.base, self.options, scanned.scan.holes.clone());
             let end = survey.scanned.get(at + 1).map_or(survey.end, |next| next.base);
             replay.walk(&segment, scanned.base, Extent { bytes: scanned.scan.kept_bytes, end })?;
         }
@@ -516,9 +516,9 @@ impl Unjudged {
             scan.cursor.push_largest(&mut index.times);
         }
         let segment = if is_left_on_disk {
-            Segment::sealed(self.home.clone(), base, self.options, scan.holes)
+            Segment::sealed(&self.home, base, self.options, scan.holes)
         } else {
-            let segment = Segment::loaded(self.home.clone(), base, self.options, Arc::clone(&file), index);
+            let segment = Segment::loaded(&self.home, base, self.options, Arc::clone(&file), index);
             segment.with_holes(scan.holes)
         };
         segment.put_aborted(aborted);
@@ -564,7 +564,7 @@ impl Unjudged {
         let path = self.home.path(at, FileKind::Log);
         let file = self.home.open(&path, OpenMode::CreateNew)?;
         let index = SegmentIndex::default();
-        let segment = Segment::loaded(self.home.clone(), at, self.options, Arc::clone(&file), index);
+        let segment = Segment::loaded(&self.home, at, self.options, Arc::clone(&file), index);
         let segment = Arc::new(segment);
         segments.push(Arc::clone(&segment));
         let cursor = IndexCursor::new(at, self.options.interval_bytes);

@@ -125,7 +125,7 @@ impl LogCore {
     pub(super) fn begin_segment(&self, writer: &mut Writer, base: Offset, file: Arc<dyn File>) {
         let options = self.segment_options();
         let index = SegmentIndex::default();
-        let segment = Arc::new(Segment::loaded(self.home.clone(), base, options, Arc::clone(&file), index));
+        let segment = Arc::new(Segment::loaded(&self.home, base, options, Arc::clone(&file), index));
         writer.cursor = IndexCursor::new(base, options.interval_bytes);
         writer.summing = Some(SumBuilder::new(base, options.interval_bytes));
         writer.active = Arc::clone(&segment);

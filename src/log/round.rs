@@ -29,6 +29,9 @@ use crate::segment::{Home, Segment};
 use crate::sync::MutexGuard;
 use crate::units::Offset;
 
+/// The active file while it has unsynced bytes, and its segment.
+type DirtyFile = (Arc<dyn File>, Arc<Segment>);
+
 /// What one round has to make durable.
 #[derive(Debug)]
 pub(super) struct Target {
@@ -146,7 +149,7 @@ impl LogCore {
     }
 
     /// The active file, if it has unsynced bytes, which it is about to have no more. One with such bytes is open.
-    fn take_dirty(&self, writer: &mut Writer) -> Result<Option<(Arc<dyn File>, Arc<Segment>)>, Refusal> {
+    fn take_dirty(&self, writer: &mut Writer) -> Result<Option<DirtyFile>, Refusal> {
         if !writer.is_dirty {
             return Ok(None);
         }

@@ -57,12 +57,11 @@ impl FileSlice {
     /// The bytes themselves, where the segment is mapped (`ReadMode::Mapped`, sealed, and there is a map to be had); `None`
     /// otherwise.
     pub fn borrow(&self) -> Option<&[u8]> {
-        let mapping = match self.mapping.get() {
-            Some(mapping) => mapping,
-            None => {
-                let mapping = self.segment.mapping().ok().flatten()?;
-                self.mapping.get_or_init(|| mapping)
-            }
+        let mapping = if let Some(mapping) = self.mapping.get() {
+            mapping
+        } else {
+            let mapping = self.segment.mapping().ok().flatten()?;
+            self.mapping.get_or_init(|| mapping)
         };
         let start = usize::try_from(self.position).ok()?;
         mapping.bytes().get(start..)?.get(..usize::try_from(self.len).ok()?)

@@ -127,7 +127,7 @@ impl Unjudged {
 
     /// Whether zeros follow where the next segment begins.
     fn has_zeros_to_cut(&self, base: Offset, next: Option<Offset>) -> Result<bool, OpenError> {
-        let segment = Segment::sealed(self.home.clone(), base, self.options, Vec::new());
+        let segment = Segment::sealed(&self.home, base, self.options, Vec::new());
         if !segment.ends_in_zero()? {
             return Ok(false);
         }
@@ -156,7 +156,7 @@ impl Unjudged {
         replay: Option<&mut Replay>,
     ) -> Result<(Scanned, bool), OpenError> {
         let path = self.home.path(base, FileKind::Log);
-        let segment = Segment::sealed(self.home.clone(), base, self.options, Vec::new());
+        let segment = Segment::sealed(&self.home, base, self.options, Vec::new());
         let mut aborted = None;
         let mut scan = match replay {
             None => segment.scan(next_base, durable_below)?,
@@ -233,7 +233,7 @@ impl Unjudged {
         let from = replay.producers_from().min(epochs_from);
         for (at, base) in bases.iter().enumerate().take(first) {
             let Some(next) = bases.get(at + 1).copied().filter(|next| *next > from) else { continue };
-            let segment = Segment::sealed(self.home.clone(), *base, self.options, self.known_holes(*base));
+            let segment = Segment::sealed(&self.home, *base, self.options, self.known_holes(*base));
             let extent = Extent { bytes: segment.bytes()?, end: next };
             // What cannot be read is met by whoever reads it.
             replay.walk(&segment, from, extent)?;
@@ -253,7 +253,7 @@ impl Unjudged {
             for at in at.saturating_sub(1)..=at {
                 let Some(base) = bases.get(at).filter(|base| **base < limit) else { continue };
                 let Some(end) = bases.get(at + 1).copied() else { continue };
-                let segment = Segment::sealed(self.home.clone(), *base, self.options, self.known_holes(*base));
+                let segment = Segment::sealed(&self.home, *base, self.options, self.known_holes(*base));
                 let (before, after) = segment.neighbours(point, Extent { bytes: segment.bytes()?, end })?;
                 for header in [before, after].into_iter().flatten() {
                     let is_told = (log_start..limit).contains(&header.base_offset) && header.leader_epoch.is_some();

@@ -95,7 +95,7 @@ pub struct Segment {
 impl Segment {
     /// A segment whose file is open and whose index is in memory: the active one, or one that was just scanned.
     pub(crate) fn loaded(
-        home: Home,
+        home: &Home,
         base: Offset,
         options: SegmentOptions,
         file: Arc<dyn File>,
@@ -118,7 +118,7 @@ impl Segment {
     }
 
     /// A sealed segment that is not touched before it is read.
-    pub(crate) fn sealed(home: Home, base: Offset, options: SegmentOptions, holes: Vec<Hole>) -> Self {
+    pub(crate) fn sealed(home: &Home, base: Offset, options: SegmentOptions, holes: Vec<Hole>) -> Self {
         Self::sealed_at(home.place(options), base, holes)
     }
 

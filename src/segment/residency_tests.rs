@@ -78,7 +78,7 @@ fn segments(dir: &Path, count: i64, residency: &Arc<Residency>) -> Vec<Segment> 
         let path = home.path(at(base), FileKind::Log);
         let file = OsFileSystem.open(&path, OpenMode::CreateOrOpen).unwrap();
         fs::write_all_at(&*file, &base.to_be_bytes(), 0).unwrap();
-        let segment = Segment::sealed(home.clone(), at(base), OPTIONS, Vec::new());
+        let segment = Segment::sealed(&home, at(base), OPTIONS, Vec::new());
         segment.seal(8);
         segment
     };
@@ -169,7 +169,7 @@ fn a_map_that_the_system_refuses_is_done_without() {
     let residency = Residency::new(ResidencyLimits::default());
     let home = Home::within(Arc::new(OsFileSystem), Arc::from(Path::new("/nowhere")), Arc::clone(&residency));
     let file = Arc::new(Watched { is_dirty: Arc::default(), closed: Arc::default() });
-    let segment = Segment::loaded(home, at(0), OPTIONS, file, SegmentIndex::default());
+    let segment = Segment::loaded(&home, at(0), OPTIONS, file, SegmentIndex::default());
     segment.seal(8);
     assert!(segment.mapping().unwrap().is_none());
     assert_eq!((residency.usage().maps, residency.usage().unmapped_reads), (0, 1));
@@ -181,7 +181,7 @@ fn nothing_unsynced_is_closed_and_no_unsaved_index_forgotten() {
     let home = Home::within(Arc::new(OsFileSystem), Arc::from(Path::new("/nowhere")), Arc::clone(&residency));
     let (is_dirty, closed) = (Arc::new(AtomicBool::new(true)), Arc::<AtomicU64>::default());
     let file = Arc::new(Watched { is_dirty: Arc::clone(&is_dirty), closed: Arc::clone(&closed) });
-    let segment = Segment::loaded(home, at(0), OPTIONS, file, index_of(10));
+    let segment = Segment::loaded(&home, at(0), OPTIONS, file, index_of(10));
     let bytes = residency.usage().index_bytes;
     assert!(bytes >= 80);
     segment.extend_index(|index| *index = index_of(1000));
@@ -212,7 +212,7 @@ fn a_segment_that_goes_gives_back_all_it_held() {
     let dir = tempfile::tempdir().unwrap();
     let home = Home::within(Arc::new(OsFileSystem), Arc::from(dir.path()), Arc::clone(&residency));
     for base in 0..10_000 {
-        let segment = Segment::sealed(home.clone(), at(base), OPTIONS, Vec::new());
+        let segment = Segment::sealed(&home, at(base), OPTIONS, Vec::new());
         segment.put_index(index_of(10));
     }
     assert_eq!(residency.usage().index_bytes, 0);
