@@ -18,18 +18,17 @@
 //! nothing here starts a thread. What is wrong with a file's content is data, for the caller to decide on; only what the
 //! system refuses is an [`IoFailure`]. Files are replaced whole: a crash leaves the old content or the new one.
 
-#[allow(dead_code, reason = "the store takes it up in the next change")]
+#[cfg_attr(not(test), expect(dead_code, reason = "the store takes it up in the next change"))]
 pub(crate) mod adopt;
 mod checkpoints;
-#[allow(dead_code, reason = "the store takes it up in the next change")]
+#[cfg_attr(not(test), expect(dead_code, reason = "the store takes it up in the next change"))]
 pub(crate) mod export;
 mod lock;
 mod meta;
-#[allow(dead_code, reason = "the store takes it up in the next change")]
+#[cfg_attr(not(test), expect(dead_code, reason = "the store takes it up in the next change"))]
 pub(crate) mod moving;
-#[allow(dead_code, reason = "the store takes it up in the next change")]
 pub(crate) mod moving_marker;
-#[allow(dead_code, reason = "the store takes it up in the next change")]
+#[cfg_attr(not(test), expect(dead_code, reason = "the store takes it up in the next change"))]
 pub(crate) mod moving_recovery;
 pub mod names;
 mod partition_id;
