@@ -36,7 +36,7 @@ type DirtyFile = (Arc<dyn File>, Arc<Segment>);
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) unsealed: Vec<Unsealed>,
-    active: Option<(Arc<dyn File>, Arc<Segment>)>,
+    active: Option<DirtyFile>,
     names: bool,
     pub(super) end: Offset,
     pub(super) high_watermark: Offset,

@@ -31,7 +31,6 @@
 //! for the caller to decide on; only what the system refuses is an [`IoFailure`]. Files are replaced whole: a crash leaves
 //! the old content or the new one.
 
-#[allow(dead_code, reason = "the store takes it up in the next change")]
 pub(crate) mod adopt;
 mod checkpoints;
 mod closing;
@@ -41,18 +40,14 @@ mod config_of;
 mod directories;
 mod directory;
 pub mod events;
-#[allow(dead_code, reason = "the store takes it up in the next change")]
 pub(crate) mod export;
 mod hosted;
 mod housekeeping;
 mod loading;
 mod lock;
 mod meta;
-#[allow(dead_code, reason = "the store takes it up in the next change")]
 pub(crate) mod moving;
-#[allow(dead_code, reason = "the store takes it up in the next change")]
 pub(crate) mod moving_marker;
-#[allow(dead_code, reason = "the store takes it up in the next change")]
 pub(crate) mod moving_recovery;
 pub mod names;
 mod open;

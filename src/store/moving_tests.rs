@@ -253,6 +253,7 @@ impl Run {
         let moved = moving.finish().map_err(text)?;
         self.promised.durable = self.promised.end();
         assert!(self.log.is_moved());
+        assert_eq!((moved.retired.parent(), moved.dir.as_path()), (Some(Path::new(HERE)), Path::new("/b/orders-0")));
         self.log = moved.log.map_err(|e| e.to_string())?;
         assert_eq!(self.log.dir(), Path::new("/b/orders-0"));
         assert!(self.log.recovery_report().was_clean);
