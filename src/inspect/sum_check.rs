@@ -20,7 +20,7 @@ pub(super) enum SumVerdict {
 pub(super) fn judge(home: &Home, info: &SegmentInfo) -> Result<SumVerdict, IoFailure> {
     // How fine a new sum would be is no matter: none is made.
     let options = SegmentOptions { interval_bytes: 0, read_mode: ReadMode::default(), may_have_gaps: true };
-    let segment = Segment::sealed(home.clone(), info.base, options, Vec::new());
+    let segment = Segment::sealed(home, info.base, options, Vec::new());
     let sum = match segment.read_sum()? {
         Ok(Some(sum)) => std::sync::Arc::new(sum),
         Ok(None) => return Ok(SumVerdict::Unprotected),

@@ -105,7 +105,6 @@ impl PartitionLog {
     }
 
     /// Whether the log was handed over: it is closed, and another one goes on in its place.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the store takes it up in the next change"))]
     pub(crate) fn is_moved(&self) -> bool {
         matches!(self.core.writer.lock().state, WriterState::Moved)
     }

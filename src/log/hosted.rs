@@ -142,7 +142,7 @@ pub(super) fn marker_of_kafkas_close(
     let Some(active_base) = live_logs(&entries).pop().filter(|_| is_settled) else { return Ok(None) };
     let path = home.path(active_base, FileKind::Log);
     let found = home.fs.metadata(&path).map_err(|e| IoFailure::new(IoOperation::List, &path, e))?;
-    let segment = Segment::sealed(home.clone(), active_base, options, Vec::new());
+    let segment = Segment::sealed(home, active_base, options, Vec::new());
     let (Some(offsets), Some(times)) =
         (segment.read_sidecar(FileKind::Index)?, segment.read_sidecar(FileKind::TimeIndex)?)
     else {
