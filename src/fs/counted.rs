@@ -86,6 +86,11 @@ impl Descriptors {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
+    /// How many are open now: one look at a number.
+    pub fn count(&self) -> u64 {
+        self.counts.open.load(Ordering::Relaxed)
+    }
+
     /// What is open now, and what was counted.
     pub fn usage(&self) -> DescriptorUsage {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

@@ -9,9 +9,9 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::directory::{Lineage, Word};
+use super::directory::{Lineage, Parents, Whose, Word, judge};
 use super::open::{self, Opening};
-use super::state::{CleanShutdown, RecoveryPoint};
+use super::state::{CleanShutdown, RecoveryPoint, Standing};
 use super::survey::live_logs;
 use super::{PartitionLog, derived};
 use crate::commit::Marks;
@@ -59,6 +59,22 @@ impl Environment {
         refuse_opened_alone(&home)?;
         let opening = Opening { home, clock: Arc::clone(&self.clock), config, word: word.clone() };
         opening.open(None)
+    }
+}
+
+/// What counts of a partition where it lies now, in the terms of the lists of a data directory: for whoever is to take it to
+/// another one, whose lineage its own state is not of.
+pub(crate) fn words_of(fs: &dyn FileSystem, dir: &Path) -> Result<Parents, IoFailure> {
+    let word = open::word_around(fs, dir)?;
+    let own = RecoveryPoint::read(fs, dir)?.ok().flatten();
+    let believed =
+        own.filter(|own| (!own.is_guarded || open::has_canary(fs, dir).unwrap_or(false)) && own.restart.is_none());
+    match believed.filter(|own| judge(Some(own.lineage), &word) == Whose::Own) {
+        Some(own) => {
+            let Standing { log_start, high_watermark, .. } = own.standing;
+            Ok(Parents { recovery_point: Some(own.offset), log_start, high_watermark, is_clean: false })
+        }
+        None => Ok(Parents { is_clean: false, ..word.parents }),
     }
 }
 

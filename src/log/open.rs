@@ -93,7 +93,7 @@ impl Environment {
         let lock = take_lock(&home)?;
         // A store takes the parent's lock and then looks at this one. Looking again, not both can get past the other.
         refuse_locked_parent(&home)?;
-        let word = word_around(&home)?;
+        let word = word_around(&*home.fs, &home.dir)?;
         let opening = Opening { home, clock: Arc::clone(&self.clock), config, word };
         opening.open(Some(lock))
     }
@@ -556,11 +556,11 @@ pub(super) fn has_canary(fs: &dyn FileSystem, dir: &Path) -> Result<bool, IoFail
 }
 
 /// What the data directory around the partition says of it, whether there is such a one or not.
-fn word_around(home: &Home) -> Result<Word, IoFailure> {
+pub(super) fn word_around(fs: &dyn FileSystem, dir: &Path) -> Result<Word, IoFailure> {
     // Under whatever name it is opened. Without the current directory's a relative path must do as it is.
-    let dir = std::path::absolute(&home.dir).unwrap_or_else(|_| home.dir.to_path_buf());
+    let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf());
     let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else { return Ok(Word::default()) };
-    Ok(DirectoryWord::read(&*home.fs, parent)?.of(&name.to_string_lossy()))
+    Ok(DirectoryWord::read(fs, parent)?.of(&name.to_string_lossy()))
 }
 
 /// Refuses a directory with files in it that are not a log's and none that are.

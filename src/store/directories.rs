@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Store;
+use super::directory::Directory;
 use super::events::StoreEvent;
 use super::hosted::SlotState;
 use super::loading::Loading;
+use super::moving_recovery::{Recovered, recover_moves};
 use super::partition_id::TopicPartition;
 use super::progress::Progress;
 use super::report::DirectoryReport;
@@ -29,7 +31,7 @@ pub struct DirectoryHealth {
 impl Store {
     /// How each data directory is doing, in the order in which they were named.
     pub fn directories(&self) -> Vec<DirectoryHealth> {
-        let health = |directory: &Arc<super::directory::Directory>| {
+        let health = |directory: &Arc<Directory>| {
             let partitions = self.shared.all_in(directory).iter().map(|hosted| hosted.name.clone()).collect();
             DirectoryHealth { dir: directory.path.to_path_buf(), offline: directory.failure(), partitions }
         };
@@ -49,7 +51,10 @@ impl Store {
         let opened = directory.reopen(&shared.registry)?;
         let progress = Progress::new();
         let loading = Loading { shared, configs: &self.configs, urgent: &[], progress: &progress };
-        let loaded = shared.judge(&directory, loading.load(&directory, opened));
+        shared.judge(&directory, directory.enter(shared.environment.clock.monotonic()))?;
+        // What the others have is served, and no affair of this one's.
+        let refused = shared.recover_moves(std::slice::from_ref(&directory));
+        let loaded = shared.judge(&directory, loading.load(&directory, opened, &refused));
         shared.drop_missing(&directory);
         let mut report = loaded?;
         report.dir = directory.path.to_path_buf();
@@ -59,8 +64,29 @@ impl Store {
 }
 
 impl Shared {
+    /// Finishes or undoes what moves and adoptions left in these directories; returns the partitions that are not to be
+    /// opened.
+    pub(super) fn recover_moves(&self, directories: &[Arc<Directory>]) -> Vec<TopicPartition> {
+        let paths: Vec<Option<&Path>> = self
+            .directories
+            .iter()
+            .map(|known| {
+                let is_meant = directories.iter().any(|meant| Arc::ptr_eq(meant, known)) && known.check().is_ok();
+                is_meant.then_some(&*known.path)
+            })
+            .collect();
+        let report = recover_moves(&*self.environment.fs, &paths);
+        for (at, failure) in &report.offline {
+            if let Some(directory) = self.directories.get(*at) {
+                let _ = self.judge(directory, Err::<(), _>(failure.clone()));
+            }
+        }
+        let is_refused = |recovered: &Recovered| recovered.served.is_none();
+        report.partitions.into_iter().filter(is_refused).map(|recovered| recovered.partition).collect()
+    }
+
     /// Takes out the partitions of a directory that was reopened which were not found there again.
-    fn drop_missing(&self, directory: &Arc<super::directory::Directory>) {
+    fn drop_missing(&self, directory: &Arc<Directory>) {
         for hosted in self.all_in(directory) {
             let is_missing = hosted.change(|slot| {
                 let is_away = matches!(&slot.state, SlotState::Away(Unavailable::Offline { .. }));

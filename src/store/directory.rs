@@ -66,7 +66,6 @@ struct Lists {
 /// What a directory said when it was opened.
 #[derive(Debug)]
 pub(super) struct Opened {
-    pub(super) entries: Vec<Listed>,
     pub(super) was_clean: bool,
     pub(super) meta: Option<MetaProperties>,
     pub(super) faults: Vec<CheckpointFault>,
@@ -128,6 +127,11 @@ impl Directory {
             let _ = self.space.set(guard);
         }
         Ok(())
+    }
+
+    /// What lies in it now.
+    pub(super) fn list(&self) -> Result<Vec<Listed>, IoFailure> {
+        names::list(&*self.fs, &self.path)
     }
 
     /// Its space, unless it was never served.
@@ -287,8 +291,10 @@ impl Directory {
     pub(super) fn mark_clean(&self) -> Result<(), IoFailure> {
         if let Some(witness) = &mut self.lists.lock().witness {
             witness.announce_close(&*self.fs, &[(Part::Marker, Some(CLEAN_SHUTDOWN_CONTENT))])?;
+            mark_clean_shutdown(&*self.fs, &self.path)?;
+            witness.closed(&*self.fs)?;
         }
-        mark_clean_shutdown(&*self.fs, &self.path)
+        Ok(())
     }
 
     /// Lets go of the lock.
@@ -404,10 +410,9 @@ fn make(fs: &dyn FileSystem, path: &Path) -> Result<(), StoreError> {
 fn read(fs: &dyn FileSystem, path: &Path) -> Result<(Opened, Lists, DirectoryWord), StoreError> {
     let word = DirectoryWord::read(fs, path)?;
     let meta = MetaProperties::read(fs, path)?;
-    let entries = names::list(fs, path)?;
     let [points, starts, marks, cleaned] = CheckpointKind::ALL.map(|kind| OffsetCheckpoint::read(fs, path, kind));
     let by_kind = [points?, starts?, marks?, cleaned?];
     let faults = by_kind.iter().filter_map(|list| list.fault().cloned()).collect();
     let was_clean = is_clean_shutdown(fs, path)?;
-    Ok((Opened { entries, was_clean, meta, faults }, Lists { by_kind, witness: None }, word))
+    Ok((Opened { was_clean, meta, faults }, Lists { by_kind, witness: None }, word))
 }

@@ -55,12 +55,14 @@ impl Housekeeper {
         let config = &shared.config;
         let mut done = Housekept::default();
         shared.watch_space(now);
+        shared.trim_descriptors();
         if is_due(&self.last, now, config.housekeeping_interval) {
             let retains = is_due(&self.retained, now, config.retention_check_interval);
             for hosted in shared.all() {
                 shared.keep(&hosted, now, retains, &mut done);
             }
             done.removed_dirs = shared.remove_leaving(now);
+            shared.residency.enforce();
             shared.hear_of_failures();
         }
         let intervals = [

@@ -45,14 +45,26 @@ struct Plan {
 impl Loading<'_> {
     /// Takes in the partitions of a directory: those that were closed cleanly as they are, the others by opening their
     /// logs. The failure of one is its own.
-    pub(super) fn load(&self, directory: &Arc<Directory>, opened: Opened) -> Result<DirectoryReport, IoFailure> {
-        let Opened { entries, was_clean, faults, .. } = opened;
-        directory.enter(self.shared.environment.clock.monotonic())?;
+    /// `refused` are not opened: nothing tells which of several copies is the right one.
+    pub(super) fn load(
+        &self,
+        directory: &Arc<Directory>,
+        opened: Opened,
+        refused: &[TopicPartition],
+    ) -> Result<DirectoryReport, IoFailure> {
+        if let Some(failure) = directory.failure() {
+            return Err(failure);
+        }
+        let Opened { was_clean, faults, .. } = opened;
+        let entries = directory.list()?;
         let mut plan = Plan::default();
         plan.report.was_clean = was_clean;
         plan.report.faults = faults;
         for listed in entries {
-            self.take_in(directory, listed, &mut plan);
+            match &listed.entry {
+                Entry::Partition(name) if refused.contains(name) => plan.report.duplicates.push(name.clone()),
+                _ => self.take_in(directory, listed, &mut plan),
+            }
         }
         let there: BTreeSet<TopicPartition> =
             self.shared.all_in(directory).iter().map(|hosted| hosted.name.clone()).collect();

@@ -23,6 +23,7 @@
 //! events.rs         what befalls a store, told to subscribers
 //! scrubber.rs       going through what is sealed, at a byte rate
 //! witness.rs        what our store writes, so that it shows when somebody else was there
+//! relocation.rs     partitions change their place: moved, backed up, adopted
 //! moving.rs         a partition goes to another directory while it is written
 //! moving_marker.rs  what a copy says of itself, and giving directories other names durably
 //! moving_recovery.rs what an opening makes of copies that a crash left
@@ -31,7 +32,7 @@
 //! for the caller to decide on; only what the system refuses is an [`IoFailure`]. Files are replaced whole: a crash leaves
 //! the old content or the new one.
 
-pub(crate) mod adopt;
+mod adopt;
 mod checkpoints;
 mod closing;
 pub mod config;
@@ -40,21 +41,22 @@ mod config_of;
 mod directories;
 mod directory;
 pub mod events;
-pub(crate) mod export;
+mod export;
 mod hosted;
 mod housekeeping;
 mod loading;
 mod lock;
 mod meta;
-pub(crate) mod moving;
-pub(crate) mod moving_marker;
-pub(crate) mod moving_recovery;
+mod moving;
+mod moving_marker;
+mod moving_recovery;
 pub mod names;
 mod open;
 mod partition;
 mod partition_id;
 mod partitions;
 mod progress;
+mod relocation;
 mod report;
 mod scrubber;
 mod shared;
@@ -88,6 +90,7 @@ pub use partition::{Partition, PartitionState};
 pub use partition_id::{DIR_NAME_BYTES_MAX, DirectoryId, IdFault, NameFault, TOPIC_BYTES_MAX, TopicId, TopicPartition};
 pub use partitions::CreateOptions;
 pub use progress::{OpenProgress, Progress};
+pub use relocation::{MoveProgress, Relocation};
 pub use report::{DirectoryReport, PartitionReport, StoreReport};
 pub use scrubber::ScrubMetrics;
 pub use shutdown::{is_clean_shutdown, mark_clean_shutdown, remove_clean_shutdown};

@@ -102,13 +102,13 @@ pub enum MoveError {
 
 /// How far a copy has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct MoveProgress {
+pub struct MoveProgress {
     /// Bytes copied since the move began, those that were cut off again among them.
-    pub(crate) copied_bytes: u64,
+    pub copied_bytes: u64,
     /// Bytes of the partition that the copy lacks, as of now.
-    pub(crate) left_bytes: u64,
+    pub left_bytes: u64,
     /// The copy ends where the partition did a moment ago.
-    pub(crate) is_caught_up: bool,
+    pub is_caught_up: bool,
 }
 
 /// A partition that was moved.

@@ -17,7 +17,9 @@ use super::store_error::StoreError;
 use super::{Owner, Store};
 use crate::config::LogConfig;
 use crate::error::IoFailure;
+use crate::fs::{Descriptors, FileSystem, PooledFs};
 use crate::log::Environment;
+use crate::segment::{Residency, ResidencyLimits};
 
 /// How a store is opened: its settings, and what is wanted of the opening alone.
 ///
@@ -37,6 +39,8 @@ use crate::log::Environment;
 pub struct StoreOpening {
     config: StoreConfig,
     environment: Environment,
+    /// The file system is the system's own.
+    is_own: bool,
     registry: DirectoryRegistry,
     configs: ConfigOf,
     urgent: Vec<TopicPartition>,
@@ -49,6 +53,7 @@ impl StoreOpening {
         Self {
             config,
             environment: Environment::default(),
+            is_own: true,
             registry: DirectoryRegistry::of_process(),
             configs: ConfigOf::default(),
             urgent: Vec::new(),
@@ -60,6 +65,7 @@ impl StoreOpening {
     /// store is told by its lock alone.
     pub fn environment(mut self, environment: Environment) -> Self {
         self.environment = environment;
+        self.is_own = false;
         self.registry = DirectoryRegistry::separate();
         self
     }
@@ -89,8 +95,10 @@ impl StoreOpening {
     /// # Errors
     /// [`StoreError`]: settings, a lock that somebody holds, directories of different nodes, or no directory that can be
     /// served. Nothing but locks is held and nothing is changed then.
-    pub fn open(self) -> Result<Store, StoreError> {
+    pub fn open(mut self) -> Result<Store, StoreError> {
         self.config.validate()?;
+        let (descriptors, residency) = self.budgets();
+        self.environment.fs = Arc::new(descriptors.clone());
         self.progress.start(&self.environment.clock);
         let mut lost = Vec::new();
         let mut found = Vec::new();
@@ -108,10 +116,34 @@ impl StoreOpening {
             return Err(lost.pop().map_or(StoreError::NoDirectory, |(_, failure)| failure.into()));
         }
         verify_identity(&found)?;
-        self.serve(found, lost)
+        self.serve(found, lost, descriptors, residency)
     }
 
-    fn serve(self, found: Vec<(Arc<Directory>, Opened)>, lost: Vec<(PathBuf, IoFailure)>) -> Result<Store, StoreError> {
+    /// What bounds the store's descriptors, maps and memory for indexes.
+    fn budgets(&self) -> (Descriptors, Arc<Residency>) {
+        let files = u64::from(self.config.open_files());
+        let limits = ResidencyLimits {
+            // The rest is for active segments and for what is open for a moment.
+            files: files / 2,
+            maps: self.config.maps_max.into(),
+            index_bytes: self.config.index_memory_bytes,
+        };
+        let residency = Residency::new(limits);
+        let inner: Arc<dyn FileSystem> =
+            if self.is_own { Arc::new(PooledFs::new()) } else { Arc::clone(&self.environment.fs) };
+        let descriptors = Descriptors::new(inner, files);
+        let relief = Arc::clone(&residency);
+        descriptors.set_relief(move |count| relief.release_files(count));
+        (descriptors, residency)
+    }
+
+    fn serve(
+        self,
+        found: Vec<(Arc<Directory>, Opened)>,
+        lost: Vec<(PathBuf, IoFailure)>,
+        descriptors: Descriptors,
+        residency: Arc<Residency>,
+    ) -> Result<Store, StoreError> {
         let mut directories: Vec<Arc<Directory>> = found.iter().map(|(directory, _)| Arc::clone(directory)).collect();
         let mut report = StoreReport::default();
         for (path, failure) in lost {
@@ -122,11 +154,16 @@ impl StoreOpening {
                 ..DirectoryReport::default()
             });
         }
-        let shared = Arc::new(Shared::new(self.config, self.environment, self.registry, directories));
+        let shared =
+            Arc::new(Shared::new(self.config, (self.environment, descriptors), residency, self.registry, directories));
         let loading =
             Loading { shared: &shared, configs: &self.configs, urgent: &self.urgent, progress: &self.progress };
+        for (directory, _) in &found {
+            let _ = shared.judge(directory, directory.enter(shared.environment.clock.monotonic()));
+        }
+        let refused = shared.recover_moves(&shared.directories);
         for (directory, opened) in found {
-            let loaded = shared.judge(&directory, loading.load(&directory, opened));
+            let loaded = shared.judge(&directory, loading.load(&directory, opened, &refused));
             let mut line = loaded.unwrap_or_default();
             line.dir = directory.path.to_path_buf();
             line.offline = directory.failure();

@@ -17,6 +17,7 @@ use super::scrubber::Scrubber;
 use super::store_error::StoreError;
 use crate::config::LogConfig;
 use crate::error::{IoFailure, OpenError, Unavailable};
+use crate::fs::Descriptors;
 use crate::log::{Environment, PartitionLog};
 use crate::segment::Residency;
 use crate::sync::{Mutex, Rank, RwLock};
@@ -30,7 +31,12 @@ pub(super) struct Shared {
     pub(super) environment: Environment,
     /// What all segments may hold at once.
     pub(super) residency: Arc<Residency>,
+    /// Counts what is open.
+    pub(super) descriptors: Descriptors,
+    /// Held by whoever closes what is not needed, of which there is one at a time.
+    trimming: Mutex<()>,
     pub(super) registry: DirectoryRegistry,
+    open_files: u32,
     pub(super) directories: Vec<Arc<Directory>>,
     pub(super) events: Events,
     pub(super) housekeeper: Housekeeper,
@@ -60,17 +66,21 @@ pub(super) struct LeavingDir {
 impl Shared {
     pub(super) fn new(
         config: StoreConfig,
-        environment: Environment,
+        (environment, descriptors): (Environment, Descriptors),
+        residency: Arc<Residency>,
         registry: DirectoryRegistry,
         directories: Vec<Arc<Directory>>,
     ) -> Self {
         Self {
+            residency,
+            descriptors,
+            trimming: Mutex::ranked(Rank::Naming, ()),
             housekeeper: Housekeeper::default(),
             scrubber: Scrubber::new(config.scrub_bytes_per_second),
+            open_files: config.open_files(),
             default_log: Arc::new(config.default_log.clone()),
             config,
             environment,
-            residency: Arc::default(),
             registry,
             directories,
             events: Events::new(),
@@ -110,7 +120,35 @@ impl Shared {
 
     /// The log of a partition, opened if it was put aside.
     pub(super) fn log_of(&self, hosted: &Hosted) -> Result<PartitionLog, Unavailable> {
+        // With nothing locked: what is done for a log that is short of descriptors waits for other logs.
+        self.trim_descriptors();
         hosted.log(|slot| self.open_log(&hosted.name, slot))
+    }
+
+    /// Closes the files of logs that are not being written, where too many are open: those that are synced, and where these
+    /// are not enough, others after a sync. A descriptor with unsynced bytes is never closed.
+    pub(super) fn trim_descriptors(&self) {
+        let limit = u64::from(self.open_files);
+        if self.descriptors.count() < limit - limit / 8 {
+            return;
+        }
+        // Somebody else is at it.
+        let Some(_trimming) = self.trimming.try_lock() else { return };
+        let is_enough = || self.descriptors.count() < limit - limit / 4;
+        let mut all = self.all();
+        let turn = random_below(all.len());
+        all.rotate_left(turn);
+        for is_last_resort in [false, true] {
+            for log in all.iter().filter_map(|hosted| hosted.loaded()) {
+                if is_enough() {
+                    return;
+                }
+                if is_last_resort && log.flush().is_err() {
+                    continue;
+                }
+                log.release_idle_files();
+            }
+        }
     }
 
     /// Every partition there is.

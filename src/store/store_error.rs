@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::adopt::AdoptError;
 use super::config::StoreConfigError;
+use super::export::ExportError;
 use super::lock::LockError;
 use super::meta::MetaError;
+use super::moving::MoveError;
 use super::partition_id::{NameFault, TopicPartition};
 use super::topic_id::TopicIdError;
 use super::workers::SpawnError;
@@ -77,6 +80,15 @@ pub enum StoreError {
     /// The partition cannot be used now.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
+    /// A partition cannot be moved.
+    #[error(transparent)]
+    Move(Arc<MoveError>),
+    /// A partition cannot be copied out.
+    #[error(transparent)]
+    Export(Arc<ExportError>),
+    /// A directory cannot be taken in.
+    #[error(transparent)]
+    Adopt(Arc<AdoptError>),
     /// A worker of the store got no thread.
     #[error(transparent)]
     Thread(Arc<SpawnError>),
