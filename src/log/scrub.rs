@@ -219,11 +219,24 @@ impl LogCore {
         let next = view.segments.get(first + 1).filter(|next| next.base() <= view.marks.durable_end);
         let (Some(segment), Some(_)) = (view.segments.get(first), next) else { return Ok(None) };
         cursor.next = segment.base();
-        let begun = self.begin_walk(segment, &view);
-        if begun.is_err() {
-            cursor.next = cursor.next.next().unwrap_or_default();
+        match self.begin_walk(segment, &view) {
+            // It was deleted or cut just now: the log as it is tells what is next.
+            Err(failure) if failure.source.kind() == io::ErrorKind::NotFound && !self.shows(segment) => {
+                drop(view);
+                self.next_walk(cursor)
+            }
+            Err(failure) => {
+                cursor.next = cursor.next.next().unwrap_or_default();
+                Err(failure.into())
+            }
+            Ok(walk) => Ok(Some(Box::new(walk))),
         }
-        Ok(Some(Box::new(begun?)))
+    }
+
+    /// Whether the log has this segment still.
+    fn shows(&self, segment: &Arc<Segment>) -> bool {
+        let view = self.view.read();
+        view.segments.get(view.segment_of(segment.base())).is_some_and(|found| Arc::ptr_eq(found, segment))
     }
 
     fn begin_walk(&self, segment: &Arc<Segment>, view: &LogView) -> Result<SegmentWalk, IoFailure> {

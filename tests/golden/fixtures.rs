@@ -97,9 +97,10 @@ pub(crate) fn contents(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect()
 }
 
-/// The same without the files that are ours alone.
+/// The same without the files that are ours alone, which Kafka ignores.
 pub(crate) fn contents_for_kafka(dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    contents(dir).into_iter().filter(|(name, _)| !name.starts_with("alluvium.")).collect()
+    let is_ours = |name: &str| name.starts_with("alluvium.") || is_kind(name, "sum");
+    contents(dir).into_iter().filter(|(name, _)| !is_ours(name)).collect()
 }
 
 /// Whether a file name ends in `.kind`.
