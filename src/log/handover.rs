@@ -104,11 +104,6 @@ impl PartitionLog {
         self.core.hand_over(finish)
     }
 
-    /// Whether the log was handed over: it is closed, and another one goes on in its place.
-    pub(crate) fn is_moved(&self) -> bool {
-        matches!(self.core.writer.lock().state, WriterState::Moved)
-    }
-
     /// The copy's part: takes over what the batches do not say. The log is to hold the batches of the other one already,
     /// and nobody else is to use it.
     ///

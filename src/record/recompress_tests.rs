@@ -16,14 +16,15 @@ use crate::units::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, Tim
 const LIMIT: u32 = 1 << 22;
 
 /// zstd has 131,073 levels from 0 down, of which a few must do.
-fn is_tried(level: &i32) -> bool {
-    *level > 0 || [-131_072, -1000, -7, -1, 0].contains(level)
+fn is_tried(level: i32) -> bool {
+    level > 0 || [-131_072, -1000, -7, -1, 0].contains(&level)
 }
 
 /// All that may be asked for: each codec at its default and at every level.
 fn targets() -> Vec<(Compression, Option<i32>)> {
-    let levels =
-        |codec: Compression| codec.levels().into_iter().flat_map(|(levels, _)| levels).filter(is_tried).map(Some);
+    let levels = |codec: Compression| {
+        codec.levels().into_iter().flat_map(|(levels, _)| levels).filter(|level| is_tried(*level)).map(Some)
+    };
     Compression::ALL
         .into_iter()
         .flat_map(|codec| levels(codec).chain([None]).map(move |level| (codec, level)))

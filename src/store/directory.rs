@@ -67,6 +67,8 @@ struct Lists {
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) was_clean: bool,
+    /// Another program had the directory since a store of ours did.
+    pub(super) was_elsewhere: bool,
     pub(super) meta: Option<MetaProperties>,
     pub(super) faults: Vec<CheckpointFault>,
 }
@@ -414,5 +416,6 @@ fn read(fs: &dyn FileSystem, path: &Path) -> Result<(Opened, Lists, DirectoryWor
     let by_kind = [points?, starts?, marks?, cleaned?];
     let faults = by_kind.iter().filter_map(|list| list.fault().cloned()).collect();
     let was_clean = is_clean_shutdown(fs, path)?;
-    Ok((Opened { was_clean, meta, faults }, Lists { by_kind, witness: None }, word))
+    let was_elsewhere = word.witness.is_some() && !word.is_unbroken;
+    Ok((Opened { was_clean, was_elsewhere, meta, faults }, Lists { by_kind, witness: None }, word))
 }

@@ -55,10 +55,10 @@ impl Loading<'_> {
         if let Some(failure) = directory.failure() {
             return Err(failure);
         }
-        let Opened { was_clean, faults, .. } = opened;
+        let Opened { was_clean, was_elsewhere, faults, .. } = opened;
         let entries = directory.list()?;
         let mut plan = Plan::default();
-        plan.report.was_clean = was_clean;
+        (plan.report.was_clean, plan.report.was_elsewhere) = (was_clean, was_elsewhere);
         plan.report.faults = faults;
         for listed in entries {
             match &listed.entry {

@@ -158,6 +158,7 @@ impl Move {
     ///
     /// # Errors
     /// [`MoveError`]; what was made of the copy is removed again, as far as that can be done.
+    #[cfg(test)]
     pub(crate) fn begin(
         source: PartitionLog,
         environment: &Environment,

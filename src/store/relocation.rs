@@ -81,6 +81,7 @@ impl Relocation {
                 }
                 moved => moved?,
             };
+            debug_assert_eq!(moved.dir, target.path_of(&hosted.name), "a move ends where it was to go");
             slot.directory = Arc::clone(&target);
             slot.state = match moved.log {
                 Ok(log) => SlotState::Loaded(Loaded::new(log, &target)),

@@ -44,6 +44,9 @@ pub struct DirectoryReport {
     pub offline: Option<IoFailure>,
     /// Whether its last shutdown was clean.
     pub was_clean: bool,
+    /// Whether another program had the directory since a store of ours did: then its lists count, and not what our
+    /// partitions say of themselves.
+    pub was_elsewhere: bool,
     /// Lists of offsets that could not be read. They say nothing then.
     pub faults: Vec<CheckpointFault>,
     /// Partitions found.

@@ -19,6 +19,8 @@ use crate::sync::Mutex;
 const STEP_BYTES: u64 = 1 << 20;
 /// A round over all partitions begins no sooner after the one before it.
 const ROUND_INTERVAL: Duration = Duration::from_hours(24);
+/// The first one begins no sooner after the store was opened: a start has better things to do.
+const FIRST_ROUND_AFTER: Duration = Duration::from_mins(10);
 /// Between two partitions, so that thousands of small ones are not all opened at once.
 const PARTITION_PAUSE: Duration = Duration::from_millis(100);
 
@@ -39,7 +41,7 @@ pub struct ScrubMetrics {
     pub stale_segments: Counter,
     /// Partitions that could not be gone through to the end.
     pub failures: Counter,
-    /// Rounds over all partitions that came to their end.
+    /// Rounds over all partitions that came to their last one.
     pub rounds: Counter,
 }
 
@@ -56,6 +58,8 @@ struct State {
     /// Partitions that this round still has to go through.
     left: VecDeque<TopicPartition>,
     current: Option<(Arc<Hosted>, ScrubCursor)>,
+    /// Monotonic time of the first step.
+    opened: Option<Duration>,
     /// Monotonic time at which the round began.
     began: Option<Duration>,
     /// Monotonic time before which nothing is read.
@@ -108,15 +112,17 @@ impl Scrubber {
     /// Goes on to the next partition, or to the next round if it is time for one.
     fn next_partition(&self, shared: &Shared, state: &mut State, now: Duration) -> Duration {
         if let Some(name) = state.left.pop_front() {
+            self.metrics.rounds.add(u64::from(state.left.is_empty()));
             state.current = shared.find(&name).map(|hosted| (hosted, ScrubCursor::default()));
             return Duration::ZERO;
         }
-        if let Some(began) = state.began {
-            let next = began.saturating_add(ROUND_INTERVAL);
-            if now < next {
-                return next - now;
-            }
-            self.metrics.rounds.add(1);
+        let opened = *state.opened.get_or_insert(now);
+        let next = match state.began {
+            Some(began) => began.saturating_add(ROUND_INTERVAL),
+            None => opened.saturating_add(FIRST_ROUND_AFTER),
+        };
+        if now < next {
+            return next - now;
         }
         state.began = Some(now);
         state.left = shared.names().into();

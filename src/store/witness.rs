@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::IoFailure;
 use crate::fs::FileSystem;
-use crate::log::directory::{DirectoryWord, Lineage, PrintParts, Witness};
+use crate::log::directory::{DirectoryWord, PrintParts, Witness};
 
 pub(crate) use crate::log::directory::Part;
 
@@ -52,11 +52,13 @@ impl StoreWitness {
     }
 
     /// Under which the partitions of the directory are opened.
-    pub(crate) fn lineage(&self) -> Lineage {
+    #[cfg(test)]
+    pub(crate) fn lineage(&self) -> crate::log::directory::Lineage {
         self.written.lineage
     }
 
     /// How often a store took the directory, this time included.
+    #[cfg(test)]
     pub(crate) fn incarnation(&self) -> u64 {
         self.written.incarnation
     }

@@ -9,8 +9,8 @@ use crate::error::{DecompressFault, InvalidBatch};
 const MIB: u32 = 1 << 20;
 
 /// zstd has 131,073 levels from 0 down, of which a few must do.
-fn is_tried(level: &i32) -> bool {
-    *level > 0 || [-131_072, -1000, -7, -1, 0].contains(level)
+fn is_tried(level: i32) -> bool {
+    level > 0 || [-131_072, -1000, -7, -1, 0].contains(&level)
 }
 
 fn unpack(codec: Compression, blob: &[u8], limit: u32) -> Result<Vec<u8>, InvalidBatch> {
@@ -42,7 +42,7 @@ fn every_size_and_level_round_trips() {
             assert_eq!(unpack(codec, &blob, 300_000), Ok(records), "{codec:?} {bytes}");
         }
         let Some((levels, _)) = codec.levels() else { continue };
-        for level in levels.filter(is_tried) {
+        for level in levels.filter(|level| is_tried(*level)) {
             let mut blob = b"kept".to_vec();
             compress(codec, Some(level), &text(5000), &mut blob).unwrap();
             let blob = blob.strip_prefix(b"kept").unwrap();
