@@ -46,6 +46,9 @@ use residency::{FileRoom, Held, MapRoom};
 use scan::{Scan, ScanTask};
 use slots::Slots;
 
+/// How often a scan says how far it is.
+const TELL_BYTES: u64 = 8 << 20;
+
 /// How a segment is indexed and read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentOptions {
@@ -472,11 +475,18 @@ impl Segment {
         mut visit: impl FnMut(&BatchHeader, Option<TransactionMarker>),
     ) -> Result<Scan, IoFailure> {
         let task = self.scan_task(next_base, durable_below);
+        let mut told = 0;
         let scanned = scan::scan_each(self.file()?, task, |position, header, window| {
             visit(header, walk::marker_at(window, position, header)?);
+            if position.saturating_sub(told) >= TELL_BYTES {
+                self.home.residency.note_scanned(position - told);
+                told = position;
+            }
             Ok(())
         });
-        scanned.map_err(|e| IoFailure::new(IoOperation::Read, self.log_path(), e))
+        let scan = scanned.map_err(|e| IoFailure::new(IoOperation::Read, self.log_path(), e))?;
+        self.home.residency.note_scanned(scan.file_bytes.saturating_sub(told));
+        Ok(scan)
     }
 
     fn scan_task(&self, next_base: Option<Offset>, durable_below: Offset) -> ScanTask {

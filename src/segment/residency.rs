@@ -10,8 +10,9 @@
 mod handles;
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use super::slots::{Slots, Turn};
 use crate::sync::Mutex;
@@ -104,6 +105,18 @@ pub struct Residency {
     maps: Budget,
     index_bytes: Budget,
     unmapped_reads: AtomicU64,
+    scanned: AtomicU64,
+    /// Told of every stretch that was scanned.
+    on_scan: OnceLock<ScanListener>,
+}
+
+/// Called by the threads that scan; must not wait.
+struct ScanListener(Box<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for ScanListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ScanListener")
+    }
 }
 
 impl Residency {
@@ -156,6 +169,24 @@ impl Residency {
     /// Closes up to `count` descriptors whatever the limit is; returns how many. For whoever has none left.
     pub fn release_files(&self, count: usize) -> usize {
         self.files.reclaim(Held::File, Effort::WholeTurns, |closed| closed >= count)
+    }
+
+    /// Bytes of logs that openings scanned.
+    pub(crate) fn scanned(&self) -> u64 {
+        self.scanned.load(Ordering::Relaxed)
+    }
+
+    /// Has `listener` called with every stretch that is scanned. The first one stays.
+    pub(crate) fn on_scan(&self, listener: impl Fn() + Send + Sync + 'static) {
+        let _ = self.on_scan.set(ScanListener(Box::new(listener)));
+    }
+
+    /// Takes note that an opening scanned so many bytes more.
+    pub(super) fn note_scanned(&self, bytes: u64) {
+        self.scanned.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(ScanListener(listener)) = self.on_scan.get() {
+            listener();
+        }
     }
 
     /// Takes note that `slots` has something that may be dropped.

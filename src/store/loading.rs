@@ -12,12 +12,12 @@ use super::partition_id::{TopicId, TopicPartition};
 use super::progress::Progress;
 use super::report::{DirectoryReport, PartitionReport};
 use super::shared::{LeavingDir, Shared};
-use super::sizes::newest_log_bytes;
+use super::sizes::bytes_to_scan;
 use super::topic_id::read_topic_id;
 use crate::config::LogConfig;
 use crate::error::{IoFailure, OpenError};
 use crate::log::directory::{Whose, judge};
-use crate::log::hosted::{Peeked, peek};
+use crate::log::hosted::{Peeked, peek, words_of};
 use crate::sync::Mutex;
 
 /// How a directory's partitions are opened.
@@ -128,7 +128,8 @@ impl Loading<'_> {
         let must_open = peeked.is_none();
         let hosted = self.place(directory, name, topic_id, config, state, plan);
         if let Some(hosted) = hosted.filter(|_| must_open) {
-            let bytes = newest_log_bytes(fs, &path).unwrap_or(0);
+            let point = words_of(fs, &path).ok().and_then(|word| word.recovery_point);
+            let bytes = bytes_to_scan(fs, &path, point).unwrap_or(0);
             plan.jobs.push(Job { hosted, bytes });
         }
     }

@@ -178,6 +178,8 @@ mod tests {
             offset: Offset::new(7).unwrap(),
             restart: None,
             standing: crate::log::state::Standing::default(),
+            lineage: crate::log::directory::Lineage::NONE,
+            is_guarded: false,
         };
         point.write(&fs, dir).unwrap();
         assert_eq!(Mark::read(&fs, dir).unwrap(), complete);

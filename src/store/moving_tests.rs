@@ -252,7 +252,7 @@ impl Run {
         let (token, marks) = (self.log.fencing_token(), self.log.marks());
         let moved = moving.finish().map_err(text)?;
         self.promised.durable = self.promised.end();
-        assert!(self.log.is_moved());
+        assert!(self.log.health().is_closed);
         assert_eq!((moved.retired.parent(), moved.dir.as_path()), (Some(Path::new(HERE)), Path::new("/b/orders-0")));
         self.log = moved.log.map_err(|e| e.to_string())?;
         assert_eq!(self.log.dir(), Path::new("/b/orders-0"));

@@ -99,7 +99,7 @@ impl StoreOpening {
         self.config.validate()?;
         let (descriptors, residency) = self.budgets();
         self.environment.fs = Arc::new(descriptors.clone());
-        self.progress.start(&self.environment.clock);
+        self.progress.start(&self.environment.clock, &residency);
         let mut lost = Vec::new();
         let mut found = Vec::new();
         for path in self.config.directories.clone() {
@@ -169,6 +169,7 @@ impl StoreOpening {
             line.offline = directory.failure();
             report.directories.push(line);
         }
+        self.progress.finish();
         report.directories.sort_by_key(|line| shared.directories.iter().position(|known| *known.path == *line.dir));
         let owner = Owner::start(&shared)?;
         Ok(Store { shared, owner: Arc::new(owner), report: Arc::new(report), configs: self.configs })

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::partition_id::TopicPartition;
 use crate::clock::Clock;
+use crate::segment::Residency;
 use crate::sync::Mutex;
 
 /// How far the opening of a store is.
@@ -20,7 +21,7 @@ pub struct OpenProgress {
     pub failed: usize,
     /// Bytes of the segments that may have to be scanned.
     pub bytes: u64,
-    /// How many of them belong to partitions that are done.
+    /// How many of them were scanned, or belong to partitions that are done.
     pub bytes_done: u64,
     /// Partitions that are being opened now.
     pub current: Vec<TopicPartition>,
@@ -59,6 +60,8 @@ pub struct Progress {
 struct State {
     progress: OpenProgress,
     clock: Option<(Arc<dyn Clock>, Duration)>,
+    /// Where scans say how far they are.
+    residency: Option<Arc<Residency>>,
 }
 
 impl Progress {
@@ -78,9 +81,29 @@ impl Progress {
         state.now()
     }
 
-    pub(super) fn start(&self, clock: &Arc<dyn Clock>) {
+    pub(super) fn start(&self, clock: &Arc<dyn Clock>, residency: &Arc<Residency>) {
+        {
+            let mut state = self.state.lock();
+            state.clock = Some((Arc::clone(clock), clock.monotonic()));
+            state.residency = Some(Arc::clone(residency));
+        }
+        if self.listener.is_some() {
+            // Not by a strong reference: what it would keep alive has this.
+            let (state, listener) = (Arc::downgrade(&self.state), self.listener.clone());
+            residency.on_scan(move || {
+                if let (Some(state), Some(listener)) = (state.upgrade(), &listener) {
+                    let now = state.lock().now();
+                    listener(&now);
+                }
+            });
+        }
+    }
+
+    /// Openings that come later are no part of it.
+    pub(super) fn finish(&self) {
         let mut state = self.state.lock();
-        state.clock = Some((Arc::clone(clock), clock.monotonic()));
+        state.progress = state.now();
+        (state.clock, state.residency) = (None, None);
     }
 
     pub(super) fn expect(&self, partitions: usize, bytes: u64) {
@@ -119,7 +142,10 @@ impl State {
     fn now(&self) -> OpenProgress {
         let elapsed =
             self.clock.as_ref().map_or(Duration::ZERO, |(clock, from)| clock.monotonic().saturating_sub(*from));
-        OpenProgress { elapsed, ..self.progress.clone() }
+        let elapsed = elapsed.max(self.progress.elapsed);
+        let scanned = self.residency.as_ref().map_or(0, |residency| residency.scanned());
+        let bytes_done = self.progress.bytes_done.max(scanned.min(self.progress.bytes));
+        OpenProgress { elapsed, bytes_done, ..self.progress.clone() }
     }
 }
 

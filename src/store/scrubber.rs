@@ -106,7 +106,7 @@ impl Scrubber {
             return PARTITION_PAUSE;
         }
         state.current = Some((hosted, cursor));
-        self.throttle.take(scrubbed.bytes, now)
+        self.throttle.take(scrubbed.bytes, now).max(shared.background.take(scrubbed.bytes, now))
     }
 
     /// Goes on to the next partition, or to the next round if it is time for one.

@@ -15,12 +15,16 @@ use super::names::UniqueId;
 use super::partition_id::TopicPartition;
 use super::scrubber::Scrubber;
 use super::store_error::StoreError;
+use super::throttle::Throttle;
 use crate::config::LogConfig;
 use crate::error::{IoFailure, OpenError, Unavailable};
 use crate::fs::Descriptors;
 use crate::log::{Environment, PartitionLog};
 use crate::segment::Residency;
 use crate::sync::{Mutex, Rank, RwLock};
+
+/// As much background work is done at once after a quiet time.
+const BACKGROUND_BURST: u64 = 1 << 20;
 
 /// The inside of a store.
 #[derive(Debug)]
@@ -41,6 +45,8 @@ pub(super) struct Shared {
     pub(super) events: Events,
     pub(super) housekeeper: Housekeeper,
     pub(super) scrubber: Scrubber,
+    /// What all background work together may read and write.
+    pub(super) background: Throttle,
     partitions: RwLock<BTreeMap<TopicPartition, Arc<Hosted>>>,
     /// Held while partitions come, go or change their directory.
     pub(super) naming: Mutex<Naming>,
@@ -76,6 +82,7 @@ impl Shared {
             descriptors,
             trimming: Mutex::ranked(Rank::Naming, ()),
             housekeeper: Housekeeper::default(),
+            background: Throttle::new(config.background_bytes_per_second, BACKGROUND_BURST),
             scrubber: Scrubber::new(config.scrub_bytes_per_second),
             open_files: config.open_files(),
             default_log: Arc::new(config.default_log.clone()),
