@@ -6,8 +6,8 @@
 
 use std::io;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::sum::{LogWalk, SidecarStamp, Sidecars, Sum, SumBuilder, WalkBounds, verify};
 use super::{FileKind, Hole, Segment, SegmentFile, SegmentOptions};
@@ -25,8 +25,10 @@ const SUM_BYTES_MAX: u64 = 16 << 20;
 /// What of a segment cannot be read. It grows; what is mended is mended in another segment object. Costs one load where
 /// nothing is damaged.
 #[derive(Debug)]
-pub(super) struct KnownHoles {
-    has_any: AtomicBool,
+pub(super) struct KnownHoles(OnceLock<Box<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
     /// Some of it is not in the list of damage on disk.
     is_unsaved: AtomicBool,
     list: RwLock<Arc<[Hole]>>,
@@ -34,24 +36,38 @@ pub(super) struct KnownHoles {
 
 impl KnownHoles {
     pub(super) fn new(holes: Vec<Hole>) -> Self {
-        let (has_any, is_unsaved) = (AtomicBool::new(!holes.is_empty()), AtomicBool::new(false));
-        Self { has_any, is_unsaved, list: RwLock::new(holes.into()) }
+        let known = OnceLock::new();
+        if !holes.is_empty() {
+            let _ = known.set(Box::new(Known { list: RwLock::new(holes.into()), ..Known::default() }));
+        }
+        Self(known)
     }
 
     pub(super) fn list(&self) -> Holes {
-        Holes(self.has_any.load(Ordering::Acquire).then(|| Arc::clone(&self.list.read())))
+        Holes(self.0.get().map(|known| Arc::clone(&known.list.read())))
     }
 
     /// Adds what was met; returns whether anything of it was not known.
     pub(super) fn add(&self, met: Vec<Hole>) -> bool {
-        let mut list = self.list.write();
+        let known = self.0.get_or_init(Box::default);
+        let mut list = known.list.write();
         let merged = merged(&list, met);
         let is_same = |(a, b): (&Hole, &Hole)| a.bytes == b.bytes && a.offsets == b.offsets;
         let is_known = merged.len() == list.len() && merged.iter().zip(list.iter()).all(is_same);
         *list = merged.into();
-        self.has_any.store(!list.is_empty(), Ordering::Release);
-        self.is_unsaved.fetch_or(!is_known, Ordering::AcqRel);
+        known.is_unsaved.fetch_or(!is_known, Ordering::AcqRel);
         !is_known
+    }
+
+    /// Whether some of it is not in the list of damage on disk.
+    fn is_unsaved(&self) -> bool {
+        self.0.get().is_some_and(|known| known.is_unsaved.load(Ordering::Acquire))
+    }
+
+    fn set_unsaved(&self, is_unsaved: bool) {
+        if let Some(known) = self.0.get() {
+            known.is_unsaved.store(is_unsaved, Ordering::Release);
+        }
     }
 }
 
@@ -107,12 +123,12 @@ pub(super) struct Gathered {
 }
 
 /// Where a sealed segment keeps it until its sum is written.
-pub(super) type GatheredSlot = Mutex<Option<Gathered>>;
+pub(super) type GatheredSlot = Mutex<Option<Box<Gathered>>>;
 
 impl Segment {
     /// Leaves with a segment that was sealed what appending gathered for its sum. `end`: the offset after its last one.
     pub(crate) fn hand_over(&self, builder: Option<SumBuilder>, end: Offset) {
-        *self.gathered.lock() = builder.map(|builder| Gathered { builder, end });
+        *self.gathered.lock() = builder.map(|builder| Box::new(Gathered { builder, end }));
     }
 
     /// Writes the sum of a sealed segment, synced and renamed into place; the name lasts once the directory is synced.
@@ -210,12 +226,12 @@ impl Segment {
 
     /// Whether the list of damage on disk has other holes for it.
     pub(crate) fn has_unsaved_holes(&self) -> bool {
-        self.holes.is_unsaved.load(Ordering::Acquire)
+        self.holes.is_unsaved()
     }
 
     /// The list of damage was written, or is about to be.
     pub(crate) fn mark_holes_saved(&self, is_saved: bool) {
-        self.holes.is_unsaved.store(!is_saved, Ordering::Release);
+        self.holes.set_unsaved(!is_saved);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::config::StoreConfig;
+use super::config::{StoreConfig, Workers};
 use super::config_of::ConfigOf;
 use super::directory::{Directory, Opened};
 use super::loading::Loading;
@@ -20,6 +20,11 @@ use crate::error::IoFailure;
 use crate::fs::{Descriptors, FileSystem, PooledFs};
 use crate::log::Environment;
 use crate::segment::{Residency, ResidencyLimits};
+
+/// Threads of a store that are not one for each directory: housekeeper and scrubber.
+const DUTIES: usize = 2;
+/// More threads for syncs than this gain nothing.
+const POOL_THREADS_MAX: u8 = 15;
 
 /// How a store is opened: its settings, and what is wanted of the opening alone.
 ///
@@ -130,11 +135,22 @@ impl StoreOpening {
         };
         let residency = Residency::new(limits);
         let inner: Arc<dyn FileSystem> =
-            if self.is_own { Arc::new(PooledFs::new()) } else { Arc::clone(&self.environment.fs) };
+            if self.is_own { Arc::new(self.pool()) } else { Arc::clone(&self.environment.fs) };
         let descriptors = Descriptors::new(inner, files);
         let relief = Arc::clone(&residency);
         descriptors.set_relief(move |count| relief.release_files(count));
         (descriptors, residency)
+    }
+
+    /// The system's file system, with as many threads for its syncs as the settings leave beside the workers.
+    fn pool(&self) -> PooledFs {
+        let Some(max) = self.config.threads_max else { return PooledFs::new() };
+        let workers = match self.config.workers {
+            Workers::Threads => self.config.directories.len() + DUTIES,
+            Workers::Tick => 0,
+        };
+        let left = max.saturating_sub(u32::try_from(workers).unwrap_or(u32::MAX));
+        PooledFs::with_threads_max(u8::try_from(left).unwrap_or(u8::MAX).min(POOL_THREADS_MAX))
     }
 
     fn serve(

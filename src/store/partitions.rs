@@ -102,7 +102,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Unknown`]; [`StoreError::TopicId`] when it is another topic's, with nothing changed.
-    pub fn get_with_id(&self, partition: &TopicPartition, id: TopicId) -> Result<Partition, StoreError> {
+    pub fn claim(&self, partition: &TopicPartition, id: TopicId) -> Result<Partition, StoreError> {
         let unknown = || StoreError::Unknown { partition: partition.clone() };
         let _naming = self.shared.naming.lock();
         self.shared.check_open()?;

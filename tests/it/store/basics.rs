@@ -99,16 +99,16 @@ fn another_topics_partition_is_refused() {
     let (ours, theirs) = (TopicId::from_random(1), TopicId::from_random(2));
     let orders = named("orders", 0);
     store.create(&orders, CreateOptions::new(LogConfig::default()).topic_id(ours)).unwrap();
-    assert_eq!(store.get_with_id(&orders, ours).unwrap().topic_id(), Some(ours));
-    assert!(matches!(store.get_with_id(&orders, theirs), Err(StoreError::TopicId(_))));
+    assert_eq!(store.claim(&orders, ours).unwrap().topic_id(), Some(ours));
+    assert!(matches!(store.claim(&orders, theirs), Err(StoreError::TopicId(_))));
     store.close(LONG).unwrap();
     drop(store);
     let store = world.open();
     assert_eq!(store.get(&orders).unwrap().topic_id(), Some(ours));
-    assert!(matches!(store.get_with_id(&orders, theirs), Err(StoreError::TopicId(_))));
+    assert!(matches!(store.claim(&orders, theirs), Err(StoreError::TopicId(_))));
     let other = named("other", 0);
     store.create(&other, LogConfig::default()).unwrap();
-    assert_eq!(store.get_with_id(&other, theirs).unwrap().topic_id(), Some(theirs));
+    assert_eq!(store.claim(&other, theirs).unwrap().topic_id(), Some(theirs));
 }
 
 #[test]
