@@ -28,6 +28,12 @@ pub enum Unavailable {
         /// What failed in it.
         cause: Box<IoFailure>,
     },
+    /// A move of it began to switch over and did not come to its end. Nothing acknowledged is lost.
+    #[error("a move of the partition to {} did not come to its end; mend the disks and open the store again", dir.display())]
+    Halfway {
+        /// The data directory that it was on the way to.
+        dir: PathBuf,
+    },
     /// It could not be opened, at the start of the store or when it was used after a time of idleness.
     #[error("the partition cannot be opened: {0}; mend that and reopen the partition")]
     Open(Arc<OpenError>),

@@ -41,7 +41,7 @@ pub(super) enum SlotState {
     Loaded(Loaded),
     /// It was closed cleanly, and is opened when it is used.
     Parked(Parked),
-    /// It could not be opened; tried again when somebody asks for it by `reopen`.
+    /// It cannot be opened as it is; tried again when somebody asks for it by `reopen`.
     Failed(Arc<OpenError>),
     /// Its data directory is offline, or it was deleted, or the store is closed.
     Away(Unavailable),
@@ -53,6 +53,12 @@ pub(super) struct Loaded {
     pub(super) log: PartitionLog,
     /// `None` for the moment in which the log is looked at whether it can be put aside.
     attached: Option<Attached>,
+}
+
+/// Whether the next use may well succeed: a disk that did not answer, no descriptor left, somebody who has the partition
+/// open alone. Damage stays, and to find it again costs a scan.
+fn is_passing(error: &OpenError) -> bool {
+    matches!(error, OpenError::Io(_) | OpenError::Permission(_) | OpenError::Locked { .. })
 }
 
 impl Loaded {
@@ -146,7 +152,7 @@ impl Hosted {
         self.load(&mut slot, open)
     }
 
-    /// Opens the log of a slot that has none open, and puts it there.
+    /// Opens the log of a slot that has none open, and puts it there. A failure that may pass leaves the slot as it is.
     pub(super) fn load(
         &self,
         slot: &mut Slot,
@@ -163,7 +169,9 @@ impl Hosted {
             }
             Err(error) => {
                 let error = Arc::new(error);
-                slot.state = SlotState::Failed(Arc::clone(&error));
+                if !is_passing(&error) {
+                    slot.state = SlotState::Failed(Arc::clone(&error));
+                }
                 Err(Unavailable::Open(error))
             }
         }

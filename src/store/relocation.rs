@@ -76,7 +76,7 @@ impl Relocation {
             }
             let moved = match moving.finish() {
                 Err(error @ MoveError::Halfway { .. }) => {
-                    slot.state = SlotState::Away(Unavailable::Closed);
+                    slot.state = SlotState::Away(Unavailable::Halfway { dir: target.path.to_path_buf() });
                     return Err(error.into());
                 }
                 moved => moved?,
