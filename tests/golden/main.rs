@@ -13,5 +13,6 @@ mod naive;
 mod naive_state;
 mod opened;
 mod state;
+mod store;
 mod torn;
 mod written;
