@@ -3,7 +3,7 @@
 //!
 //! All of them extend their files, so that the ratio tells what the flusher costs and not what zeros kept ahead save;
 //! `zeros ahead` is the log as it is configured by default.
-#![expect(clippy::unwrap_used, reason = "a benchmark that fails may panic")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark that fails may panic")]
 #![expect(clippy::disallowed_methods, reason = "the baseline is the file system itself")]
 
 #[allow(dead_code, reason = "shared by benchmarks that use different parts")]
@@ -108,7 +108,9 @@ fn our_threads(dir: PathBuf, threads: usize, partitions: usize, zeros: u32) -> i
                 .collect();
             barrier.wait();
             let started = Instant::now();
-            workers.into_iter().for_each(|worker| worker.join().unwrap());
+            for worker in workers {
+                worker.join().unwrap();
+            }
             took = started.elapsed();
             stop.store(true, Ordering::Relaxed);
         });

@@ -69,7 +69,7 @@ impl PartitionLog {
     /// # let dir = tempfile::tempdir()?;
     /// let log = PartitionLog::open(dir.path(), LogConfig::default())?;
     /// let range = Offset::ZERO..Offset::new(5).unwrap();
-    /// let refused = log.repair(range, vec![]).unwrap_err();
+    /// let refused = log.repair(range, Vec::<u8>::new()).unwrap_err();
     /// assert!(matches!(refused, RepairError::NotQuarantined { .. }));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

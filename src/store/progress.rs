@@ -145,7 +145,7 @@ impl State {
         let elapsed = elapsed.max(self.progress.elapsed);
         let scanned = self.residency.as_ref().map_or(0, |residency| residency.scanned());
         let bytes_done = self.progress.bytes_done.max(scanned.min(self.progress.bytes));
-        OpenProgress { elapsed, bytes_done, ..self.progress.clone() }
+        OpenProgress { bytes_done, elapsed, ..self.progress.clone() }
     }
 }
 
