@@ -118,7 +118,11 @@ fn wait(pause: Duration) -> Step {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        let is_first = self.shared.set_closed();
+        // Whoever is in the middle of a creation or a move finishes; nobody begins another one.
+        let is_first = {
+            let _naming = self.shared.naming.lock();
+            self.shared.set_closed()
+        };
         // Steps are short; one that hangs in a dead disk must not keep the embedder.
         self.stop(Duration::from_secs(1).into());
         if is_first {

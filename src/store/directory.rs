@@ -250,7 +250,7 @@ impl Directory {
         let mut lists = self.lists.lock();
         let mut next = Vec::new();
         for list in &lists.by_kind {
-            let gone: Vec<_> = list.offsets().map(|(name, _)| name.clone()).filter(|name| !there(name)).collect();
+            let gone: Vec<_> = list.offsets().map(|(name, _)| name).filter(|name| !there(name)).cloned().collect();
             if !gone.is_empty() {
                 let mut list = list.clone();
                 for name in &gone {
@@ -258,6 +258,18 @@ impl Directory {
                 }
                 next.push(list);
             }
+        }
+        lists.replace(&*self.fs, &self.path, next)
+    }
+
+    /// Says nothing any more of one partition. Durable when it returns.
+    pub(super) fn forget(&self, partition: &TopicPartition) -> Result<(), IoFailure> {
+        let mut lists = self.lists.lock();
+        let mut next = Vec::new();
+        for list in lists.by_kind.iter().filter(|list| list.offset(partition).is_some()) {
+            let mut list = list.clone();
+            list.remove(partition);
+            next.push(list);
         }
         lists.replace(&*self.fs, &self.path, next)
     }
@@ -299,9 +311,18 @@ impl Directory {
         Ok(())
     }
 
-    /// Lets go of the lock.
+    /// Lets go of the lock. Whoever still comes to write the lists is refused; while somebody is at it, on a disk that does
+    /// not answer, the directory stays locked, for as long as anybody has a handle.
     pub(super) fn close(&self) {
-        *self.standing.write() = Standing::Offline { cause: gone(&self.path), _lock: None };
+        let cause = gone(&self.path);
+        match self.lists.try_lock() {
+            Some(mut lists) => lists.witness = None,
+            None => {
+                self.set_offline(&cause);
+                return;
+            }
+        }
+        *self.standing.write() = Standing::Offline { cause, _lock: None };
     }
 }
 
@@ -314,9 +335,9 @@ impl Lists {
         let encoded: Vec<_> = next.iter().map(|list| (list.kind(), list.encode())).collect();
         let changes: Vec<_> =
             encoded.iter().filter_map(|(kind, bytes)| Some((part_of(*kind)?, Some(&**bytes)))).collect();
-        if let Some(witness) = &mut self.witness {
-            witness.announce(fs, &changes)?;
-        }
+        // Whoever is late to write them may meet another store's: the directory was closed, or never entered.
+        let witness = self.witness.as_mut().ok_or_else(|| gone(dir))?;
+        witness.announce(fs, &changes)?;
         for list in next {
             list.replace(fs, dir)?;
             let kind = list.kind();

@@ -82,7 +82,7 @@ fn a_cut_or_a_deletion_while_it_is_made_is_told_or_does_not_show() {
         let end = log.log_end();
         let before = bytes_of(&log, end);
         let prefix = log.durable_prefix().unwrap();
-        let target = Home { fs: Arc::new(fs.clone()), dir: Arc::from(into()) };
+        let target = Home::new(Arc::new(fs.clone()), Arc::from(into()));
         fs.create_dir(into()).unwrap();
         match at % 3 {
             0 => drop(log.truncate_to(Offset::new(i64::try_from(at / 2).unwrap()).unwrap()).unwrap()),

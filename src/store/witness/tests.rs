@@ -2,6 +2,7 @@ use super::*;
 use crate::fs::sim::{SimFs, Survival};
 use crate::fs::{self, OpenMode};
 use crate::index::replace_small_file;
+use crate::log::directory::Lineage;
 use crate::store::names::{CLEAN_SHUTDOWN, CheckpointKind};
 use crate::store::{mark_clean_shutdown, remove_clean_shutdown};
 
