@@ -107,6 +107,11 @@ impl PartitionLog {
         Former(Arc::downgrade(&self.core))
     }
 
+    /// The recovery point for the lists of the data directory.
+    pub(crate) fn listed_point(&self) -> Offset {
+        self.core.keeper.listed_point()
+    }
+
     /// Whether both are the same opening of a log.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.core, &other.core)

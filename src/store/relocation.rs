@@ -185,7 +185,7 @@ impl Store {
             .into_iter()
             .filter_map(|(kind, offset)| Some((kind, [(partition.clone(), offset?)].into_iter().collect())))
             .collect();
-        shared.judge(&directory, directory.say(&said))?;
+        shared.judge(&directory, directory.say(said))?;
         let adopted = adopt(fs, from, &directory.path, partition, topic_id, random_id());
         if adopted.is_err() {
             let _ = directory.forget(partition);

@@ -275,3 +275,83 @@ fn a_store_that_goes_while_threads_wait_tells_them_and_leaves_no_descriptor() {
         assert!(held.is_empty(), "{held:?}");
     }
 }
+
+/// A future may hold the store, and be dropped by whoever wakes it.
+#[test]
+fn the_last_handle_may_go_in_the_middle_of_a_flushers_round() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreConfig::new(temp.path())).unwrap();
+    let orders = store.create(&named("orders", 0), LogConfig::default()).unwrap();
+    let appended = orders.append(batch("a"), client()).unwrap();
+    let (done, is_done) = mpsc::channel();
+    let (hands, takes) = mpsc::channel();
+    let waker = Acts::waker(move || {
+        drop::<Store>(takes.recv().unwrap());
+        done.send(std::thread::current().name().map(str::to_owned)).unwrap();
+    });
+    let mut durable = Box::pin(appended.durable());
+    let is_ready = durable.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
+    hands.send(store).unwrap();
+    if is_ready {
+        // The flusher was quicker.
+        waker.wake();
+    }
+    let name = is_done.recv_timeout(LONG).unwrap();
+    assert!(is_ready || name.as_deref().is_some_and(|name| name.starts_with("alluvium-flusher")), "{name:?}");
+    drop((orders, durable));
+    let deadline = std::time::Instant::now() + LONG;
+    let store = loop {
+        match Store::open(StoreConfig::new(temp.path())) {
+            Ok(store) => break store,
+            Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert_eq!(values(&store.get(&named("orders", 0)).unwrap()), ["a"]);
+}
+
+/// Truncations, deletions and the housekeeper at once: no list ever names what is past a cut, or gone.
+#[test]
+fn no_list_names_what_was_cut_or_deleted_while_it_was_written() {
+    let world = World::new(11, 1);
+    let store = world.open();
+    let all: Vec<_> = (0..4).map(|number| store.create(&named("orders", number), small()).unwrap()).collect();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                world.clock.advance(Duration::from_secs(6));
+                store.tick();
+            }
+        });
+        for partition in &all {
+            let (world, store) = (&world, &store);
+            scope.spawn(move || {
+                let list = || OffsetCheckpoint::read(&world.fs, &world.dirs[0], CheckpointKind::RecoveryPoint).unwrap();
+                for _ in 0..30 {
+                    for _ in 0..20 {
+                        partition.append(batch("v"), client()).unwrap();
+                    }
+                    partition.log().unwrap().flush().unwrap();
+                    std::thread::yield_now();
+                    let end = partition.truncate_to(at(3)).unwrap();
+                    // Nothing is durable past the cut before the next round.
+                    assert!(list().offset(partition.name()).is_none_or(|said| said <= end), "{:?}", list());
+                }
+                store.delete(partition.name()).unwrap();
+                for _ in 0..20 {
+                    std::thread::yield_now();
+                    assert_eq!(list().offset(partition.name()), None);
+                }
+            });
+        }
+        // The others are joined by the scope; the ticker goes when the last partition has gone.
+        scope.spawn(|| {
+            while !store.partitions().is_empty() && !all.is_empty() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+    });
+}
