@@ -73,6 +73,11 @@ fn directories() {
 }
 
 #[test]
+fn data_directories() {
+    run_all("open_store", shared::open_store::run);
+}
+
+#[test]
 fn operations() {
     run_all("ops", shared::ops::run);
 }

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use alluvium::fs::sim::SimFs;
-use alluvium::fs::{FileSystem, OpenMode, write_all_at};
+use alluvium::fs::{EntryKind, FileSystem, OpenMode, write_all_at};
 use alluvium::record::batches;
+use alluvium::store::{StoreConfig, StoreOpening, Workers};
 use alluvium::{Environment, LogConfig, Offset};
 
 #[path = "../shared/mod.rs"]
@@ -54,6 +55,7 @@ fn main() {
         write("properties", key.name, format!("{}={}", key.name, key.default).as_bytes());
     }
     seed_operations();
+    seed_stores();
 }
 
 /// Partitions of Kafka's, by name.
@@ -139,6 +141,47 @@ fn closed(logs: &Files) -> Files {
     drop(log);
     let names = fs.list(dir).unwrap().into_iter().map(|entry| entry.name);
     names.map(|name| (name.clone(), fs.live_bytes(&dir.join(name)).unwrap())).collect()
+}
+
+/// A store of Kafka's, and what ours leaves of it: open, closed, and after a move that died half-way.
+fn seed_stores() {
+    let logdir = Path::new("tests/fixtures/kafka/logdir");
+    let beside = files(logdir);
+    for name in ["orders-0", "orders-1", "users-0"] {
+        let small: Files = files(&logdir.join(name)).into_iter().filter(|(_, content)| content.len() < 4096).collect();
+        for settings in [0, 0x80 | 4] {
+            write("open_store", &format!("kafka-{name}-{settings}"), &shared::open_store::encode(settings, &beside, &small));
+        }
+        for is_closed in [false, true] {
+            let (beside, inside) = ours(&beside, &small, is_closed);
+            let seed = format!("ours-{name}-{}", if is_closed { "closed" } else { "open" });
+            write("open_store", &seed, &shared::open_store::encode(0, &beside, &inside));
+        }
+    }
+}
+
+/// What a store of ours makes of a data directory with these files and one partition.
+fn ours(beside: &Files, inside: &Files, is_closed: bool) -> (Files, Files) {
+    let fs = SimFs::new(1);
+    let (data, dir) = (Path::new("/data"), Path::new("/data/orders-0"));
+    for (dir, files) in [(data, beside), (dir, inside)] {
+        fs.create_dir(dir).unwrap();
+        for (name, content) in files {
+            write_all_at(&*fs.open(&dir.join(name), OpenMode::CreateNew).unwrap(), content, 0).unwrap();
+        }
+    }
+    let environment = Environment { fs: Arc::new(fs.clone()), ..Environment::default() };
+    let config = StoreConfig { workers: Workers::Tick, reserve_bytes: 100, ..StoreConfig::new(data) };
+    let store = StoreOpening::new(config).environment(environment).open().unwrap();
+    store.tick();
+    if is_closed {
+        store.close(std::time::Duration::from_secs(60)).unwrap();
+    }
+    let read = |dir: &Path| {
+        let entries = fs.list(dir).unwrap().into_iter().filter(|entry| entry.kind == EntryKind::File);
+        entries.map(|entry| (entry.name.clone(), fs.live_bytes(&dir.join(&entry.name)).unwrap())).collect()
+    };
+    (read(data), read(dir))
 }
 
 fn seed_operations() {

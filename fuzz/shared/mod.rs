@@ -8,6 +8,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod input;
 pub(crate) mod offset_index;
 pub(crate) mod open_dir;
+pub(crate) mod open_store;
 pub(crate) mod ops;
 pub(crate) mod properties;
 pub(crate) mod record;

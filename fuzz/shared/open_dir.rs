@@ -46,11 +46,11 @@ const OTHERS: [&str; 6] = [
 ];
 
 /// How the content of a file is made up.
-const AS_IT_IS: u8 = 0;
+pub(super) const AS_IT_IS: u8 = 0;
 const SEALED: u8 = 1;
 const CHAINED: u8 = 2;
-const SMALL_FILE: u8 = 3;
-const DIRECTORY: u8 = 4;
+pub(super) const SMALL_FILE: u8 = 3;
+pub(super) const DIRECTORY: u8 = 4;
 
 struct Directory {
     fs: SimFs,
@@ -158,7 +158,7 @@ fn check_append(directory: &Directory, log: PartitionLog, end: Offset) {
 
 /// Everything that a log serves, errors included.
 #[derive(Debug)]
-struct Served {
+pub(super) struct Served {
     lines: Vec<String>,
     /// Every byte was looked at by this opening. Below the recovery point nobody looks, and damage there shows itself
     /// when an index has to be rebuilt and not before.
@@ -166,7 +166,7 @@ struct Served {
 }
 
 impl Served {
-    fn by(log: &PartitionLog) -> Self {
+    pub(super) fn by(log: &PartitionLog) -> Self {
         let marks = log.marks();
         let mut lines = vec![format!("{marks:?}")];
         let mut next = marks.log_start;
@@ -188,7 +188,7 @@ impl Served {
         Self { lines, is_judged: report.scanned_segments == report.segments }
     }
 
-    fn check(&self, later: &Self, when: &str) {
+    pub(super) fn check(&self, later: &Self, when: &str) {
         if self.is_judged {
             assert_eq!(later.lines, self.lines, "something else is served {when}");
         } else {
@@ -255,7 +255,7 @@ fn build(data: &[u8]) -> Directory {
     Directory { fs, config, has_directories }
 }
 
-fn config(flags: u8) -> LogConfig {
+pub(super) fn config(flags: u8) -> LogConfig {
     let on_damage = [OnDamage::Quarantine, OnDamage::Refuse, OnDamage::Cut, OnDamage::Quarantine];
     LogConfig {
         on_damage: on_damage[usize::from(flags & 3)],
@@ -269,7 +269,7 @@ fn config(flags: u8) -> LogConfig {
 }
 
 /// A name, and the number of the kind of small file that goes by it.
-fn name(input: &mut Input<'_>) -> (String, u16) {
+pub(super) fn name(input: &mut Input<'_>) -> (String, u16) {
     match input.below(8) {
         0..5 => {
             let base = input.u16();
@@ -285,7 +285,7 @@ fn name(input: &mut Input<'_>) -> (String, u16) {
     }
 }
 
-fn made_up(how: u8, kind: u16, content: &[u8]) -> Vec<u8> {
+pub(super) fn made_up(how: u8, kind: u16, content: &[u8]) -> Vec<u8> {
     match how {
         SEALED | CHAINED => seal(content, how == CHAINED),
         SMALL_FILE => small_file(kind, content),
@@ -314,9 +314,13 @@ fn seal(content: &[u8], chained: bool) -> Vec<u8> {
 
 /// A small file of ours whose checksum is right: magic, kind, version, length, CRC-32, payload.
 fn small_file(kind: u16, payload: &[u8]) -> Vec<u8> {
+    small_file_of(kind, 1, payload)
+}
+
+pub(super) fn small_file_of(kind: u16, version: u16, payload: &[u8]) -> Vec<u8> {
     let mut bytes = b"ALVM".to_vec();
     bytes.extend_from_slice(&kind.to_be_bytes());
-    bytes.extend_from_slice(&1_u16.to_be_bytes());
+    bytes.extend_from_slice(&version.to_be_bytes());
     bytes.extend_from_slice(&u32::try_from(payload.len()).expect("a u16 came in").to_be_bytes());
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&bytes[4..]);

@@ -17,7 +17,9 @@ impl PartitionLog {
     pub fn close(&self) -> Result<(), ChangeError> {
         let core = &self.core;
         let mut round = core.round.lock();
-        if matches!(core.writer.lock().state, WriterState::Closed | WriterState::Moved) {
+        let is_over = matches!(core.writer.lock().state, WriterState::Closed | WriterState::Moved);
+        // One that latched and was given up then is over, too.
+        if is_over || core.view.read().is_closed {
             return Ok(());
         }
         let closed = core.close_cleanly(&mut round);

@@ -235,20 +235,44 @@ pub(crate) struct Word {
 pub(crate) enum Whose {
     /// The partition's own.
     Own,
-    /// The data directory's: Kafka's lists.
+    /// The data directory's: Kafka's lists, and its marker of a clean shutdown.
     Parents,
+    /// Both, where they agree: the lower recovery point, and no clean shutdown but our own.
+    Lower,
     /// Nobody's: what was durable is unknown.
     Nobodys,
 }
 
-/// The table. `own` is the lineage of the partition's own state, if it has any that can be read and whose canary lives.
-pub(crate) fn judge(own: Option<Lineage>, word: &Word) -> Whose {
+/// A partition's own state, as far as it says whether it is to be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Own {
+    /// Under which it was written; `None` when Kafka has loaded the partition since: its canary is gone.
+    pub(crate) lineage: Option<Lineage>,
+    /// The log was closed cleanly by us after all that it says.
+    pub(crate) is_closed: bool,
+}
+
+/// The table. `own` is the partition's own state, if it has any that can be read.
+///
+/// | | own state | the list | counts |
+/// |---|---|---|---|
+/// | J1 | of this lineage | whatever it says | own |
+/// | J2 | of another one, closed cleanly | names the partition | the lists |
+/// | J3 | none | names the partition | the lists |
+/// | J4 | of another one, and the log was open to the end | names the partition | the lower of both |
+/// | J5 | none, or of another lineage | does not | nobody |
+///
+/// J4 is a crash of ours before Kafka came. What it had to find out about the log's end it judged by a recovery point that
+/// is ours no more than its marker is: neither speaks of the syncs that our crash left open.
+pub(crate) fn judge(own: Option<Own>, word: &Word) -> Whose {
     match (own, word.parents.recovery_point) {
         // J1: nobody else was here since it was written.
-        (Some(own), _) if own == word.lineage => Whose::Own,
-        // J2: somebody was; and J3: it was always somebody else's. Kafka replaces its list when it cuts.
+        (Some(Own { lineage: Some(own), .. }), _) if own == word.lineage => Whose::Own,
+        // J4: somebody came after a crash of ours.
+        (Some(Own { is_closed: false, .. }), Some(_)) => Whose::Lower,
+        // J2: somebody came after our close; and J3: it was always somebody else's. Kafka replaces its list when it cuts.
         (_, Some(_)) => Whose::Parents,
-        // J4: somebody was who left no word; or there never was any.
+        // J5: somebody was who left no word; or there never was any.
         (_, None) => Whose::Nobodys,
     }
 }
@@ -416,19 +440,25 @@ mod tests {
         assert_eq!(Witness::read(&fs, dir).unwrap(), Some(Witness::default()));
     }
 
-    /// J1 to J4.
+    /// J1 to J5.
     #[test]
     fn whose_word_counts() {
         let (old, new) = (Lineage(1), Lineage(2));
         let said = Parents { recovery_point: Some(at(5)), ..Parents::default() };
         let word = |parents| Word { lineage: new, is_shared: true, parents, above: None };
-        assert_eq!(judge(Some(new), &word(said)), Whose::Own);
-        assert_eq!(judge(Some(new), &word(Parents::default())), Whose::Own);
-        assert_eq!(judge(Some(old), &word(said)), Whose::Parents);
+        for is_closed in [false, true] {
+            let own = |lineage| Some(Own { lineage, is_closed });
+            let counts = if is_closed { Whose::Parents } else { Whose::Lower };
+            assert_eq!(judge(own(Some(new)), &word(said)), Whose::Own);
+            assert_eq!(judge(own(Some(new)), &word(Parents::default())), Whose::Own);
+            assert_eq!(judge(own(Some(old)), &word(said)), counts);
+            assert_eq!(judge(own(None), &word(said)), counts);
+            assert_eq!(judge(own(Some(old)), &word(Parents::default())), Whose::Nobodys);
+            assert_eq!(judge(own(None), &word(Parents::default())), Whose::Nobodys);
+            assert_eq!(judge(own(Some(Lineage::NONE)), &Word::default()), Whose::Own);
+        }
         assert_eq!(judge(None, &word(said)), Whose::Parents);
-        assert_eq!(judge(Some(old), &word(Parents::default())), Whose::Nobodys);
         assert_eq!(judge(None, &word(Parents::default())), Whose::Nobodys);
-        assert_eq!(judge(Some(Lineage::NONE), &Word::default()), Whose::Own);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::directory::{Lineage, Parents, Whose, Word, judge};
+use super::directory::{Lineage, Own, Parents, Whose, Word, judge};
 use super::open::{self, Opening};
 use super::state::{CleanShutdown, RecoveryPoint, Standing};
 use super::survey::live_logs;
@@ -67,14 +67,31 @@ impl Environment {
 pub(crate) fn words_of(fs: &dyn FileSystem, dir: &Path) -> Result<Parents, IoFailure> {
     let word = open::word_around(fs, dir)?;
     let own = RecoveryPoint::read(fs, dir)?.ok().flatten();
-    let believed =
-        own.filter(|own| (!own.is_guarded || open::has_canary(fs, dir).unwrap_or(false)) && own.restart.is_none());
-    match believed.filter(|own| judge(Some(own.lineage), &word) == Whose::Own) {
-        Some(own) => {
+    let marker = CleanShutdown::read(fs, dir)?.ok().flatten();
+    let has_canary = open::has_canary(fs, dir).unwrap_or(false);
+    match (judge(own.map(|own| own.for_judgement(has_canary, marker)), &word), own) {
+        (Whose::Own, Some(own)) if own.restart.is_none() => {
             let Standing { log_start, high_watermark, .. } = own.standing;
             Ok(Parents { recovery_point: Some(own.offset), log_start, high_watermark, is_clean: false })
         }
-        None => Ok(Parents { is_clean: false, ..word.parents }),
+        (Whose::Lower, Some(own)) => {
+            let recovery_point = word.parents.recovery_point.map(|listed| listed.min(own.offset));
+            Ok(Parents { recovery_point, is_clean: false, ..word.parents })
+        }
+        _ => Ok(Parents { is_clean: false, ..word.parents }),
+    }
+}
+
+impl RecoveryPoint {
+    /// What tells whether it counts: `marker` is that of our last close, if there is one.
+    pub(super) fn for_judgement(&self, has_canary: bool, marker: Option<CleanShutdown>) -> Own {
+        let is_closed = marker.is_some_and(|marker| self.is_closed_by(&marker));
+        Own { lineage: (has_canary || !self.is_guarded).then_some(self.lineage), is_closed }
+    }
+
+    /// Whether `marker` belongs to it: nothing was written since the close.
+    fn is_closed_by(&self, marker: &CleanShutdown) -> bool {
+        marker.generation == self.generation && marker.log_end == self.offset && self.restart.is_none()
     }
 }
 
@@ -124,7 +141,7 @@ pub(crate) fn peek(fs: &dyn FileSystem, dir: &Path) -> Result<Option<Peeked>, Io
     let Some(marker) = CleanShutdown::read(fs, dir)?.ok().flatten() else { return Ok(None) };
     let Some(marks) = marker.marks else { return Ok(None) };
     let Some(point) = RecoveryPoint::read(fs, dir)?.ok().flatten() else { return Ok(None) };
-    let fits = marker.generation == point.generation && marker.log_end == point.offset && point.restart.is_none();
+    let fits = point.is_closed_by(&marker);
     if point.is_guarded && !open::has_canary(fs, dir)? {
         return Ok(None);
     }

@@ -3,10 +3,10 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use super::PartitionLog;
 use super::writer::WriterState;
+use super::{LogCore, PartitionLog};
 use crate::error::{ChangeError, IoFailure, IoOperation, LogFailed};
 use crate::fs::{self, FileSystem, OpenMode};
 use crate::index::TimeIndex;
@@ -23,6 +23,19 @@ pub(crate) struct Housekept {
     pub(crate) rolled: bool,
     /// Segments that retention took out of the log.
     pub(crate) deleted: usize,
+}
+
+/// A log that was given up, and that a slow call may still be at work on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Former(Weak<LogCore>);
+
+impl Former {
+    /// Waits until nobody is in the middle of changing the log's files. It was given up: nobody begins to any more.
+    pub(crate) fn wait_until_left(&self) {
+        if let Some(core) = self.0.upgrade() {
+            drop(core.round.lock());
+        }
+    }
 }
 
 impl PartitionLog {
@@ -79,6 +92,35 @@ impl PartitionLog {
         *core.lock.lock() = None;
         core.queue.close();
         core.waiters.close();
+    }
+
+    /// Gives the log up as [`abandon`](Self::abandon) does, and waits until nobody is in the middle of changing its files:
+    /// a commit round, a truncation. Whoever comes later finds it closed. To be called before another log may have the
+    /// same directory, or one of the same name.
+    pub(crate) fn retire(&self) {
+        self.abandon();
+        self.former().wait_until_left();
+    }
+
+    /// What is left of the log for the one that follows it.
+    pub(crate) fn former(&self) -> Former {
+        Former(Arc::downgrade(&self.core))
+    }
+
+    /// The recovery point for the lists of the data directory.
+    pub(crate) fn listed_point(&self) -> Offset {
+        self.core.keeper.listed_point()
+    }
+
+    /// Whether both are the same opening of a log.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.core, &other.core)
+    }
+
+    /// Whether it was closed because a copy in another directory goes on in its place.
+    #[cfg(test)]
+    pub(crate) fn is_moved(&self) -> bool {
+        matches!(self.core.writer.lock().state, WriterState::Moved)
     }
 
     /// Why the log latched, if it did.

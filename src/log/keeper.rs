@@ -32,6 +32,8 @@ struct Kept {
     in_flight: u32,
     failed: bool,
     removed: Vec<Offset>,
+    /// A cut to here has begun, and the recovery point may not be lowered yet.
+    cutting_to: Option<Offset>,
 }
 
 impl SyncKeeper {
@@ -46,7 +48,7 @@ impl SyncKeeper {
     ) -> Result<Self, IoFailure> {
         let path = dir.join(names::SYNC_STATE);
         let file = fs.open(&path, OpenMode::CreateOrOpen).map_err(|e| IoFailure::new(IoOperation::Open, &path, e))?;
-        let kept = Kept { file: Some(file), point, durable_end, in_flight: 0, failed: true, removed };
+        let kept = Kept { file: Some(file), point, durable_end, in_flight: 0, failed: true, removed, cutting_to: None };
         let keeper = Self { fs, dir, kept: Mutex::new(kept), above: None };
         keeper.make_room(&path)?;
         keeper.write(&mut keeper.kept.lock())?;
@@ -181,6 +183,12 @@ impl SyncKeeper {
         self.kept.lock().point.offset
     }
 
+    /// The recovery point as it may be told to others: no higher than where a cut that has begun will end.
+    pub(crate) fn listed_point(&self) -> Offset {
+        let kept = self.kept.lock();
+        kept.cutting_to.map_or(kept.point.offset, |to| kept.point.offset.min(to))
+    }
+
     /// Generation that ties the state files together.
     pub(crate) fn generation(&self) -> u64 {
         self.kept.lock().point.generation
@@ -240,11 +248,17 @@ impl SyncKeeper {
     /// Lowers the durable recovery point to at most `to` before a cut, and makes every older sync state void.
     /// With `restart`, the next opening finishes a restart there. Between `begin` and `finish`.
     pub(crate) fn prepare_cut(&self, to: Offset, restart: Option<Offset>) -> Result<(), IoFailure> {
+        // First: whoever lists the point from now on lists the lower one.
+        self.kept.lock().cutting_to = Some(to);
         // Kafka goes by the data directory's list, and would miss what is cut if that still named a later point.
-        if let Some(above) = &self.above {
-            above.before_cut(to)?;
-        }
+        let told = self.above.as_ref().map_or(Ok(()), |above| above.before_cut(to));
         let mut kept = self.kept.lock();
+        let lowered = told.and_then(|()| self.lower(&mut kept, to, restart));
+        kept.cutting_to = None;
+        lowered
+    }
+
+    fn lower(&self, kept: &mut Kept, to: Offset, restart: Option<Offset>) -> Result<(), IoFailure> {
         let offset = kept.point.offset.min(to);
         let standing = Standing {
             high_watermark: kept.point.standing.high_watermark.map(|mark| mark.min(to)),
@@ -255,7 +269,7 @@ impl SyncKeeper {
         point.write(&*self.fs, &self.dir)?;
         kept.point = point;
         kept.durable_end = kept.durable_end.min(to);
-        self.write(&mut kept)
+        self.write(kept)
     }
 
     /// A restart is finished: everything below `at` is durable, since there is nothing.

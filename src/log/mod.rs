@@ -51,7 +51,7 @@ pub use append::Appended;
 pub use batches::{AppendAs, AppendOptions, Batches};
 pub(crate) use derived::{derived_bytes, read_epochs, write_epochs};
 pub(crate) use handover::{Glimpse, HandOverError, Held, Prefix, Unfinished};
-pub(crate) use hosting::{Lent, oldest_timestamp};
+pub(crate) use hosting::{Former, Lent, oldest_timestamp};
 pub use open::Environment;
 pub(crate) use open::Left;
 pub use read::{Isolation, ReadOptions};

@@ -132,6 +132,8 @@ pub(crate) struct Left {
     is_replaced: bool,
     /// There was a recovery point, of another lineage or from before Kafka loaded the partition.
     is_obsolete: bool,
+    /// Kafka's marker of a clean shutdown speaks of this log.
+    trusts_parents_close: bool,
     has_canary: bool,
 }
 
@@ -148,6 +150,7 @@ impl Left {
             no_point: NO_POINT,
             is_replaced: false,
             is_obsolete: false,
+            trusts_parents_close: false,
             has_canary: has_canary(fs, dir)?,
         })
     }
@@ -160,11 +163,11 @@ impl Left {
             // Whose it was cannot be told, and any list may be older than it: nobody's word is safe.
             Err(_) => return Self { no_point, ..self },
         };
-        let untouched = own.filter(|own| self.has_canary || !own.is_guarded);
-        match judge(untouched.map(|own| own.lineage), word) {
+        let whose = judge(own.map(|own| own.for_judgement(self.has_canary, self.clean)), word);
+        match whose {
             Whose::Own => return Self { no_point, ..self },
             Whose::Nobodys if own.is_none() => return Self { no_point, ..self },
-            Whose::Parents | Whose::Nobodys => {}
+            Whose::Parents | Whose::Lower | Whose::Nobodys => {}
         }
         // Past everything that is there, so that none of it passes for state that belongs to the new point.
         let generations = [own.map(|own| own.generation), self.sync().map(|sync| sync.generation)];
@@ -175,11 +178,14 @@ impl Left {
         let (log_start, high_watermark) = (word.parents.log_start, word.parents.high_watermark);
         let standing = Standing { log_start, high_watermark, ..decided };
         let no_point = RecoveryPoint { generation: newest.wrapping_add(1), standing, ..no_point };
-        let point = word.parents.recovery_point.map(|offset| RecoveryPoint { offset, ..no_point });
+        let ours = own.filter(|_| whose == Whose::Lower).map(|own| own.offset);
+        let offset = word.parents.recovery_point.map(|listed| ours.map_or(listed, |ours| ours.min(listed)));
+        let point = offset.map(|offset| RecoveryPoint { offset, ..no_point });
         // A sync in doubt is one still: what an opening of ours left while it was replacing this state looks the same.
         let (clean, damage) = (None, Ok(DamageList::new()));
         let (point, had_marker, is_replaced, is_obsolete) = (Ok(point), false, true, own.is_some());
-        Self { point, clean, had_marker, damage, no_point, is_replaced, is_obsolete, ..self }
+        let trusts_parents_close = whose == Whose::Parents && word.parents.is_clean;
+        Self { point, clean, had_marker, damage, no_point, is_replaced, is_obsolete, trusts_parents_close, ..self }
     }
 
     /// Puts the directory's word in the place of the partition's own state, durably. The new recovery point goes last:
@@ -343,7 +349,7 @@ impl Opening {
     /// What vouches for the log's end without a scan: our marker, or Kafka's where the directory's word counts.
     fn clean_marker(&self, left: &Left, point: Option<RecoveryPoint>) -> Result<Option<CleanShutdown>, IoFailure> {
         match point {
-            Some(point) if left.is_replaced && self.word.parents.is_clean => {
+            Some(point) if left.trusts_parents_close => {
                 hosted::marker_of_kafkas_close(&self.home, SegmentOptions::of(&self.config), point)
             }
             point => left.fitting(&self.home, point.unwrap_or(left.no_point)),

@@ -349,7 +349,8 @@ impl LogCore {
 
     /// Unlinks what has waited long enough; with `now`, everything. Returns whether nothing is left of that.
     pub(super) fn finish_leaving(&self, round: &mut RoundState, at_once: bool) -> bool {
-        if round.leaving.segments.is_empty() {
+        // The names in the directory of a log that is over may be those of the next one.
+        if round.leaving.segments.is_empty() || self.view.read().is_closed {
             return true;
         }
         if round.leaving.segments.iter().any(|leaving| leaving.renamed.is_none()) {

@@ -118,15 +118,30 @@ fn wait(pause: Duration) -> Step {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        let is_first = self.shared.set_closed();
-        // Steps are short; one that hangs in a dead disk must not keep the embedder.
-        self.stop(Duration::from_secs(1).into());
-        if is_first {
-            self.shared.abandon_all();
+        let (shared, workers) = (Arc::clone(&self.shared), std::mem::take(&mut self.workers));
+        if !workers.iter().any(Worker::is_current) {
+            return end(&shared, &workers);
         }
-        for directory in &self.shared.directories {
-            directory.close();
-        }
+        // The last handle went in a waker that a worker called, in the middle of a round, whose locks are not to be met
+        // here. Without a thread for it the logs stay as they are until their handles go.
+        let builder = std::thread::Builder::new().name("alluvium-end".into());
+        let _ = builder.spawn(move || end(&shared, &workers));
+    }
+}
+
+/// Leaves the store as a crash would.
+fn end(shared: &Shared, workers: &[Worker]) {
+    let is_first = shared.set_closed();
+    // Steps are short; one that hangs in a dead disk must not keep the embedder.
+    let deadline: Deadline = Duration::from_secs(1).into();
+    for worker in workers {
+        worker.stop(deadline);
+    }
+    if is_first {
+        shared.abandon_all();
+    }
+    for directory in &shared.directories {
+        directory.close();
     }
 }
 

@@ -56,6 +56,12 @@ impl Store {
         let refused = shared.recover_moves(std::slice::from_ref(&directory));
         let loaded = shared.judge(&directory, loading.load(&directory, opened, &refused));
         shared.drop_missing(&directory);
+        if let Err(closed) = shared.check_open() {
+            // Whoever closed the store meanwhile came by before all of this was here.
+            shared.abandon_all();
+            directory.close();
+            return Err(closed);
+        }
         let mut report = loaded?;
         report.dir = directory.path.to_path_buf();
         shared.events.emit(&StoreEvent::DirectoryOnline { dir: report.dir.clone() });

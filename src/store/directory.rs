@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicIsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::checkpoints::{CheckpointFault, OffsetCheckpoint, Others};
+use super::checkpoints::{CheckpointFault, OffsetCheckpoint};
 use super::config::{StoreConfig, Workers};
 use super::lock::{DirectoryLock, DirectoryRegistry};
 use super::meta::MetaProperties;
@@ -22,6 +22,7 @@ use super::{is_clean_shutdown, mark_clean_shutdown, remove_clean_shutdown, remov
 use crate::error::{AppendError, IoFailure, IoOperation, Unavailable};
 use crate::flush::{Attached, GroupFlusher};
 use crate::fs::{EntryKind, FileSystem};
+use crate::index::replace_small_file;
 use crate::log::directory::{DirectoryWord, Parents, Word};
 use crate::log::hosted::Above;
 use crate::log::{Environment, PartitionLog};
@@ -35,6 +36,8 @@ pub(super) struct Directory {
     fs: Arc<dyn FileSystem>,
     standing: RwLock<Standing>,
     lists: Mutex<Lists>,
+    /// Recovery points that are to be lowered by whoever has the lists next.
+    lowering: Mutex<BTreeMap<TopicPartition, Offset>>,
     /// What it said of its partitions when it was opened.
     word: RwLock<DirectoryWord>,
     /// Makes its partitions durable, many at a time.
@@ -55,12 +58,64 @@ enum Standing {
     Offline { cause: IoFailure, _lock: Option<DirectoryLock> },
 }
 
+/// What a list is to say of partitions: an offset, or nothing any more.
+type Entries = Vec<(TopicPartition, Option<Offset>)>;
+type Changes = (CheckpointKind, Entries);
+
 /// The four lists, as they are on disk.
 #[derive(Debug)]
 struct Lists {
     by_kind: [OffsetCheckpoint; 4],
     /// What is said beforehand of each change; `None` before the directory is entered.
     witness: Option<StoreWitness>,
+    /// So many collect offsets that they are about to say.
+    collecting: u32,
+    /// What was cut since the first of them began, and to where; `None`: it was deleted or went elsewhere.
+    meanwhile: BTreeMap<TopicPartition, Option<Offset>>,
+}
+
+/// Offsets are being collected; see [`Directory::collect`].
+#[derive(Debug)]
+pub(super) struct Collecting<'a> {
+    directory: &'a Directory,
+}
+
+impl Collecting<'_> {
+    /// As [`Directory::say`], but for what is not true any more.
+    pub(super) fn say(
+        &self,
+        mut offsets: Vec<(CheckpointKind, BTreeMap<TopicPartition, Offset>)>,
+    ) -> Result<(), IoFailure> {
+        let Directory { lists, fs, path, .. } = self.directory;
+        let mut lists = lists.lock();
+        for (kind, offsets) in &mut offsets {
+            for (name, cut) in &lists.meanwhile {
+                match (cut, offsets.get_mut(name)) {
+                    (None, _) => drop(offsets.remove(name)),
+                    (Some(cut), Some(offset)) if *kind == CheckpointKind::RecoveryPoint => {
+                        *offset = (*offset).min(*cut)
+                    }
+                    (Some(_), _) => {}
+                }
+            }
+        }
+        lists.change(&**fs, path, as_changes(offsets))
+    }
+}
+
+impl Drop for Collecting<'_> {
+    fn drop(&mut self) {
+        let mut lists = self.directory.lists.lock();
+        lists.collecting = lists.collecting.saturating_sub(1);
+        if lists.collecting == 0 {
+            lists.meanwhile.clear();
+        }
+    }
+}
+
+fn as_changes(offsets: Vec<(CheckpointKind, BTreeMap<TopicPartition, Offset>)>) -> Vec<Changes> {
+    let some = |(name, offset)| (name, Some(offset));
+    offsets.into_iter().map(|(kind, offsets)| (kind, offsets.into_iter().map(some).collect())).collect()
 }
 
 /// What a directory said when it was opened.
@@ -101,6 +156,7 @@ impl Directory {
             fs: Arc::clone(fs),
             standing: RwLock::new(standing),
             lists: Mutex::new(lists),
+            lowering: Mutex::default(),
             word: RwLock::new(word),
             flusher: Arc::new(GroupFlusher::new(Arc::clone(fs), Arc::clone(clock))),
             has_thread: config.workers == Workers::Threads,
@@ -112,7 +168,12 @@ impl Directory {
 
     /// One whose disk did not answer from the start.
     pub(super) fn broken(environment: &Environment, config: &StoreConfig, path: &Path, cause: IoFailure) -> Self {
-        let lists = Lists { by_kind: CheckpointKind::ALL.map(OffsetCheckpoint::new), witness: None };
+        let lists = Lists {
+            by_kind: CheckpointKind::ALL.map(OffsetCheckpoint::new),
+            witness: None,
+            collecting: 0,
+            meanwhile: BTreeMap::new(),
+        };
         let word = DirectoryWord::default();
         Self::new(environment, config, path, Standing::Offline { cause, _lock: None }, (lists, word))
     }
@@ -232,44 +293,52 @@ impl Directory {
 
     /// Says `offsets` in the lists from now on, durably, where that is new. Partitions that are not named stay as they
     /// are.
-    pub(super) fn say(&self, offsets: &[(CheckpointKind, BTreeMap<TopicPartition, Offset>)]) -> Result<(), IoFailure> {
-        let mut lists = self.lists.lock();
-        let mut next = Vec::new();
-        for (kind, offsets) in offsets {
-            let mut list = lists.of(*kind).clone();
-            if list.update(offsets, Others::Keep) {
-                next.push(list);
-            }
-        }
-        lists.replace(&*self.fs, &self.path, next)
+    pub(super) fn say(
+        &self,
+        offsets: Vec<(CheckpointKind, BTreeMap<TopicPartition, Offset>)>,
+    ) -> Result<(), IoFailure> {
+        self.lists.lock().change(&*self.fs, &self.path, as_changes(offsets))
+    }
+
+    /// To be held while offsets are collected that are to be said: what is cut or deleted meanwhile is not said.
+    pub(super) fn collect(&self) -> Collecting<'_> {
+        self.lists.lock().collecting += 1;
+        Collecting { directory: self }
     }
 
     /// Says nothing any more of partitions that are not `there`, in any list: one that is made later under an old name
     /// must not find the offsets of the old one. Durable when it returns.
     pub(super) fn forget_all_but(&self, there: impl Fn(&TopicPartition) -> bool) -> Result<(), IoFailure> {
         let mut lists = self.lists.lock();
-        let mut next = Vec::new();
-        for list in &lists.by_kind {
-            let gone: Vec<_> = list.offsets().map(|(name, _)| name.clone()).filter(|name| !there(name)).collect();
-            if !gone.is_empty() {
-                let mut list = list.clone();
-                for name in &gone {
-                    list.remove(name);
-                }
-                next.push(list);
-            }
-        }
-        lists.replace(&*self.fs, &self.path, next)
+        let gone = |list: &OffsetCheckpoint| {
+            let gone = list.offsets().map(|(name, _)| name).filter(|name| !there(name));
+            (list.kind(), gone.map(|name| (name.clone(), None)).collect())
+        };
+        let changes = lists.by_kind.iter().map(gone).collect();
+        lists.change(&*self.fs, &self.path, changes)
+    }
+
+    /// Says nothing any more of one partition. Durable when it returns.
+    pub(super) fn forget(&self, partition: &TopicPartition) -> Result<(), IoFailure> {
+        let changes = CheckpointKind::ALL.map(|kind| (kind, vec![(partition.clone(), None)])).into();
+        let mut lists = self.lists.lock();
+        lists.note_meanwhile(partition, None);
+        lists.change(&*self.fs, &self.path, changes)
     }
 
     /// Lowers what the list of recovery points says of a partition to at most `to`, durably: nothing past a cut may pass
-    /// for synced.
+    /// for synced. Several that come at once are done with one write.
     pub(super) fn lower_recovery_point(&self, partition: &TopicPartition, to: Offset) -> Result<(), IoFailure> {
-        let said = self.offset(CheckpointKind::RecoveryPoint, partition);
-        if said.is_none_or(|said| said <= to) {
-            return Ok(());
-        }
-        self.say(&[(CheckpointKind::RecoveryPoint, BTreeMap::from([(partition.clone(), to)]))])
+        let kind = CheckpointKind::RecoveryPoint;
+        self.lowering.lock().insert(partition.clone(), to);
+        let mut lists = self.lists.lock();
+        lists.note_meanwhile(partition, Some(to));
+        let mut wanted = std::mem::take(&mut *self.lowering.lock());
+        // Whoever had the lists before may have taken this one along; if that failed it is this one's turn.
+        wanted.insert(partition.clone(), to);
+        wanted.retain(|name, to| lists.of(kind).offset(name).is_some_and(|said| said > *to));
+        let changes = wanted.into_iter().map(|(name, to)| (name, Some(to))).collect();
+        lists.change(&*self.fs, &self.path, vec![(kind, changes)])
     }
 
     /// Gives the directory of a partition the name under which it waits to be removed; durable when it returns.
@@ -299,32 +368,92 @@ impl Directory {
         Ok(())
     }
 
-    /// Lets go of the lock.
+    /// Lets go of the lock. Whoever still comes to write the lists is refused; while somebody is at it, on a disk that does
+    /// not answer, the directory stays locked, for as long as anybody has a handle.
     pub(super) fn close(&self) {
-        *self.standing.write() = Standing::Offline { cause: gone(&self.path), _lock: None };
+        let cause = gone(&self.path);
+        match self.lists.try_lock() {
+            Some(mut lists) => lists.witness = None,
+            None => {
+                self.set_offline(&cause);
+                return;
+            }
+        }
+        *self.standing.write() = Standing::Offline { cause, _lock: None };
     }
 }
 
 impl Lists {
-    /// Replaces lists on disk, each after it was said what will be there.
-    fn replace(&mut self, fs: &dyn FileSystem, dir: &Path, next: Vec<OffsetCheckpoint>) -> Result<(), IoFailure> {
-        if next.is_empty() {
+    /// For those who collect offsets and may have seen one from before.
+    fn note_meanwhile(&mut self, partition: &TopicPartition, cut: Option<Offset>) {
+        if self.collecting == 0 {
+            return;
+        }
+        let noted = self.meanwhile.entry(partition.clone()).or_insert(cut);
+        // One that is deleted stays so: what is collected is not of the next one of that name.
+        *noted = noted.and_then(|noted| cut.map(|cut| cut.min(noted)));
+    }
+
+    /// Changes lists, and replaces those on disk that say something new, each after it was said what will be there. One
+    /// that could not be replaced says what it did.
+    fn change(&mut self, fs: &dyn FileSystem, dir: &Path, changes: Vec<Changes>) -> Result<(), IoFailure> {
+        let mut undo: Vec<Changes> = Vec::new();
+        for (kind, entries) in changes {
+            let before = self.put(kind, entries);
+            if !before.is_empty() {
+                undo.push((kind, before));
+            }
+        }
+        let mut written = 0;
+        let replaced = self.replace(fs, dir, undo.iter().map(|(kind, _)| *kind), &mut written);
+        if replaced.is_err() {
+            for (kind, before) in undo.into_iter().skip(written) {
+                self.put(kind, before);
+            }
+        }
+        replaced
+    }
+
+    /// Says of each partition what is given, or nothing; returns what was said of those for which that is new.
+    fn put(&mut self, kind: CheckpointKind, entries: Entries) -> Entries {
+        let list = self.of_mut(kind);
+        let mut before = Vec::new();
+        for (name, offset) in entries {
+            let said = list.offset(&name);
+            if said == offset {
+                continue;
+            }
+            match offset {
+                Some(offset) => drop(list.set(name.clone(), offset)),
+                None => drop(list.remove(&name)),
+            }
+            before.push((name, said));
+        }
+        before
+    }
+
+    /// Writes lists as they are now; counts those that are written.
+    fn replace(
+        &mut self,
+        fs: &dyn FileSystem,
+        dir: &Path,
+        kinds: impl Iterator<Item = CheckpointKind>,
+        written: &mut usize,
+    ) -> Result<(), IoFailure> {
+        let encoded: Vec<(CheckpointKind, Vec<u8>)> = kinds.map(|kind| (kind, self.of(kind).encode())).collect();
+        if encoded.is_empty() {
             return Ok(());
         }
-        let encoded: Vec<_> = next.iter().map(|list| (list.kind(), list.encode())).collect();
-        let changes: Vec<_> =
+        let parts: Vec<_> =
             encoded.iter().filter_map(|(kind, bytes)| Some((part_of(*kind)?, Some(&**bytes)))).collect();
-        if let Some(witness) = &mut self.witness {
-            witness.announce(fs, &changes)?;
+        // Whoever is late to write them may meet another store's: the directory was closed, or never entered.
+        let witness = self.witness.as_mut().ok_or_else(|| gone(dir))?;
+        witness.announce(fs, &parts)?;
+        for (kind, bytes) in &encoded {
+            replace_small_file(fs, dir, kind.file_name(), bytes)?;
+            *written += 1;
         }
-        for list in next {
-            list.replace(fs, dir)?;
-            let kind = list.kind();
-            *self.of_mut(kind) = list;
-        }
-        if let Some(witness) = &mut self.witness {
-            witness.settled();
-        }
+        witness.settled();
         Ok(())
     }
 
@@ -417,5 +546,9 @@ fn read(fs: &dyn FileSystem, path: &Path) -> Result<(Opened, Lists, DirectoryWor
     let faults = by_kind.iter().filter_map(|list| list.fault().cloned()).collect();
     let was_clean = is_clean_shutdown(fs, path)?;
     let was_elsewhere = word.witness.is_some() && !word.is_unbroken;
-    Ok((Opened { was_clean, was_elsewhere, meta, faults }, Lists { by_kind, witness: None }, word))
+    Ok((
+        Opened { was_clean, was_elsewhere, meta, faults },
+        Lists { by_kind, witness: None, collecting: 0, meanwhile: BTreeMap::new() },
+        word,
+    ))
 }

@@ -124,7 +124,11 @@ impl Events {
         let (queue, events) = bounded(capacity.clamp(1, CAPACITY_MAX));
         let lost = Arc::new(AtomicU64::new(0));
         let subscriber = Subscriber { queue, oldest: events.clone(), lost: Arc::downgrade(&lost) };
-        self.subscribers.lock().push(subscriber);
+        let mut subscribers = self.subscribers.lock();
+        // Those who left; nothing may ever happen that would find them gone.
+        subscribers.retain(|known| known.lost.strong_count() > 0);
+        subscribers.push(subscriber);
+        drop(subscribers);
         Subscription { events, lost }
     }
 
@@ -209,6 +213,13 @@ mod tests {
         events.emit(&online(1));
         assert_eq!(events.subscribers.lock().len(), 1);
         assert_eq!(dir_of(stays.next(Deadline::NEVER)), 1);
+    }
+
+    #[test]
+    fn subscribers_that_come_and_go_leave_nothing() {
+        let events = Events::new();
+        (0..100).for_each(|_| drop(events.subscribe(1)));
+        assert_eq!(events.subscribers.lock().len(), 1);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::commit::Marks;
 use crate::config::LogConfig;
 use crate::error::{OpenError, Unavailable};
 use crate::flush::Attached;
-use crate::log::{Lent, PartitionLog};
+use crate::log::{Former, Lent, PartitionLog};
 use crate::sync::{Mutex, Rank, RwLock};
 use crate::units::{Offset, TimestampMs};
 
@@ -23,6 +23,8 @@ pub(super) struct Hosted {
     pub(super) name: TopicPartition,
     slot: RwLock<Slot>,
     watch: Mutex<Watch>,
+    /// The log that was open before, where it was given up without waiting for whoever was at work on it.
+    former: Mutex<Former>,
 }
 
 /// What there is of a partition.
@@ -103,7 +105,7 @@ pub(super) struct Watch {
 
 impl Hosted {
     pub(super) fn new(name: TopicPartition, slot: Slot) -> Self {
-        Self { name, slot: RwLock::ranked(Rank::Slot, slot), watch: Mutex::default() }
+        Self { name, slot: RwLock::ranked(Rank::Slot, slot), watch: Mutex::default(), former: Mutex::default() }
     }
 
     /// The directory of the partition.
@@ -134,9 +136,11 @@ impl Hosted {
         }
     }
 
-    /// The log, opened by `open` if it was put aside.
+    /// The log, opened by `open` if it was put aside and `may_open` agrees. That is asked when nobody else can open or
+    /// close it meanwhile.
     pub(super) fn log(
         &self,
+        may_open: impl FnOnce() -> Result<(), Unavailable>,
         open: impl FnOnce(&Slot) -> Result<PartitionLog, OpenError>,
     ) -> Result<PartitionLog, Unavailable> {
         if let Some(log) = self.loaded() {
@@ -149,6 +153,7 @@ impl Hosted {
             SlotState::Failed(error) => return Err(Unavailable::Open(Arc::clone(error))),
             SlotState::Parked(_) => {}
         }
+        may_open()?;
         self.load(&mut slot, open)
     }
 
@@ -158,6 +163,9 @@ impl Hosted {
         slot: &mut Slot,
         open: impl FnOnce(&Slot) -> Result<PartitionLog, OpenError>,
     ) -> Result<PartitionLog, Unavailable> {
+        // A round or a truncation that a dead disk held up would go on in files that are this one's now.
+        let former = std::mem::take(&mut *self.former.lock());
+        former.wait_until_left();
         match open(slot) {
             Ok(log) => {
                 if let SlotState::Parked(parked) = &slot.state {
@@ -177,6 +185,12 @@ impl Hosted {
         }
     }
 
+    /// Gives up a log that was in the slot, without waiting for whoever is at work on it: whoever opens the next one does.
+    pub(super) fn abandon(&self, log: &PartitionLog) {
+        *self.former.lock() = log.former();
+        log.abandon();
+    }
+
     /// Closes the log if it is idle and nobody can reach it; `true` when it did. It is opened again when it is used.
     pub(super) fn park(&self, wall: TimestampMs) -> bool {
         let mut slot = self.slot.write();
@@ -191,11 +205,13 @@ impl Hosted {
         }
         let (lent, marks, first_base) = (log.lent(), log.marks(), Some(log.first_base()));
         let not_before = TimestampMs::new(wall.value().saturating_add(RETENTION_PAUSE_MS));
-        // Whatever the close comes to, the next opening judges what it left.
-        let _ = log.close();
+        let is_clean = log.close().is_ok();
         slot.config = log.config();
+        // Where the close failed the next opening judges what it left. Nothing is known till then, and nothing is said in
+        // the lists.
+        let parked = Parked { lent, not_before, ..Parked::unknown() };
         slot.state =
-            SlotState::Parked(Parked { marks: Some(marks), first_base, lent, retention_due: None, not_before });
+            SlotState::Parked(if is_clean { Parked { marks: Some(marks), first_base, ..parked } } else { parked });
         true
     }
 

@@ -176,12 +176,14 @@ impl Shared {
         if directory.check().is_err() {
             return Ok(());
         }
+        let collecting = directory.collect();
         let mut offsets = self.offsets_of(directory);
         offsets.retain(|(kind, _)| kinds.contains(kind));
-        let said = match directory.say(&offsets) {
-            Err(failure) if failure.is_storage_full() && self.free_reserve(directory) => directory.say(&offsets),
+        let said = match collecting.say(offsets.clone()) {
+            Err(failure) if failure.is_storage_full() && self.free_reserve(directory) => collecting.say(offsets),
             said => said,
         };
+        drop(collecting);
         self.judge(directory, said)
     }
 
@@ -201,7 +203,7 @@ impl Shared {
     }
 
     /// Gives up a directory's reserve, so that what frees space has some to begin with; `true` if that was any.
-    fn free_reserve(&self, directory: &Directory) -> bool {
+    pub(super) fn free_reserve(&self, directory: &Directory) -> bool {
         let Some(space) = directory.space() else { return false };
         space.give_up_reserve(&*self.environment.fs).is_ok_and(|bytes| bytes > 0)
     }
@@ -228,8 +230,10 @@ impl Shared {
             let name = || hosted.name.clone();
             hosted.look(|slot| {
                 let Some(found) = slot.marks() else { return };
-                // One that is not open was closed cleanly.
-                let point = slot.loaded().map_or(found.log_end, PartitionLog::recovery_point);
+                // One that is not open was closed cleanly. Of an open one no more than what is replicated: a cut goes no
+                // further back then, most often, and each that does has to have the list replaced first.
+                let replicated = |log: &PartitionLog| log.listed_point().min(found.high_watermark);
+                let point = slot.loaded().map_or(found.log_end, replicated);
                 let first = slot.first_base().unwrap_or(found.log_start);
                 points.insert(name(), point);
                 marks.insert(name(), found.high_watermark);

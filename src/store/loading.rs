@@ -16,7 +16,6 @@ use super::sizes::bytes_to_scan;
 use super::topic_id::read_topic_id;
 use crate::config::LogConfig;
 use crate::error::{IoFailure, OpenError};
-use crate::log::directory::{Whose, judge};
 use crate::log::hosted::{Peeked, peek, words_of};
 use crate::sync::Mutex;
 
@@ -60,14 +59,17 @@ impl Loading<'_> {
         let mut plan = Plan::default();
         (plan.report.was_clean, plan.report.was_elsewhere) = (was_clean, was_elsewhere);
         plan.report.faults = faults;
+        // Those that are not opened among them: whoever puts right what is wrong with them needs their offsets.
+        let there: BTreeSet<TopicPartition> = entries
+            .iter()
+            .filter_map(|listed| if let Entry::Partition(name) = &listed.entry { Some(name.clone()) } else { None })
+            .collect();
         for listed in entries {
             match &listed.entry {
                 Entry::Partition(name) if refused.contains(name) => plan.report.duplicates.push(name.clone()),
                 _ => self.take_in(directory, listed, &mut plan),
             }
         }
-        let there: BTreeSet<TopicPartition> =
-            self.shared.all_in(directory).iter().map(|hosted| hosted.name.clone()).collect();
         // What is said of others is said of partitions that were deleted.
         match directory.forget_all_but(|name| there.contains(name)) {
             Err(failure) if failure.is_storage_full() => {}
@@ -115,7 +117,7 @@ impl Loading<'_> {
         // What cannot be looked at shows its fault when it is opened: that of the partition, not of the directory.
         let word = directory.word_of(&name, false);
         let peeked = peek(fs, &path).ok().flatten();
-        let is_ours = |peeked: &Peeked| judge(Some(peeked.lineage), &word) == Whose::Own;
+        let is_ours = |peeked: &Peeked| peeked.lineage == word.lineage;
         let peeked = peeked.filter(is_ours).and_then(|peeked| peeked.marks(config.high_watermark));
         let state = match peeked {
             Some(marks) => SlotState::Parked(Parked::closed_at(marks)),
@@ -189,10 +191,11 @@ impl Loading<'_> {
         let name = &job.hosted.name;
         self.progress.begin(name);
         // A disk that dies while it is read must not be asked for every partition.
-        let opened = job.hosted.log(|slot| match directory.failure() {
+        let open = |slot: &Slot| match directory.failure() {
             Some(failure) => Err(OpenError::Io(failure)),
             None => self.shared.open_log(name, slot),
-        });
+        };
+        let opened = job.hosted.log(|| self.shared.check_serving(), open);
         let line = match &opened {
             Ok(log) => {
                 let found = log.recovery_report();

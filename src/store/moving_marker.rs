@@ -17,7 +17,7 @@ use crate::log::state::RecoveryPoint;
 use crate::segment::names::MOVE;
 use crate::units::Offset;
 
-const FILE: SmallFile = SmallFile { kind: 17, version: 1, in_place: false };
+const FILE: SmallFile = SmallFile { kind: 18, version: 1, in_place: false };
 const COMPLETE: u8 = 0;
 const ADOPTION: u8 = 1;
 

@@ -86,9 +86,10 @@ impl Store {
         let config = Arc::new(options.config);
         let log = shared.make(&directory, partition, &config, options.topic_id)?;
         let state = SlotState::Loaded(Loaded::new(log, &directory));
-        let slot = Slot { directory, topic_id: options.topic_id, config, state };
+        let slot = Slot { directory: Arc::clone(&directory), topic_id: options.topic_id, config, state };
         let hosted = Arc::new(Hosted::new(partition.clone(), slot));
         shared.insert(Arc::clone(&hosted));
+        shared.recheck(&hosted, &directory)?;
         Ok(self.handle(hosted))
     }
 
@@ -126,7 +127,8 @@ impl Store {
     }
 
     /// Deletes a partition: it is gone, with everything that the directory's lists say of it, when this returns, also
-    /// after a power loss. Its files lie under another name for the delay that the settings say, and are unlinked by
+    /// after a power loss. (On a full disk the lists may go on about it until one of that name is created, or the store is
+    /// opened again.) Its files lie under another name for the delay that the settings say, and are unlinked by
     /// housekeeping. Handles of it answer [`Unavailable::Deleted`]; slices go on showing its bytes.
     ///
     /// # Errors
@@ -138,10 +140,11 @@ impl Store {
         let hosted = shared.find(partition).ok_or_else(|| StoreError::Unknown { partition: partition.clone() })?;
         let directory = hosted.directory();
         directory.check()?;
-        // Nothing of it has to be durable any more.
+        // Nothing of it has to be durable any more. But whoever is in the middle of a round or a truncation goes by names,
+        // which may be those of the next partition of this name soon.
         let before = hosted.change(|slot| std::mem::replace(&mut slot.state, SlotState::Away(Unavailable::Deleted)));
         if let SlotState::Loaded(loaded) = &before {
-            loaded.log.abandon();
+            loaded.log.retire();
         }
         match shared.judge(&directory, shared.delete_from(&mut naming, &directory, partition)) {
             Ok(()) => {
@@ -201,6 +204,8 @@ impl Shared {
         // What a crash left of an earlier creation may have the id already, or another topic's.
         let fs = &*self.environment.fs;
         check_topic_id(fs, &path, topic_id)?;
+        // What is said of an earlier one of that name: Kafka would take it for this one's.
+        self.judge(directory, self.forget(directory, partition))?;
         let log = self.open_log_in(directory, partition, config, true)?;
         if let Some(id) = topic_id
             && let Err(error) = claim_topic_id(fs, &path, id)
@@ -221,19 +226,37 @@ impl Shared {
         let marked = directory.set_deleted(partition, random_id())?;
         let due = self.environment.clock.monotonic() + self.config.delete_delay();
         naming.leaving.push(LeavingDir { directory: Arc::clone(directory), name: marked.name(), due });
-        directory.forget_all_but(|name| name != partition)
+        match self.forget(directory, partition) {
+            // It is deleted all the same. What the lists go on saying is forgotten by whoever makes one of that name, and
+            // by the next opening.
+            Err(failure) if failure.is_storage_full() => Ok(()),
+            forgotten => forgotten,
+        }
+    }
+
+    /// Has the lists say nothing of a partition, at the expense of the reserve if there is no other space.
+    fn forget(&self, directory: &Directory, partition: &TopicPartition) -> Result<(), IoFailure> {
+        match directory.forget(partition) {
+            Err(failure) if failure.is_storage_full() && self.free_reserve(directory) => directory.forget(partition),
+            forgotten => forgotten,
+        }
     }
 
     /// Opens the log of a partition anew.
     pub(super) fn reopen(&self, hosted: &Arc<Hosted>) -> Result<(), Unavailable> {
-        // Before the slot is taken: who is in the middle of something must be able to finish.
-        if let Some(log) = hosted.loaded() {
-            let failed = log.failure().is_some();
-            if failed { log.abandon() } else { drop(log.close()) }
+        // Before the slot is taken: who is in the middle of something must be able to finish. Afterwards nobody is.
+        let before = hosted.loaded();
+        if let Some(log) = &before {
+            if log.failure().is_some() { log.retire() } else { drop(log.close()) }
         }
         hosted.change(|slot| {
+            self.check_serving()?;
             match &slot.state {
                 SlotState::Away(why) => return Err(why.clone()),
+                // Somebody else was quicker, and this one is in use: a second one on the same files would be its end.
+                SlotState::Loaded(loaded) if before.as_ref().is_none_or(|before| !before.is_same(&loaded.log)) => {
+                    return Ok(());
+                }
                 SlotState::Loaded(loaded) => {
                     slot.state = SlotState::Parked(Parked { lent: loaded.log.lent(), ..Parked::unknown() });
                 }

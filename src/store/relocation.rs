@@ -52,6 +52,7 @@ impl Relocation {
     /// # Errors
     /// [`MoveError`]. The move may go on with another step, once the cause is gone.
     pub fn step(&mut self, bytes_max: u64) -> Result<MoveProgress, StoreError> {
+        self.shared.check_open()?;
         let moving = self.moving.as_mut().ok_or(Unavailable::Closed)?;
         Ok(moving.step(bytes_max)?)
     }
@@ -64,16 +65,18 @@ impl Relocation {
     /// [`MoveError::Halfway`]: the partition is unavailable until the store is opened again, and nothing acknowledged is
     /// lost. With any other it goes on where it was, and the copy is gone.
     pub fn finish(mut self) -> Result<Partition, StoreError> {
-        let Some(moving) = self.moving.take() else { return Err(Unavailable::Closed.into()) };
         let shared = Arc::clone(&self.shared);
         let mut naming = shared.naming.lock();
         shared.check_open()?;
         let (hosted, target) = (Arc::clone(&self.hosted), Arc::clone(&self.target));
+        // Until it begins to switch, dropping this gives the move up.
+        target.check()?;
         let source = hosted.directory();
         let moved = hosted.change(|slot| {
             if let SlotState::Away(why) = &slot.state {
                 return Err(StoreError::from(why.clone()));
             }
+            let Some(moving) = self.moving.take() else { return Err(Unavailable::Closed.into()) };
             let moved = match moving.finish() {
                 Err(error @ MoveError::Halfway { .. }) => {
                     slot.state = SlotState::Away(Unavailable::Halfway { dir: target.path.to_path_buf() });
@@ -91,11 +94,13 @@ impl Relocation {
         })?;
         source.count(-1);
         target.count(1);
+        let kept = shared.recheck(&hosted, &target);
         let due = shared.environment.clock.monotonic() + shared.config.delete_delay();
         let name = moved.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         naming.leaving.push(LeavingDir { directory: Arc::clone(&source), name, due });
         // The move is done; a list that goes on about the partition is passed over by the next opening.
-        let _ = shared.judge(&source, source.forget_all_but(|other| *other != hosted.name));
+        let _ = shared.judge(&source, source.forget(&hosted.name));
+        kept?;
         Ok(Partition { hosted, shared: Arc::clone(&shared) })
     }
 
@@ -104,6 +109,7 @@ impl Relocation {
     /// # Errors
     /// I/O: the copy, or a part of it, is still there. The next opening clears it up.
     pub fn cancel(mut self) -> Result<(), StoreError> {
+        self.shared.check_open()?;
         self.moving.take().map_or(Ok(()), |moving| Ok(moving.cancel()?))
     }
 }
@@ -117,7 +123,8 @@ impl std::fmt::Debug for Relocation {
 
 impl Drop for Relocation {
     fn drop(&mut self) {
-        if let Some(moving) = self.moving.take() {
+        // The directory of a store that is closed may be another's by now.
+        if let Some(moving) = self.moving.take().filter(|_| self.shared.check_open().is_ok()) {
             // What is left of the copy is cleared up by the next opening.
             let _ = moving.cancel();
         }
@@ -150,6 +157,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Exists`], [`StoreError::Adopt`]: the directory is where it was, and as it was but for a lock file.
+    /// [`StoreError::Unavailable`]: it is one of the store's, and its log cannot be opened; see [`Store::reopen`].
     pub fn adopt(
         &self,
         from: impl AsRef<Path>,
@@ -177,20 +185,31 @@ impl Store {
             .into_iter()
             .filter_map(|(kind, offset)| Some((kind, [(partition.clone(), offset?)].into_iter().collect())))
             .collect();
-        shared.judge(&directory, directory.say(&said))?;
+        shared.judge(&directory, directory.say(said))?;
         let adopted = adopt(fs, from, &directory.path, partition, topic_id, random_id());
         if adopted.is_err() {
-            let _ = directory.forget_all_but(|other| other != partition);
+            let _ = directory.forget(partition);
         }
         let Adopted { dir, .. } = adopted?;
         let mut word = directory.word_of(partition, true);
         word.parents = parents;
         let config = self.configs.of(partition, &shared.default_log);
-        let log = shared.environment.open_hosted(&dir, (*config).clone(), &word, &shared.residency)?;
-        let topic_id = read_topic_id(&**fs, &dir)?;
-        let state = SlotState::Loaded(Loaded::new(log, &directory));
-        let hosted = Arc::new(Hosted::new(partition.clone(), Slot { directory, topic_id, config, state }));
+        // It lies here from now on, whether it can be opened or not.
+        let opened =
+            shared.environment.open_hosted(&dir, (*config).clone(), &word, &shared.residency).map_err(Arc::new);
+        let topic_id = read_topic_id(&**fs, &dir).unwrap_or(topic_id);
+        let failed = opened.as_ref().err().cloned();
+        let state = match opened {
+            Ok(log) => SlotState::Loaded(Loaded::new(log, &directory)),
+            Err(error) => SlotState::Failed(error),
+        };
+        let slot = Slot { directory: Arc::clone(&directory), topic_id, config, state };
+        let hosted = Arc::new(Hosted::new(partition.clone(), slot));
         shared.insert(Arc::clone(&hosted));
+        shared.recheck(&hosted, &directory)?;
+        if let Some(error) = failed {
+            return Err(Unavailable::Open(error).into());
+        }
         Ok(Partition { hosted, shared: Arc::clone(shared) })
     }
 }

@@ -102,6 +102,12 @@ impl Shared {
         if self.is_closed.load(Ordering::Acquire) { Err(StoreError::Closed) } else { Ok(()) }
     }
 
+    /// As [`Shared::check_open`], for whoever is about to open a log. Asked with the slot locked: closing the store comes by
+    /// every slot after it refused everything, so that none is opened behind its back.
+    pub(super) fn check_serving(&self) -> Result<(), Unavailable> {
+        if self.is_closed.load(Ordering::Acquire) { Err(Unavailable::Closed) } else { Ok(()) }
+    }
+
     /// Refuses everything from now on; `false` when it did before.
     pub(super) fn set_closed(&self) -> bool {
         !self.is_closed.swap(true, Ordering::AcqRel)
@@ -129,7 +135,7 @@ impl Shared {
     pub(super) fn log_of(&self, hosted: &Hosted) -> Result<PartitionLog, Unavailable> {
         // With nothing locked: what is done for a log that is short of descriptors waits for other logs.
         self.trim_descriptors();
-        hosted.log(|slot| self.open_log(&hosted.name, slot))
+        hosted.log(|| self.check_serving(), |slot| self.open_log(&hosted.name, slot))
     }
 
     /// Closes the files of logs that are not being written, where too many are open: those that are synced, and where these
@@ -218,14 +224,20 @@ impl Shared {
         let mut names = Vec::new();
         for hosted in self.all_in(directory) {
             names.push(hosted.name.clone());
-            let log = hosted.change(|slot| match std::mem::replace(&mut slot.state, SlotState::Away(why.clone())) {
-                SlotState::Loaded(loaded) => Some(loaded.log),
-                SlotState::Parked(_) | SlotState::Failed(_) | SlotState::Away(_) => None,
+            let log = hosted.change(|slot| {
+                // What was deleted stays deleted.
+                if matches!(slot.state, SlotState::Away(_)) {
+                    return None;
+                }
+                match std::mem::replace(&mut slot.state, SlotState::Away(why.clone())) {
+                    SlotState::Loaded(loaded) => Some(loaded.log),
+                    SlotState::Parked(_) | SlotState::Failed(_) | SlotState::Away(_) => None,
+                }
             });
             if let Some(log) = log {
                 // Whoever waits for it learns why.
                 log.fail(cause.clone());
-                log.abandon();
+                hosted.abandon(&log);
             }
         }
         let (dir, cause) = (directory.path.to_path_buf(), cause.clone());
@@ -240,6 +252,21 @@ impl Shared {
                 loaded.log.abandon();
             }
         }
+        for directory in &self.directories {
+            // Nobody is left to ask for them, and handles of partitions would keep them and their files.
+            drop(directory.flusher.take_failed());
+        }
+    }
+
+    /// Looks once more at the directory of a partition that was just taken in: one that went offline meanwhile came by
+    /// before the partition was there.
+    pub(super) fn recheck(&self, hosted: &Hosted, directory: &Directory) -> Result<(), Unavailable> {
+        let Err(why) = directory.check() else { return Ok(()) };
+        let taken = hosted.change(|slot| std::mem::replace(&mut slot.state, SlotState::Away(why.clone())));
+        if let SlotState::Loaded(loaded) = taken {
+            hosted.abandon(&loaded.log);
+        }
+        Err(why)
     }
 }
 

@@ -12,6 +12,8 @@
 //!            >= floor            as before
 //!            <  floor            refused (Low), or the system said that the disk is full
 //! ```
+//! Where the file system cannot allocate there is no reserve, and the floor alone counts.
+//!
 //! Nothing of the reserve's file is ever read. A crash leaves it in any size, or not at all; the next opening takes it as
 //! it is and makes it what it should be.
 
@@ -20,6 +22,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+
+use nix::libc;
 
 use super::names::RESERVE;
 use crate::error::{IoFailure, IoOperation};
@@ -148,6 +152,8 @@ pub struct SpaceGuard {
     seen: Mutex<Seen>,
     /// Bytes that the reserve takes up. Changed under `reserve` alone.
     held: AtomicU64,
+    /// The file system cannot allocate (no `fallocate`): then there is no reserve, and appends owe it nothing.
+    is_impossible: AtomicBool,
     /// Who changes the reserve's file: background work alone, and for a few calls to the system. Appends never wait for it.
     reserve: Mutex<()>,
     lent: Arc<AtomicU64>,
@@ -177,6 +183,7 @@ impl SpaceGuard {
             written: AtomicU64::new(0),
             seen: Mutex::new(Seen { space, at: now }),
             held: AtomicU64::new(held),
+            is_impossible: AtomicBool::new(false),
             reserve: Mutex::new(()),
             lent: Arc::new(AtomicU64::new(0)),
         };
@@ -319,7 +326,11 @@ impl SpaceGuard {
         let _changing = self.reserve.lock();
         let missing = self.limits.reserve_bytes.saturating_sub(self.held());
         let needed = self.limits.resume(space.total).saturating_add(missing);
-        if missing == 0 || self.lent.load(Ordering::Relaxed) > 0 || space.free < needed {
+        if missing == 0
+            || self.is_impossible.load(Ordering::Relaxed)
+            || self.lent.load(Ordering::Relaxed) > 0
+            || space.free < needed
+        {
             return Ok(false);
         }
         self.allocate(fs, self.limits.reserve_bytes)?;
@@ -338,7 +349,9 @@ impl SpaceGuard {
             Err(failure) => {
                 // A part of it may have been allocated, of an unknown size.
                 self.remove(fs)?;
-                if !failure.is_storage_full() {
+                if is_unsupported(&failure.source) {
+                    self.is_impossible.store(true, Ordering::Relaxed);
+                } else if !failure.is_storage_full() {
                     return Err(failure);
                 }
             }
@@ -373,6 +386,9 @@ impl SpaceGuard {
 
     /// Bytes that the reserve should take up and does not.
     fn owed(&self) -> u64 {
+        if self.is_impossible.load(Ordering::Relaxed) {
+            return 0;
+        }
         self.limits.reserve_bytes.saturating_sub(self.held())
     }
 
@@ -391,6 +407,11 @@ impl SpaceGuard {
             SpaceState::Ok
         }
     }
+}
+
+/// Whether a file system has no such call at all: some that lie in a network or in another program have none.
+fn is_unsupported(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Unsupported || matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS))
 }
 
 fn look(fs: &dyn FileSystem, dir: &Path) -> Result<Space, IoFailure> {

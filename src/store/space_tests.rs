@@ -39,6 +39,26 @@ fn the_floor_is_the_larger_of_bytes_and_share() {
     assert_eq!(largest.resume(u64::MAX), u64::MAX);
 }
 
+/// Network and user-space file systems have no `fallocate`.
+#[test]
+fn a_file_system_that_cannot_allocate_has_no_reserve_and_takes_appends() {
+    use nix::libc::{ENOSYS, EOPNOTSUPP};
+    for number in [EOPNOTSUPP, ENOSYS] {
+        let fs = world(1);
+        fs.inject(Fault::new(FaultOn::Allocate, Effect::Error(Errno::Raw(number))).always());
+        let guard = SpaceGuard::open(&fs, dir(), LIMITS, Duration::ZERO).unwrap();
+        assert_eq!((reserve_on(&fs), guard.report().reserve_bytes), (None, 0));
+        fill(&fs, 9000);
+        assert_eq!(guard.refresh(&fs, 5 * SECOND).unwrap(), None, "nothing of it is owed to a reserve");
+        guard.admits().unwrap();
+        fill(&fs, 9001);
+        assert!(guard.refresh(&fs, 10 * SECOND).unwrap().is_some());
+        guard.admits().unwrap_err();
+        assert_eq!(reserve_on(&fs), None, "nobody tries again");
+        assert_eq!(guard.give_up_reserve(&fs).unwrap(), 0);
+    }
+}
+
 #[test]
 fn appends_stop_at_the_floor_and_go_on_a_margin_above_it() {
     let fs = world(1);

@@ -452,11 +452,16 @@ impl Worker {
         Waker(Arc::clone(&self.shared))
     }
 
+    /// Whether the thread that asks is the worker's.
+    pub(super) fn is_current(&self) -> bool {
+        std::thread::current().id() == self.id
+    }
+
     /// Tells the thread to end after its present step, and waits for that until `deadline`. Whether it has ended; if not,
     /// it will when its step is over, and `stop` may be called again. A step that stops its own worker is not waited for.
     pub fn stop(&self, deadline: Deadline) -> bool {
         self.shared.stop();
-        if std::thread::current().id() == self.id {
+        if self.is_current() {
             return false;
         }
         match deadline.instant() {

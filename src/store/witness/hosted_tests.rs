@@ -11,6 +11,7 @@ use crate::fs::{self, OpenMode, OsFileSystem};
 use crate::index::replace_small_file;
 use crate::log::directory::Word;
 use crate::log::hosted::{Above, peek};
+use crate::log::state::RecoveryPoint;
 use crate::log::{Environment, Found, PartitionLog};
 use crate::record::BatchBuilder;
 use crate::segment::{FileKind, SegmentFile};
@@ -227,7 +228,10 @@ fn a_log_that_kafka_cut_in_between_is_opened_as_kafka_left_it() {
                 assert_eq!(values(&log), left, "{story}");
                 assert_no_alarm(&log, &story);
                 let report = log.recovery_report();
-                assert_eq!(report.was_clean, clean_epoch.is_some(), "{story}: {report:?}");
+                // After a crash of ours Kafka's word is not enough: what it took for synced may not be.
+                assert_eq!(report.was_clean, was_clean && clean_epoch.is_some(), "{story}: {report:?}");
+                assert!(report.recovery_point <= Some(at(point)), "{story}: {report:?}");
+                assert!(!was_clean || report.recovery_point == Some(at(point)), "{story}: {report:?}");
                 assert!(report.findings.iter().any(|finding| finding.found == Found::StateObsolete), "{story}");
                 append(&log, "next", true);
                 // From now on the log's own state is the newest, here and there.
@@ -260,6 +264,30 @@ fn a_store_and_its_partitions_opened_alone_believe_one_another() {
     log.truncate_fully_and_start_at(at(50)).unwrap();
     let said = OffsetCheckpoint::read(&fs, data(), CheckpointKind::RecoveryPoint).unwrap();
     assert_eq!(said.offset(&orders()), Some(Offset::ZERO));
+}
+
+/// Our crash left a recovery point; Kafka came, took the log for whole, said a higher one and closed. What lies between
+/// the two is looked at once more, whoever looks, and what is wrong there is found.
+#[test]
+fn after_a_crash_of_ours_a_higher_recovery_point_of_kafkas_is_not_believed() {
+    for (was_hosted, in_store) in [(false, false), (false, true), (true, false), (true, true)] {
+        let fs = ours(was_hosted, false);
+        let ours = RecoveryPoint::read(&fs, &home()).unwrap().unwrap().unwrap().offset;
+        assert!(ours < at(20), "the log was not closed");
+        kafka(&fs, &named("ours", 20), 20, Some(5));
+        let log = if in_store { hosted(&fs).unwrap().0 } else { alone(&fs).unwrap() };
+        let report = log.recovery_report();
+        assert!(!report.was_clean && report.recovery_point.is_some_and(|point| point <= ours), "{report:?}");
+        assert!(report.scanned_bytes > 0, "{report:?}");
+        assert_eq!(values(&log), named("ours", 20));
+        assert_no_alarm(&log, "nothing is lost");
+        log.close().unwrap();
+        // Our close puts it right: from then on Kafka's word counts again.
+        kafka(&fs, &named("kafkas", 9), 9, Some(6));
+        let log = if in_store { hosted(&fs).unwrap().0 } else { alone(&fs).unwrap() };
+        let report = log.recovery_report();
+        assert!(report.was_clean && report.recovery_point == Some(at(9)), "{report:?}");
+    }
 }
 
 /// Wherever an opening dies, the next one finds what Kafka left.
