@@ -201,7 +201,7 @@ impl Shared {
     }
 
     /// Gives up a directory's reserve, so that what frees space has some to begin with; `true` if that was any.
-    fn free_reserve(&self, directory: &Directory) -> bool {
+    pub(super) fn free_reserve(&self, directory: &Directory) -> bool {
         let Some(space) = directory.space() else { return false };
         space.give_up_reserve(&*self.environment.fs).is_ok_and(|bytes| bytes > 0)
     }

@@ -13,9 +13,9 @@ use super::progress::Progress;
 use super::report::{DirectoryReport, PartitionReport};
 use super::shared::{LeavingDir, Shared};
 use super::sizes::newest_log_bytes;
-use super::topic_id::read_topic_id;
+use super::topic_id::{TopicIdError, read_topic_id};
 use crate::config::LogConfig;
-use crate::error::{IoFailure, OpenError};
+use crate::error::{IoFailure, OpenError, Unavailable};
 use crate::log::directory::{Whose, judge};
 use crate::log::hosted::{Peeked, peek};
 use crate::sync::Mutex;
@@ -111,6 +111,8 @@ impl Loading<'_> {
         plan.report.partitions += 1;
         let topic_id = match read_topic_id(fs, &path) {
             Ok(topic_id) => topic_id,
+            // The partition is not served as one of no topic; once the disk answers it comes back by `reopen`.
+            Err(TopicIdError::Io(failure)) => return self.set_unread(directory, name, failure, plan),
             // It is the partition's own file; whoever asks for it by id is told.
             Err(_) => None,
         };
@@ -130,6 +132,16 @@ impl Loading<'_> {
         if let Some(hosted) = hosted.filter(|_| must_open) {
             let bytes = newest_log_bytes(fs, &path).unwrap_or(0);
             plan.jobs.push(Job { hosted, bytes });
+        }
+    }
+
+    /// Takes in a partition of which it cannot be read whose it is.
+    fn set_unread(&self, directory: &Arc<Directory>, name: TopicPartition, failure: IoFailure, plan: &mut Plan) {
+        let error = Arc::new(OpenError::Io(failure));
+        let config = self.configs.of(&name, &self.shared.default_log);
+        let state = SlotState::Failed(Arc::clone(&error));
+        if self.place(directory, name.clone(), None, config, state, plan).is_some() {
+            plan.report.lines.push(PartitionReport { partition: name, outcome: Err(Unavailable::Open(error)) });
         }
     }
 
