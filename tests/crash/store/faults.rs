@@ -8,7 +8,7 @@ use super::judge::{accept, inventory};
 use super::machine::{LONG, Machine, batch, client, dirs, named};
 use super::model::{Ending, Phase};
 use super::script::{Life, Stop};
-use alluvium::store::TopicId;
+use alluvium::store::{Store, TopicId};
 
 /// What fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,10 +81,14 @@ impl Moment {
         if let Err(stop) = staged() {
             panic!("{self:?}: {stop:?}");
         }
-        if matches!(self, Self::OpenAfterClose | Self::OpenAfterKill) {
+        if self.is_opening() {
             life.machine = life.machine.killed();
         }
         life
+    }
+
+    fn is_opening(self) -> bool {
+        matches!(self, Self::OpenAfterClose | Self::OpenAfterKill)
     }
 
     fn come(self, life: &mut Life) -> Result<(), Stop> {
@@ -117,12 +121,11 @@ impl Moment {
 
 /// One fault, and what is wrong with what comes of it.
 fn strike(moment: Moment, fault: &Fault, reserve_bytes: u64) -> Result<(), String> {
-    let is_full = fault.effect == Effect::Error(Errno::Enospc);
     let mut life = moment.stage(reserve_bytes);
     life.machine.fs.inject(fault.clone());
     let came = moment.come(&mut life);
     if let Some(store) = life.store.clone() {
-        while_it_lasts(&mut life, &store, is_full)?;
+        while_it_lasts(&mut life, &store, moment, fault)?;
     }
     let is_refused = came.is_err();
     life.machine.fs.clear_faults();
@@ -139,12 +142,15 @@ fn strike(moment: Moment, fault: &Fault, reserve_bytes: u64) -> Result<(), Strin
     Ok(())
 }
 
-fn while_it_lasts(life: &mut Life, store: &alluvium::store::Store, is_full: bool) -> Result<(), String> {
+fn while_it_lasts(life: &mut Life, store: &Store, moment: Moment, fault: &Fault) -> Result<(), String> {
+    let is_full = fault.effect == Effect::Error(Errno::Enospc);
     let health = store.directories();
     if let Some(failure) = &health[1].offline {
         return Err(format!("the other directory is offline: {failure}"));
     }
-    if let Some(failure) = health[0].offline.as_ref().filter(|_| is_full) {
+    // One in which nothing at all can be written cannot be taken over.
+    let is_beyond_use = is_full && moment.is_opening() && fault.times == u64::MAX && fault.skip == 0;
+    if let Some(failure) = health[0].offline.as_ref().filter(|_| is_full && !is_beyond_use) {
         return Err(format!("a full disk took the directory offline: {failure}"));
     }
     life.append("k-0", 1, true).map_err(|stop| format!("the other directory is not served: {stop:?}"))?;
@@ -155,10 +161,11 @@ fn while_it_lasts(life: &mut Life, store: &alluvium::store::Store, is_full: bool
 /// Everything comes back without another process.
 fn when_it_is_over(
     life: &Life,
-    store: &alluvium::store::Store,
+    store: &Store,
     moment: Moment,
     is_refused: bool,
 ) -> Result<(), String> {
+    life.machine.clock.advance(Duration::from_secs(6));
     let health = store.directories();
     if health[0].offline.is_some() {
         store.reopen_dir(&dirs()[0]).map_err(|error| format!("it does not come back: {error}"))?;
