@@ -67,11 +67,11 @@ impl Life {
         if self.machine.fs.is_crashed() { Err(Stop::Crashed) } else { Ok(()) }
     }
 
-    fn store(&self) -> Store {
+    pub(crate) fn store(&self) -> Store {
         self.store.clone().unwrap()
     }
 
-    fn partition(&self, name: &str) -> Partition {
+    pub(crate) fn partition(&self, name: &str) -> Partition {
         self.store().get(&named(name)).unwrap()
     }
 
@@ -136,13 +136,21 @@ impl Life {
         Ok(())
     }
 
-    fn truncate(&mut self, name: &str, to: usize) -> Told {
+    pub(crate) fn truncate(&mut self, name: &str, to: usize) -> Told {
         let partition = self.partition(name);
         self.model.known(name).cutting = Some(to);
         self.tell("truncate", partition.truncate_to(at(to)))?;
         let known = self.model.known(name);
         known.values.truncate(to);
         (known.cutting, known.cached, known.durable) = (None, to, known.durable.min(to));
+        Ok(())
+    }
+
+    pub(crate) fn fence(&mut self, name: &str, token: u64) -> Told {
+        self.model.known(name).token.1 = Some(token);
+        let log = self.partition(name).log().unwrap();
+        self.tell("fence", log.fence(token))?;
+        self.model.known(name).token.0 = Some(token);
         Ok(())
     }
 
@@ -191,10 +199,7 @@ impl Life {
         self.append("c-0", 2, true)?;
         self.append("d-0", 1, false)?;
         self.tick(Duration::ZERO)?;
-        self.model.known("c-0").token.1 = Some(7);
-        let c = self.partition("c-0").log().unwrap();
-        self.tell("fence", c.fence(7))?;
-        self.model.known("c-0").token.0 = Some(7);
+        self.fence("c-0", 7)?;
         self.append("c-0", 1, false)?;
         self.model.known("d-0").is_sealed.1 = true;
         let d = self.partition("d-0").log().unwrap();
