@@ -167,9 +167,16 @@ impl Witness {
         }
     }
 
-    /// Replaces the file; durable when it returns.
+    /// Replaces the file; durable when it returns. A full disk, whose store has to open for anything to be deleted, has room
+    /// for it where it is: a crash in that one write leaves a file that knows no print, which costs a scan.
     pub(crate) fn write(&self, fs: &dyn FileSystem, dir: &Path) -> Result<(), IoFailure> {
-        replace_small_file(fs, dir, names::STORE_WITNESS, &self.encode())
+        let bytes = self.encode();
+        match replace_small_file(fs, dir, names::STORE_WITNESS, &bytes) {
+            Err(failure) if failure.is_storage_full() => {
+                overwrite(fs, &dir.join(names::STORE_WITNESS), &bytes).map_err(|_| failure)
+            }
+            replaced => replaced,
+        }
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -202,6 +209,14 @@ impl Witness {
             prints: prints.iter().map(|print| DirectoryPrint(u64::from_be_bytes(*print))).collect(),
         })
     }
+}
+
+/// Puts `bytes` in the place of what a file holds, durably.
+fn overwrite(fs: &dyn FileSystem, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = fs.open(path, OpenMode::ReadWrite)?;
+    fs::write_all_at(&*file, bytes, 0)?;
+    file.set_len(bytes.len() as u64)?;
+    file.sync_data()
 }
 
 /// What the data directory says of one partition.

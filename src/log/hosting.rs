@@ -136,6 +136,14 @@ impl PartitionLog {
         }
     }
 
+    /// Told of what befell a change of somebody else's in the log's directory. Where that was a sync of its names, those of
+    /// the log's own files may be lost, and its next sync, which succeeds, would not know.
+    pub(crate) fn fail_if_names_are_in_doubt(&self, failure: &IoFailure) {
+        if failure.operation == IoOperation::Sync && *failure.path == *self.dir() {
+            self.fail(failure.clone());
+        }
+    }
+
     /// Runs a commit round if policy or waiters ask for one; whether they did.
     pub(crate) fn sync_if_due(&self) -> Result<bool, ChangeError> {
         Ok(self.core.sync_if_due()?)

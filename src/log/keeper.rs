@@ -55,6 +55,11 @@ impl SyncKeeper {
         Ok(keeper)
     }
 
+    /// The recovery point on disk is guarded by now.
+    pub(super) fn note_guard(&self, is_guarded: bool) {
+        self.kept.lock().point.is_guarded |= is_guarded;
+    }
+
     /// The store above, if there is one.
     pub(super) fn above(&self) -> Option<&dyn Above> {
         self.above.as_deref()

@@ -211,7 +211,12 @@ impl Left {
     }
 
     fn set_guard(&self, home: &Home, point: Option<&mut RecoveryPoint>) -> Result<(), IoFailure> {
-        if !self.has_canary {
+        // One that is there without a point that says so may be from an opening whose sync failed. Only a new name lasts.
+        let is_durable = self.has_canary && point.as_ref().is_some_and(|point| point.is_guarded);
+        if !is_durable {
+            if self.has_canary {
+                home.remove(names::CANARY)?;
+            }
             drop(home.open(&home.dir.join(names::CANARY), OpenMode::CreateOrOpen)?);
             home.sync_names()?;
         }
@@ -317,13 +322,8 @@ impl Opening {
             let found = Found::StateObsolete;
             report.note(found, self.config.on_damage, names::RECOVERY_POINT, 0, point.map(|point| point.offset));
         }
-        if left.is_replaced {
-            Left::replace(home, point)?;
-        }
-        if self.word.is_shared {
-            left.guard(home, point.as_mut())?;
-        }
-        state::remove_durably(&*home.fs, &home.dir, names::CLEAN_SHUTDOWN)?;
+        // In doubt before the first sync of the directory: where that fails, what an earlier process left unsynced may be lost,
+        // and neither this one nor the next could tell.
         let keeper = SyncKeeper::start(
             Arc::clone(&home.fs),
             Arc::clone(&home.dir),
@@ -332,6 +332,14 @@ impl Opening {
             left.removed(standing),
         )?
         .under(self.word.above.clone());
+        if left.is_replaced {
+            Left::replace(home, point)?;
+        }
+        if self.word.is_shared {
+            left.guard(home, point.as_mut())?;
+            keeper.note_guard(point.is_some_and(|point| point.is_guarded));
+        }
+        state::remove_durably(&*home.fs, &home.dir, names::CLEAN_SHUTDOWN)?;
         let judged = if let Some(judged) = clean {
             // Behind from the first append on, and written again when the segment is sealed or closed.
             home.remove_index(judged.active.segment.base())?;

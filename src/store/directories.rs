@@ -51,7 +51,7 @@ impl Store {
         let opened = directory.reopen(&shared.registry)?;
         let progress = Progress::new();
         let loading = Loading { shared, configs: &self.configs, urgent: &[], progress: &progress };
-        shared.judge(&directory, directory.enter(shared.environment.clock.monotonic()))?;
+        shared.enter(&directory)?;
         // What the others have is served, and no affair of this one's.
         let refused = shared.recover_moves(std::slice::from_ref(&directory));
         let loaded = shared.judge(&directory, loading.load(&directory, opened, &refused));
@@ -70,6 +70,12 @@ impl Store {
 }
 
 impl Shared {
+    /// Takes a directory over that was just opened. One that could not be is offline, be it that its disk is full: what is
+    /// written there unannounced would pass for somebody else's.
+    pub(super) fn enter(&self, directory: &Arc<Directory>) -> Result<(), IoFailure> {
+        directory.enter(self.environment.clock.monotonic()).inspect_err(|failure| self.take_offline(directory, failure))
+    }
+
     /// Finishes or undoes what moves and adoptions left in these directories; returns the partitions that are not to be
     /// opened.
     pub(super) fn recover_moves(&self, directories: &[Arc<Directory>]) -> Vec<TopicPartition> {

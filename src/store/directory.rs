@@ -181,10 +181,19 @@ impl Directory {
     /// Before anything else in the directory is changed: says that a store has it, and removes its marker of a clean
     /// shutdown, durably, and what a crash left half-written. A crash from here on counts as unclean.
     pub(super) fn enter(&self, now: Duration) -> Result<(), IoFailure> {
-        let witness = StoreWitness::begin(&*self.fs, &self.path, &self.word.read())?;
+        let word = self.word.read();
+        let was_closed = word.witness.as_ref().is_none_or(|witness| witness.is_closed);
+        let witness = StoreWitness::begin(&*self.fs, &self.path, &word)?;
+        drop(word);
         self.lists.lock().witness = Some(witness);
         remove_clean_shutdown(&*self.fs, &self.path)?;
         remove_temporaries(&*self.fs, &self.path)?;
+        if !was_closed {
+            match self.lists.lock().write_anew(&*self.fs, &self.path) {
+                Err(failure) if failure.is_storage_full() => {}
+                written => written?,
+            }
+        }
         if self.space.get().is_none() {
             let guard = SpaceGuard::open(&*self.fs, &self.path, self.limits, now)?;
             let _ = self.space.set(guard);
@@ -454,6 +463,22 @@ impl Lists {
             *written += 1;
         }
         witness.settled();
+        Ok(())
+    }
+
+    /// Replaces every list that there is with what it says. A process before this one may have failed to make its names
+    /// durable, and later syncs do not tell.
+    fn write_anew(&mut self, fs: &dyn FileSystem, dir: &Path) -> Result<(), IoFailure> {
+        // What cannot be read is left for somebody to look at.
+        let is_there = |list: &&OffsetCheckpoint| {
+            list.fault().is_none() && fs.metadata(&dir.join(list.kind().file_name())).is_ok()
+        };
+        let kinds: Vec<_> = self.by_kind.iter().filter(is_there).map(OffsetCheckpoint::kind).collect();
+        let are_all = self.by_kind.iter().all(|list| list.fault().is_none());
+        self.replace(fs, dir, kinds.into_iter(), &mut 0)?;
+        if let Some(witness) = self.witness.as_mut().filter(|_| are_all) {
+            witness.disinherit();
+        }
         Ok(())
     }
 

@@ -13,9 +13,9 @@ use super::progress::Progress;
 use super::report::{DirectoryReport, PartitionReport};
 use super::shared::{LeavingDir, Shared};
 use super::sizes::bytes_to_scan;
-use super::topic_id::read_topic_id;
+use super::topic_id::{TopicIdError, read_topic_id};
 use crate::config::LogConfig;
-use crate::error::{IoFailure, OpenError};
+use crate::error::{IoFailure, OpenError, Unavailable};
 use crate::log::hosted::{Peeked, peek, words_of};
 use crate::sync::Mutex;
 
@@ -111,8 +111,13 @@ impl Loading<'_> {
         let fs = &*self.shared.environment.fs;
         let path = directory.path_of(&name);
         plan.report.partitions += 1;
-        // One that cannot be read is the partition's own affair; whoever asks for it by id is told.
-        let topic_id = read_topic_id(fs, &path).unwrap_or_default();
+        let topic_id = match read_topic_id(fs, &path) {
+            Ok(topic_id) => topic_id,
+            // The partition is not served as one of no topic; once the disk answers it comes back by `reopen`.
+            Err(TopicIdError::Io(failure)) => return self.set_unread(directory, name, failure, plan),
+            // It is the partition's own file; whoever asks for it by id is told.
+            Err(_) => None,
+        };
         let config = self.configs.of(&name, &self.shared.default_log);
         // What cannot be looked at shows its fault when it is opened: that of the partition, not of the directory.
         let word = directory.word_of(&name, false);
@@ -130,6 +135,16 @@ impl Loading<'_> {
             let point = words_of(fs, &path).ok().and_then(|word| word.recovery_point);
             let bytes = bytes_to_scan(fs, &path, point).unwrap_or(0);
             plan.jobs.push(Job { hosted, bytes });
+        }
+    }
+
+    /// Takes in a partition of which it cannot be read whose it is.
+    fn set_unread(&self, directory: &Arc<Directory>, name: TopicPartition, failure: IoFailure, plan: &mut Plan) {
+        let error = Arc::new(OpenError::Io(failure));
+        let config = self.configs.of(&name, &self.shared.default_log);
+        let state = SlotState::Failed(Arc::clone(&error));
+        if self.place(directory, name.clone(), None, config, state, plan).is_some() {
+            plan.report.lines.push(PartitionReport { partition: name, outcome: Err(Unavailable::Open(error)) });
         }
     }
 

@@ -192,7 +192,7 @@ impl Move {
         refuse_existing(&*fs, target_data_dir, partition)?;
         refuse_damaged(&source)?;
         // Of an earlier move, to here. Where both copies had one, nothing would tell which is the newer.
-        marker::remove_mark(&*fs, source.dir())?;
+        marker::remove_mark(&*fs, source.dir()).inspect_err(|failure| source.fail_if_names_are_in_doubt(failure))?;
         let places = Places { source_data_dir, name, target_data_dir: target_data_dir.to_path_buf(), copy };
         match prepare(&*fs, &open, &source, &places) {
             Ok((future, seen)) => Ok(Self { fs, open, places, source, future, seen, copied_bytes: 0 }),

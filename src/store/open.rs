@@ -170,12 +170,13 @@ impl StoreOpening {
                 ..DirectoryReport::default()
             });
         }
+        directories.sort_by_key(|known| self.config.directories.iter().position(|named| **named == *known.path));
         let shared =
             Arc::new(Shared::new(self.config, (self.environment, descriptors), residency, self.registry, directories));
         let loading =
             Loading { shared: &shared, configs: &self.configs, urgent: &self.urgent, progress: &self.progress };
         for (directory, _) in &found {
-            let _ = shared.judge(directory, directory.enter(shared.environment.clock.monotonic()));
+            let _ = shared.enter(directory);
         }
         let refused = shared.recover_moves(&shared.directories);
         for (directory, opened) in found {

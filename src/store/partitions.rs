@@ -11,7 +11,7 @@ use super::hosted::{Hosted, Loaded, Parked, Slot, SlotState};
 use super::partition_id::{TopicId, TopicPartition};
 use super::shared::{LeavingDir, Naming, Shared, random_id};
 use super::store_error::StoreError;
-use super::topic_id::{check_topic_id, claim_topic_id};
+use super::topic_id::{TopicIdError, check_topic_id, claim_topic_id, read_topic_id};
 use super::{Partition, Store};
 use crate::config::LogConfig;
 use crate::error::{IoFailure, Unavailable};
@@ -114,7 +114,11 @@ impl Store {
             let path = directory.path_of(partition);
             let fs = &*self.shared.environment.fs;
             if check_topic_id(fs, &path, Some(id))?.is_none() {
-                claim_topic_id(fs, &path, id)?;
+                claim_topic_id(fs, &path, id).inspect_err(|error| {
+                    if let (Some(log), TopicIdError::Io(failure)) = (hosted.loaded(), error) {
+                        log.fail_if_names_are_in_doubt(failure);
+                    }
+                })?;
             }
             hosted.change(|slot| slot.topic_id = Some(id));
         }
@@ -152,7 +156,7 @@ impl Store {
                 Ok(())
             }
             Err(failure) => {
-                // It is judged anew if it is used again: the directory may have its old name or the new one.
+                // It is judged anew if it is used again.
                 hosted.change(|slot| match directory.check() {
                     Ok(()) => slot.state = SlotState::Parked(Parked::unknown()),
                     Err(why) => slot.state = SlotState::Away(why),
@@ -216,22 +220,24 @@ impl Shared {
         Ok(log)
     }
 
-    /// Renames the partition's directory and forgets what the lists say of it.
+    /// Forgets what the lists say of the partition and renames its directory. In this order: what fails has changed nothing
+    /// that counts, since a partition goes by its own word and to Kafka one that is not listed is scanned.
     fn delete_from(
         &self,
         naming: &mut Naming,
         directory: &Arc<Directory>,
         partition: &TopicPartition,
     ) -> Result<(), IoFailure> {
+        match self.forget(directory, partition) {
+            // Deleting must not need space. What the lists go on saying is forgotten by whoever makes one of that name, and
+            // by the next opening.
+            Err(failure) if failure.is_storage_full() => {}
+            forgotten => forgotten?,
+        }
         let marked = directory.set_deleted(partition, random_id())?;
         let due = self.environment.clock.monotonic() + self.config.delete_delay();
         naming.leaving.push(LeavingDir { directory: Arc::clone(directory), name: marked.name(), due });
-        match self.forget(directory, partition) {
-            // It is deleted all the same. What the lists go on saying is forgotten by whoever makes one of that name, and
-            // by the next opening.
-            Err(failure) if failure.is_storage_full() => Ok(()),
-            forgotten => forgotten,
-        }
+        Ok(())
     }
 
     /// Has the lists say nothing of a partition, at the expense of the reserve if there is no other space.
@@ -262,6 +268,11 @@ impl Shared {
                 }
                 SlotState::Failed(_) => slot.state = SlotState::Parked(Parked::unknown()),
                 SlotState::Parked(_) => {}
+            }
+            if slot.topic_id.is_none() {
+                // It could not be read when the directory was gone through.
+                let found = read_topic_id(&*self.environment.fs, &slot.directory.path_of(&hosted.name));
+                slot.topic_id = found.ok().flatten();
             }
             hosted.load(slot, |slot| self.open_log(&hosted.name, slot)).map(drop)
         })

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! begin                      one write: the prints of now, with and without the marker of a clean shutdown
+//!   (after a crash: the lists are written anew)
 //!   announce(changes)        one write, or none when no list changes: every print that may be seen from now on
 //!   replace the lists ...
 //!   settled                  no write: the lists stand, older prints are left out of the next announcement
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::IoFailure;
 use crate::fs::FileSystem;
-use crate::log::directory::{DirectoryWord, PrintParts, Witness};
+use crate::log::directory::{DirectoryPrint, DirectoryWord, PrintParts, Witness};
 
 pub(crate) use crate::log::directory::Part;
 
@@ -34,6 +35,9 @@ pub(crate) struct StoreWitness {
     possible: BTreeSet<PrintParts>,
     /// What they are when all announced changes have been made.
     newest: PrintParts,
+    /// What the store before may have left. It was not closed, so that what is seen may not be what is durable: after a sync
+    /// that failed a power loss brings an older list back, whatever a later sync says.
+    inherited: Vec<DirectoryPrint>,
 }
 
 /// A file of the data directory that is about to have this content, or to go.
@@ -46,7 +50,9 @@ impl StoreWitness {
         let incarnation = word.witness.as_ref().map_or(0, |witness| witness.incarnation).wrapping_add(1);
         let written = Witness { lineage: word.lineage, incarnation, is_closed: false, prints: Vec::new() };
         let (newest, possible) = (word.parts, BTreeSet::from([word.parts]));
-        let mut witness = Self { dir: dir.to_owned(), written, possible, newest };
+        let unclosed = word.witness.as_ref().filter(|before| !before.is_closed && word.is_unbroken);
+        let inherited = unclosed.map(|before| before.prints.clone()).unwrap_or_default();
+        let mut witness = Self { dir: dir.to_owned(), written, possible, newest, inherited };
         witness.write(fs, &[(Part::Marker, None)], false)?;
         Ok(witness)
     }
@@ -72,6 +78,11 @@ impl StoreWitness {
     /// As [`StoreWitness::announce`], for the last changes before the directory's lock is let go.
     pub(crate) fn announce_close(&mut self, fs: &dyn FileSystem, changes: &[Change<'_>]) -> Result<(), IoFailure> {
         self.write(fs, changes, true)
+    }
+
+    /// Every list has been replaced since the beginning, durably: what was there before does not come back.
+    pub(crate) fn disinherit(&mut self) {
+        self.inherited.clear();
     }
 
     /// All that was announced has been made, and is durable.
@@ -101,7 +112,9 @@ impl StoreWitness {
         }
         self.possible.insert(self.newest);
         let mut prints: Vec<_> = self.possible.iter().map(|parts| parts.print()).collect();
+        prints.extend(self.inherited.iter().take(POSSIBLE_MAX));
         prints.sort_unstable();
+        prints.dedup();
         let is_known = prints.iter().all(|print| self.written.prints.contains(print));
         if is_known && is_closed == self.written.is_closed {
             return Ok(());

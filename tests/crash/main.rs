@@ -15,6 +15,8 @@ mod lives;
 #[cfg(test)]
 mod retention;
 #[cfg(test)]
+mod store;
+#[cfg(test)]
 mod stories;
 #[cfg(test)]
 mod syncs;

@@ -1,0 +1,116 @@
+//! Every I/O step of a store's life is a crash.
+
+use alluvium::fs::sim::Survival;
+
+use super::judge::{accept, accept_twice};
+use super::machine::Machine;
+use super::model::{Ending, Model, Phase};
+use super::script::{Life, Stop};
+use crate::common::seeds;
+
+fn whole(seed: u64, reserve_bytes: u64) -> Life {
+    let mut life = Life::new(Machine::new(seed, reserve_bytes));
+    if let Err(stop) = life.live() {
+        panic!("seed {seed}, {:?}: {stop:?}", life.chapters.last());
+    }
+    life
+}
+
+fn crashed(seed: u64, reserve_bytes: u64, step: u64) -> Option<Life> {
+    let mut life = Life::new(Machine::new(seed, reserve_bytes));
+    life.machine.fs.crash_after(step);
+    match life.live() {
+        Ok(()) => None,
+        Err(Stop::Crashed) => Some(life),
+        Err(Stop::Wrong(what)) => panic!("seed {seed} step {step} {:?}: {what}", life.chapters.last()),
+    }
+}
+
+fn endings(seed: u64) -> Vec<(Ending, Option<Survival>)> {
+    let mut endings = vec![(Ending::Kill, None)];
+    let survivals = [Survival::Nothing, Survival::Everything, Survival::Random(seed), Survival::Random(seed + 1)];
+    endings.extend(survivals.map(|survival| (Ending::PowerLoss, Some(survival))));
+    endings
+}
+
+fn image(machine: &Machine, survival: Option<Survival>) -> Machine {
+    survival.map_or_else(|| machine.killed(), |survival| machine.powerless(survival))
+}
+
+#[test]
+fn every_step_of_a_store_is_a_crash_that_loses_nothing_promised() {
+    let is_all = std::env::var("ALLUVIUM_SEEDS").is_ok();
+    for seed in seeds(1) {
+        let life = whole(seed, 0);
+        let steps = life.machine.fs.steps();
+        println!("{steps} steps: {:?}", life.chapters);
+        let every = if is_all { 1 } else { 5 };
+        let mut wrong = Vec::new();
+        for step in (1..=steps).filter(|step| (step + seed) % every == 0) {
+            let Some(life) = crashed(seed, 0, step) else { continue };
+            for (ending, survival) in endings(step * 10) {
+                let machine = image(&life.machine, survival);
+                if let Err(what) = accept_twice(&machine, &life.model, ending) {
+                    wrong.push(format!(
+                        "seed {seed} step {step} {:?} {survival:?}: {what}",
+                        life.chapters.last().unwrap()
+                    ));
+                    break;
+                }
+            }
+        }
+        for what in wrong.iter().take(40) {
+            println!("{what}");
+        }
+        assert!(wrong.is_empty(), "{} of {steps}", wrong.len());
+    }
+}
+
+/// The machine dies a second time, in a step of the opening that follows the first death.
+fn crash_while_opening(first: &Machine, model: &Model, ending: Ending, every: u64) -> Result<(), String> {
+    let rehearsal = first.killed();
+    drop(rehearsal.open());
+    let steps = rehearsal.fs.steps();
+    let mut model = model.clone();
+    model.phase = Phase::AtRest;
+    let turn = fastrand::Rng::with_seed(steps).u64(0..every);
+    for step in (1..=steps).filter(|step| step % every == turn) {
+        let machine = first.killed();
+        machine.fs.crash_after(step);
+        let _ = machine.open();
+        for (later, survival) in
+            endings(step).into_iter().filter(|(_, survival)| *survival != Some(Survival::Everything))
+        {
+            let image = image(&machine, survival);
+            accept(&image, &model, ending.min(later))
+                .map_err(|what| format!("then step {step} of {steps}, {survival:?}: {what}"))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_second_crash_while_a_store_opens_loses_nothing_more() {
+    let is_all = std::env::var("ALLUVIUM_SEEDS").is_ok();
+    let (every, every_second) = if is_all { (7, 1) } else { (97, 13) };
+    for seed in seeds(1) {
+        let steps = whole(seed, 0).machine.fs.steps();
+        let mut wrong = Vec::new();
+        for step in (1..=steps).filter(|step| (step + seed) % every == 0) {
+            let Some(life) = crashed(seed, 0, step) else { continue };
+            for (ending, survival) in [(Ending::Kill, None), (Ending::PowerLoss, Some(Survival::Random(step)))] {
+                let first = image(&life.machine, survival);
+                if let Err(what) = crash_while_opening(&first, &life.model, ending, every_second) {
+                    wrong.push(format!(
+                        "seed {seed} step {step} {:?} {survival:?}: {what}",
+                        life.chapters.last().unwrap()
+                    ));
+                }
+            }
+        }
+        for what in wrong.iter().take(40) {
+            println!("{what}");
+        }
+        assert!(wrong.is_empty(), "{} of {steps}", wrong.len());
+    }
+}
