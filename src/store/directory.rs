@@ -25,6 +25,7 @@ use crate::fs::{EntryKind, FileSystem};
 use crate::log::directory::{DirectoryWord, Parents, Word};
 use crate::log::hosted::Above;
 use crate::log::{Environment, PartitionLog};
+use crate::metrics::Counter;
 use crate::sync::{Mutex, RwLock};
 use crate::units::Offset;
 
@@ -45,6 +46,9 @@ pub(super) struct Directory {
     limits: SpaceLimits,
     /// Partitions that lie in it.
     partitions: AtomicIsize,
+    /// Lists of offsets that were replaced, and attempts that failed.
+    pub(super) list_writes: Counter,
+    pub(super) list_failures: Counter,
 }
 
 #[derive(Debug)]
@@ -107,6 +111,8 @@ impl Directory {
             space: OnceLock::new(),
             limits: config.space_limits(),
             partitions: AtomicIsize::new(0),
+            list_writes: Counter::default(),
+            list_failures: Counter::default(),
         }
     }
 
@@ -198,6 +204,15 @@ impl Directory {
         }
     }
 
+    /// Why it is offline, if it is, without waiting: also while somebody reopens it, which a dead disk may hold up.
+    pub(super) fn failure_seen(&self) -> Option<IoFailure> {
+        match self.standing.try_read().as_deref() {
+            Some(Standing::Online(_)) => None,
+            Some(Standing::Offline { cause, .. }) => Some(cause.clone()),
+            None => Some(gone(&self.path)),
+        }
+    }
+
     /// What its partitions answer while it is offline.
     pub(super) fn unavailable(&self, cause: &IoFailure) -> Unavailable {
         Unavailable::Offline { dir: self.path.to_path_buf(), cause: Box::new(cause.clone()) }
@@ -241,7 +256,7 @@ impl Directory {
                 next.push(list);
             }
         }
-        lists.replace(&*self.fs, &self.path, next)
+        self.replace(&mut lists, next)
     }
 
     /// Says nothing any more of partitions that are not `there`, in any list: one that is made later under an old name
@@ -259,7 +274,14 @@ impl Directory {
                 next.push(list);
             }
         }
-        lists.replace(&*self.fs, &self.path, next)
+        self.replace(&mut lists, next)
+    }
+
+    fn replace(&self, lists: &mut Lists, next: Vec<OffsetCheckpoint>) -> Result<(), IoFailure> {
+        let count = next.len() as u64;
+        let replaced = lists.replace(&*self.fs, &self.path, next);
+        if replaced.is_ok() { self.list_writes.add(count) } else { self.list_failures.add(1) }
+        replaced
     }
 
     /// Lowers what the list of recovery points says of a partition to at most `to`, durably: nothing past a cut may pass

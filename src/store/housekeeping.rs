@@ -79,6 +79,7 @@ impl Housekeeper {
                 let _ = shared.write_lists(directory, &kinds);
             }
         }
+        shared.counters.note_housekept(&done);
         done
     }
 }
@@ -117,7 +118,10 @@ impl Shared {
         done.deleted_segments += kept.deleted;
         let is_idle = self.config.idle_after.is_some_and(|after| hosted.is_idle(&log, now, after));
         drop(log);
-        done.parked += usize::from(is_idle && hosted.park(self.environment.clock.wall()));
+        if is_idle && hosted.park(self.environment.clock.wall()) {
+            self.counters.note_parked();
+            done.parked += 1;
+        }
     }
 
     /// Whether retention may have something to delete from a log that is put aside.

@@ -3,6 +3,7 @@
 //! ```text
 //! open.rs           opening: locks, identity, what is found            loading.rs  partitions of a directory, in parallel
 //! partitions.rs     create, get, delete, reopen                        partition.rs  the handle that users hold
+//! as_log.rs         the same handle as `dyn Log`
 //! hosted.rs         one partition: open, put aside, failed or away     shared.rs  what all of it shares
 //! housekeeping.rs   what time asks for                                 closing.rs  the way out
 //! directory.rs      one data directory: lock, lists, online or not     report.rs progress.rs store_error.rs config.rs
@@ -21,6 +22,8 @@
 //! space.rs          floor and reserve of a directory's space
 //! config.rs         settings; their keys are in config_keys.rs
 //! events.rs         what befalls a store, told to subscribers
+//! health.rs         how everything is doing, without waiting for a disk
+//! metrics.rs        what was counted, summed up
 //! scrubber.rs       going through what is sealed, at a byte rate
 //! witness.rs        what our store writes, so that it shows when somebody else was there
 //! relocation.rs     partitions change their place: moved, backed up, adopted
@@ -33,6 +36,7 @@
 //! the old content or the new one.
 
 mod adopt;
+mod as_log;
 mod checkpoints;
 mod closing;
 pub mod config;
@@ -42,11 +46,13 @@ mod directories;
 mod directory;
 pub mod events;
 mod export;
+mod health;
 mod hosted;
 mod housekeeping;
 mod loading;
 mod lock;
 mod meta;
+mod metrics;
 mod moving;
 mod moving_marker;
 mod moving_recovery;
@@ -80,9 +86,11 @@ pub use config::{StoreConfig, StoreConfigError, Workers};
 pub use directories::DirectoryHealth;
 pub use events::{Events, StoreEvent, Subscription};
 pub use export::{ExportError, ExportedSegment, Snapshot};
+pub use health::{OpeningSummary, PartitionHealth, StoreHealth, WorkerStatus};
 pub use housekeeping::Housekept;
 pub use lock::{DirectoryLock, DirectoryRegistry, LockError};
 pub use meta::{Identity, MetaError, MetaFault, MetaProperties, MetaVersion, NodeId};
+pub use metrics::{DirectoryMetrics, PartitionCounts, PartitionMetrics, ScrubCounts, StoreMetrics, WorkCounts};
 pub use moving::MoveError;
 pub use names::{CheckpointKind, Entry, Fate, Listed, MarkedDir, UniqueId, classify, list};
 pub use open::StoreOpening;

@@ -11,6 +11,7 @@ use super::events::{Events, StoreEvent};
 use super::hosted::{Hosted, Slot, SlotState};
 use super::housekeeping::Housekeeper;
 use super::lock::DirectoryRegistry;
+use super::metrics::StoreCounters;
 use super::names::UniqueId;
 use super::partition_id::TopicPartition;
 use super::scrubber::Scrubber;
@@ -19,6 +20,7 @@ use crate::config::LogConfig;
 use crate::error::{IoFailure, OpenError, Unavailable};
 use crate::fs::Descriptors;
 use crate::log::{Environment, PartitionLog};
+use crate::metrics::LogCounts;
 use crate::segment::Residency;
 use crate::sync::{Mutex, Rank, RwLock};
 
@@ -41,7 +43,11 @@ pub(super) struct Shared {
     pub(super) events: Events,
     pub(super) housekeeper: Housekeeper,
     pub(super) scrubber: Scrubber,
+    /// What the store did, beside what its logs count.
+    pub(super) counters: StoreCounters,
     partitions: RwLock<BTreeMap<TopicPartition, Arc<Hosted>>>,
+    /// What partitions had counted that are not there any more.
+    departed: Mutex<LogCounts>,
     /// Held while partitions come, go or change their directory.
     pub(super) naming: Mutex<Naming>,
     is_closed: AtomicBool,
@@ -84,7 +90,9 @@ impl Shared {
             registry,
             directories,
             events: Events::new(),
+            counters: StoreCounters::default(),
             partitions: RwLock::ranked(Rank::Partitions, BTreeMap::new()),
+            departed: Mutex::default(),
             naming: Mutex::ranked(Rank::Naming, Naming::default()),
             is_closed: AtomicBool::new(false),
         }
@@ -115,7 +123,9 @@ impl Shared {
         is_new: bool,
     ) -> Result<PartitionLog, OpenError> {
         let word = directory.word_of(name, is_new);
-        self.environment.open_hosted(&directory.path_of(name), (**config).clone(), &word, &self.residency)
+        let opened = self.environment.open_hosted(&directory.path_of(name), (**config).clone(), &word, &self.residency);
+        self.counters.note_opening(&opened);
+        opened
     }
 
     /// The log of a partition, opened if it was put aside.
@@ -181,9 +191,21 @@ impl Shared {
 
     /// Takes a partition out.
     pub(super) fn remove(&self, name: &TopicPartition) -> Option<Arc<Hosted>> {
-        let removed = self.partitions.write().remove(name)?;
+        let removed = {
+            let mut partitions = self.partitions.write();
+            let removed = partitions.remove(name)?;
+            // Under the same lock, or a sum made in between would lack them.
+            *self.departed.lock() += removed.counts();
+            removed
+        };
         removed.directory().count(-1);
         Some(removed)
+    }
+
+    /// Every partition there is, and what those counted that are not there any more.
+    pub(super) fn all_and_departed(&self) -> (Vec<Arc<Hosted>>, LogCounts) {
+        let partitions = self.partitions.read();
+        (partitions.values().cloned().collect(), *self.departed.lock())
     }
 
     /// The partitions that lie in a directory.

@@ -1,4 +1,5 @@
 //! The store: partitions over data directories, on the simulated file system and on the real one.
 
 mod basics;
+mod observed;
 mod world;
