@@ -47,7 +47,8 @@ impl PartitionLog {
     /// How the log is, without waiting for an append or a sync, which a dead disk may hold up for ever.
     pub(crate) fn glance(&self) -> Glance {
         let view = self.core.view.read().clone();
-        let holes = |segment: &Arc<Segment>| segment.holes().iter().map(|hole| segment.damage(hole)).collect::<Vec<_>>();
+        let holes =
+            |segment: &Arc<Segment>| segment.holes().iter().map(|hole| segment.damage(hole)).collect::<Vec<_>>();
         let damage = view.segments.iter().flat_map(holes).collect();
         Glance { failed: self.core.queue.failed(), damage }
     }

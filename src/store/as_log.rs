@@ -155,7 +155,9 @@ impl Log for Partition {
         }
         let health = Self::health(self);
         let (failed, is_closed) = match health.state {
-            PartitionState::Unavailable(Unavailable::Offline { cause, .. }) => (Some(LogFailed { cause: *cause }), true),
+            PartitionState::Unavailable(Unavailable::Offline { cause, .. }) => {
+                (Some(LogFailed { cause: *cause }), true)
+            }
             PartitionState::Unavailable(_) => (None, true),
             PartitionState::Idle | PartitionState::Open => (None, false),
         };

@@ -280,7 +280,11 @@ impl Directory {
     fn replace(&self, lists: &mut Lists, next: Vec<OffsetCheckpoint>) -> Result<(), IoFailure> {
         let count = next.len() as u64;
         let replaced = lists.replace(&*self.fs, &self.path, next);
-        if replaced.is_ok() { self.list_writes.add(count) } else { self.list_failures.add(1) }
+        if replaced.is_ok() {
+            self.list_writes.add(count)
+        } else {
+            self.list_failures.add(1)
+        }
         replaced
     }
 

@@ -14,6 +14,7 @@ use super::names::CheckpointKind;
 use super::partition_id::TopicPartition;
 use super::shared::{LeavingDir, Shared};
 use super::space::SpaceState;
+use super::trace;
 use crate::config::LogConfig;
 use crate::error::{IoFailure, IoOperation};
 use crate::fs::{EntryKind, FileSystem};
@@ -47,7 +48,13 @@ pub(super) struct Housekeeper {
     points: Mutex<Option<Duration>>,
     starts: Mutex<Option<Duration>>,
     marks: Mutex<Option<Duration>>,
+    #[cfg(feature = "metrics")]
+    published: Mutex<Option<Duration>>,
 }
+
+/// How often figures go to the recorder of the `metrics` crate.
+#[cfg(feature = "metrics")]
+const PUBLISH_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Housekeeper {
     /// Does what is due at monotonic time `now`.
@@ -80,6 +87,10 @@ impl Housekeeper {
             }
         }
         shared.counters.note_housekept(&done);
+        #[cfg(feature = "metrics")]
+        if is_due(&self.published, now, PUBLISH_INTERVAL) {
+            shared.publish_metrics();
+        }
         done
     }
 }
@@ -116,6 +127,7 @@ impl Shared {
         let kept = log.housekeep(retains).unwrap_or_default();
         done.rolled += usize::from(kept.rolled);
         done.deleted_segments += kept.deleted;
+        trace::retained(&hosted.name, kept.deleted);
         let is_idle = self.config.idle_after.is_some_and(|after| hosted.is_idle(&log, now, after));
         drop(log);
         if is_idle && hosted.park(self.environment.clock.wall()) {
@@ -186,6 +198,9 @@ impl Shared {
             Err(failure) if failure.is_storage_full() && self.free_reserve(directory) => directory.say(&offsets),
             said => said,
         };
+        if let Err(cause) = &said {
+            trace::lists_not_written(&directory.path, cause);
+        }
         self.judge(directory, said)
     }
 

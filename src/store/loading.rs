@@ -14,6 +14,7 @@ use super::report::{DirectoryReport, PartitionReport};
 use super::shared::{LeavingDir, Shared};
 use super::sizes::newest_log_bytes;
 use super::topic_id::read_topic_id;
+use super::trace;
 use crate::config::LogConfig;
 use crate::error::{IoFailure, OpenError};
 use crate::log::directory::{Whose, judge};
@@ -169,11 +170,13 @@ impl Loading<'_> {
     fn run(&self, directory: &Directory, jobs: Vec<Job>, report: &Mutex<DirectoryReport>) {
         let threads = (self.shared.config.recovery_threads as usize).min(jobs.len());
         let queue = Mutex::new(VecDeque::from(jobs));
-        let work = || {
+        let opening = trace::Opening::present();
+        let open_all = || {
             while let Some(job) = { queue.lock().pop_front() } {
                 self.open(directory, &job, report);
             }
         };
+        let work = || opening.within(open_all);
         if threads <= 1 {
             return work();
         }

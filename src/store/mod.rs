@@ -24,6 +24,7 @@
 //! events.rs         what befalls a store, told to subscribers
 //! health.rs         how everything is doing, without waiting for a disk
 //! metrics.rs        what was counted, summed up
+//! publish.rs        the same for the `metrics` crate        trace.rs  events for the `tracing` crate
 //! scrubber.rs       going through what is sealed, at a byte rate
 //! witness.rs        what our store writes, so that it shows when somebody else was there
 //! relocation.rs     partitions change their place: moved, backed up, adopted
@@ -62,6 +63,8 @@ mod partition;
 mod partition_id;
 mod partitions;
 mod progress;
+#[cfg(feature = "metrics")]
+mod publish;
 mod relocation;
 mod report;
 mod scrubber;
@@ -72,6 +75,7 @@ pub mod space;
 mod store_error;
 pub mod throttle;
 mod topic_id;
+mod trace;
 mod witness;
 pub mod workers;
 
@@ -98,6 +102,8 @@ pub use partition::{Partition, PartitionState};
 pub use partition_id::{DIR_NAME_BYTES_MAX, DirectoryId, IdFault, NameFault, TOPIC_BYTES_MAX, TopicId, TopicPartition};
 pub use partitions::CreateOptions;
 pub use progress::{OpenProgress, Progress};
+#[cfg(feature = "metrics")]
+pub use publish::{MetricDoc, PUBLISHED, describe_metrics};
 pub use relocation::{MoveProgress, Relocation};
 pub use report::{DirectoryReport, PartitionReport, StoreReport};
 pub use scrubber::ScrubMetrics;

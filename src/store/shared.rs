@@ -16,6 +16,7 @@ use super::names::UniqueId;
 use super::partition_id::TopicPartition;
 use super::scrubber::Scrubber;
 use super::store_error::StoreError;
+use super::trace;
 use crate::config::LogConfig;
 use crate::error::{IoFailure, OpenError, Unavailable};
 use crate::fs::Descriptors;
@@ -125,6 +126,7 @@ impl Shared {
         let word = directory.word_of(name, is_new);
         let opened = self.environment.open_hosted(&directory.path_of(name), (**config).clone(), &word, &self.residency);
         self.counters.note_opening(&opened);
+        trace::opened(name, &opened);
         opened
     }
 
