@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::config_of::ConfigOf;
 use super::directory::{Directory, Opened};
+use super::events::StoreEvent;
 use super::hosted::{Hosted, Parked, Slot, SlotState};
 use super::names::{Entry, Fate, Listed};
 use super::partition_id::{TopicId, TopicPartition};
@@ -66,6 +67,10 @@ impl Loading<'_> {
                 Entry::Partition(name) if refused.contains(name) => plan.report.duplicates.push(name.clone()),
                 _ => self.take_in(directory, listed, &mut plan),
             }
+        }
+        if !plan.report.unknown_entries.is_empty() {
+            let (dir, names) = (directory.path.to_path_buf(), plan.report.unknown_entries.clone());
+            self.shared.events.emit(&StoreEvent::UnknownEntries { dir, names });
         }
         let there: BTreeSet<TopicPartition> =
             self.shared.all_in(directory).iter().map(|hosted| hosted.name.clone()).collect();

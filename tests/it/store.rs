@@ -2,4 +2,5 @@
 
 mod basics;
 mod observed;
+mod published;
 mod world;
