@@ -1,6 +1,7 @@
 //! What a store, its workers and the handles of its partitions share.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use super::scrubber::Scrubber;
 use super::store_error::StoreError;
 use super::trace;
 use crate::config::LogConfig;
-use crate::error::{IoFailure, OpenError, Unavailable};
+use crate::error::{IoFailure, IoOperation, OpenError, Unavailable};
 use crate::fs::Descriptors;
 use crate::log::{Environment, PartitionLog};
 use crate::metrics::LogCounts;
@@ -124,10 +125,21 @@ impl Shared {
         is_new: bool,
     ) -> Result<PartitionLog, OpenError> {
         let word = directory.word_of(name, is_new);
-        let opened = self.environment.open_hosted(&directory.path_of(name), (**config).clone(), &word, &self.residency);
+        let path = directory.path_of(name);
+        let opened = if is_new { Ok(()) } else { self.require(&path) }
+            .and_then(|()| self.environment.open_hosted(&path, (**config).clone(), &word, &self.residency));
         self.counters.note_opening(&opened);
         trace::opened(name, &opened);
         opened
+    }
+
+    /// `Err` unless there is a directory at `path`: a partition whose disk was pulled out must not come back empty, and give
+    /// out its offsets once more.
+    fn require(&self, path: &Path) -> Result<(), OpenError> {
+        match self.environment.fs.metadata(path) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(OpenError::Io(IoFailure::new(IoOperation::Open, path, error))),
+        }
     }
 
     /// The log of a partition, opened if it was put aside.

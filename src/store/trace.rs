@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! span   alluvium.open          INFO   opening a store, its recovery threads included
-//! event  recovered              INFO   a log was opened that had not been closed cleanly; WARN where data was cut or is damaged
+//! event  recovered              INFO   a log was opened that had not been closed cleanly; WARN where it has damage
 //! event  not opened             ERROR  a log could not be opened
 //! event  retention              INFO   segments were deleted
 //! event  scrubbed               WARN   another program wrote, or files beside the log were wrong
@@ -56,7 +56,8 @@ mod on {
         let report = log.recovery_report();
         let (scanned_bytes, cut_bytes) = (report.scanned_bytes, report.cut_bytes);
         let (findings, damaged) = (report.findings.len(), log.glance().damage.len());
-        if cut_bytes > 0 || damaged > 0 {
+        // A tail that is cut is what every crash leaves.
+        if damaged > 0 {
             tracing::warn!(target: TARGET, %partition, scanned_bytes, cut_bytes, findings, damaged, "recovered");
         } else if scanned_bytes > 0 || !report.is_ordinary() {
             tracing::info!(target: TARGET, %partition, scanned_bytes, cut_bytes, findings, damaged, "recovered");

@@ -56,6 +56,9 @@ enum Command {
     /// The process that `demo` kills.
     #[command(hide = true)]
     DemoWriter(demo::WriterArgs),
+    /// The process with a store that `demo` kills.
+    #[command(hide = true)]
+    DemoStoreWriter(demo::StoreWriterArgs),
 }
 
 fn main() -> ExitCode {
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Command::WriteWorkload(args) => workload::run(&args),
         Command::DumpAll(args) => dump_all::run(&args),
         Command::DemoWriter(args) => demo::write_until_killed(&args),
+        Command::DemoStoreWriter(args) => demo::write_store_until_killed(&args),
     };
     match outcome {
         Ok(code) => code,

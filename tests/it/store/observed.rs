@@ -165,3 +165,24 @@ fn a_partition_serves_behind_dyn_as_a_log_does() {
     assert!(both[0].close().is_err() && both[0].producers().is_empty());
     assert_eq!(both[0].marks().log_end, at(2), "as last known");
 }
+
+/// A disk was pulled out from under a store, or unmounted, and an idle partition on it was used: the store made its
+/// directory anew, served an empty log from offset 0, and the disk could not come back to its place.
+#[test]
+fn a_partition_whose_directory_is_gone_does_not_come_back_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, elsewhere) = (dir.path().join("disk"), dir.path().join("elsewhere"));
+    let config = StoreConfig { reserve_bytes: 0, space_floor_bytes: 0, ..StoreConfig::new(&disk) };
+    let store = Store::open(config).unwrap();
+    let orders = store.create(&named("orders", 0), small()).unwrap();
+    orders.append(batch("a"), client()).unwrap();
+    Log::close(&orders).unwrap();
+    std::fs::rename(&disk, &elsewhere).unwrap();
+    let refused = orders.append(batch("b"), client()).unwrap_err();
+    assert!(matches!(refused, AppendError::Unavailable(_)), "{refused}");
+    assert!(!disk.join("orders-0").exists());
+    std::fs::remove_dir_all(&disk).unwrap_or_default();
+    std::fs::rename(&elsewhere, &disk).unwrap();
+    store.reopen(orders.name()).unwrap();
+    assert_eq!(orders.append(batch("b"), client()).unwrap().base_offset(), at(1));
+}

@@ -180,6 +180,8 @@ fn what_befalls_a_store_is_traced() {
         store.tick();
         heard.has(&["ERROR", "partition failed", "latched-0"]);
         world.fs.clear_faults();
+        // So that a list has something new to say.
+        lost.append(batch("g"), client()).unwrap().wait_durable(LONG).unwrap();
         for operation in [FaultOn::Open, FaultOn::Write, FaultOn::SyncDir, FaultOn::List, FaultOn::Rename] {
             world.fs.inject(Fault::new(operation, Effect::Error(Errno::Eio)).path_contains("/data0").always());
         }
