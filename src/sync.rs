@@ -285,6 +285,12 @@ impl<T> RwLock<T> {
         WriteGuard { guard: self.lock.write(), _held: held }
     }
 
+    /// Takes shared access if nobody has exclusive access.
+    pub fn try_read(&self) -> Option<ReadGuard<'_, T>> {
+        let guard = self.lock.try_read()?;
+        Some(ReadGuard { guard, _held: Held::take(self.rank) })
+    }
+
     /// Takes exclusive access if nobody has any.
     pub fn try_write(&self) -> Option<WriteGuard<'_, T>> {
         let guard = self.lock.try_write()?;

@@ -236,6 +236,11 @@ impl CommitQueue {
         self.settle(state, Answers::All);
     }
 
+    /// Why the log latched, if it did; also after it was closed.
+    pub(crate) fn failed(&self) -> Option<LogFailed> {
+        if let Verdict::Failed(failed) = &self.state.lock().verdict { Some(failed.clone()) } else { None }
+    }
+
     /// The log is closed.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();

@@ -21,6 +21,7 @@
 //! assert!(files.verify(&VerifyOptions::default()).unwrap().is_sound());
 //! ```
 
+mod data_dir;
 mod derived;
 mod derived_check;
 mod follow;
@@ -36,6 +37,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use data_dir::{DataDirectory, ListInfo, PartitionInfo, WitnessInfo};
 pub use follow::{Follow, Followed};
 pub use indexes::{IndexEntry, IndexReader};
 pub use report::{Finding, FindingKind, IndexProblem, Report};
@@ -78,6 +80,18 @@ pub enum InspectError {
     Io(#[from] IoFailure),
 }
 
+/// `Err` unless there is a directory at `path`.
+fn check_directory(fs: &dyn FileSystem, path: &Path) -> Result<(), InspectError> {
+    let path = path.to_owned();
+    match fs.metadata(&path) {
+        Ok(found) if found.kind == EntryKind::Directory => Ok(()),
+        Ok(_) => Err(InspectError::NotADirectory { path }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(InspectError::Missing { path }),
+        Err(e) if e.kind() == io::ErrorKind::NotADirectory => Err(InspectError::NotADirectory { path }),
+        Err(e) => Err(IoFailure::new(IoOperation::List, path, e).into()),
+    }
+}
+
 /// One segment, as the directory lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -113,13 +127,7 @@ impl PartitionFiles {
     /// As [`PartitionFiles::open`].
     pub fn open_on(fs: Arc<dyn FileSystem>, dir: impl AsRef<Path>) -> Result<Self, InspectError> {
         let path = dir.as_ref().to_owned();
-        match fs.metadata(&path) {
-            Ok(found) if found.kind == EntryKind::Directory => {}
-            Ok(_) => return Err(InspectError::NotADirectory { path }),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(InspectError::Missing { path }),
-            Err(e) if e.kind() == io::ErrorKind::NotADirectory => return Err(InspectError::NotADirectory { path }),
-            Err(e) => return Err(IoFailure::new(IoOperation::List, path, e).into()),
-        }
+        check_directory(&*fs, &path)?;
         let files = Self { home: Home::new(fs, Arc::from(path.as_path())) };
         if files.segments()?.is_empty() { Err(InspectError::NoSegments { path }) } else { Ok(files) }
     }

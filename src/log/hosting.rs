@@ -7,10 +7,11 @@ use std::sync::{Arc, Weak};
 
 use super::writer::WriterState;
 use super::{LogCore, PartitionLog};
-use crate::error::{ChangeError, IoFailure, IoOperation, LogFailed};
+use crate::error::{ChangeError, Damage, IoFailure, IoOperation, LogFailed};
 use crate::fs::{self, FileSystem, OpenMode};
 use crate::index::TimeIndex;
-use crate::segment::{FileKind, SegmentFile, Stage};
+use crate::metrics::LogMetrics;
+use crate::segment::{FileKind, Segment, SegmentFile, Stage};
 use crate::units::{Offset, TimestampMs};
 
 /// What must be told to the next opening of a log in this process: bytes of segments that sockets may still read.
@@ -38,7 +39,46 @@ impl Former {
     }
 }
 
+/// How a log is, by what can be seen without waiting for anybody.
+#[derive(Clone, Debug)]
+pub(crate) struct Glance {
+    /// Why it latched, if it did.
+    pub(crate) failed: Option<LogFailed>,
+    /// Ranges that cannot be read.
+    pub(crate) damage: Vec<Damage>,
+}
+
+/// How much there is of a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub(crate) segments: usize,
+    /// `None` when it would take a look at the disk.
+    pub(crate) bytes: Option<u64>,
+}
+
 impl PartitionLog {
+    /// How the log is, without waiting for an append or a sync, which a dead disk may hold up for ever.
+    pub(crate) fn glance(&self) -> Glance {
+        let view = self.core.view.read().clone();
+        let holes =
+            |segment: &Arc<Segment>| segment.holes().iter().map(|hole| segment.damage(hole)).collect::<Vec<_>>();
+        let damage = view.segments.iter().flat_map(holes).collect();
+        Glance { failed: self.core.queue.failed(), damage }
+    }
+
+    /// How much there is of it, without waiting for anybody.
+    pub(crate) fn extent(&self) -> Extent {
+        let view = self.core.view.read().clone();
+        let sealed = view.segments.len().saturating_sub(1);
+        let known: Option<u64> = view.segments.iter().take(sealed).map(|segment| segment.known_bytes()).sum();
+        Extent { segments: sealed + 1, bytes: known.map(|bytes| bytes + view.active_bytes) }
+    }
+
+    /// The counters, to be kept beyond the log.
+    pub(crate) fn shared_metrics(&self) -> Arc<LogMetrics> {
+        Arc::clone(&self.core.metrics)
+    }
+
     /// Whether nobody else can reach the log: no handle, no append or wait in progress, no slice of its bytes. To be
     /// asked by who holds the one handle and gives none away meanwhile.
     pub(crate) fn is_only_handle(&self) -> bool {
@@ -115,12 +155,6 @@ impl PartitionLog {
     /// Whether both are the same opening of a log.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.core, &other.core)
-    }
-
-    /// Whether it was closed because a copy in another directory goes on in its place.
-    #[cfg(test)]
-    pub(crate) fn is_moved(&self) -> bool {
-        matches!(self.core.writer.lock().state, WriterState::Moved)
     }
 
     /// Why the log latched, if it did.

@@ -51,7 +51,7 @@ pub use append::Appended;
 pub use batches::{AppendAs, AppendOptions, Batches};
 pub(crate) use derived::{derived_bytes, read_epochs, write_epochs};
 pub(crate) use handover::{Glimpse, HandOverError, Held, Prefix, Unfinished};
-pub(crate) use hosting::{Former, Lent, oldest_timestamp};
+pub(crate) use hosting::{Extent, Former, Lent, oldest_timestamp};
 pub use open::Environment;
 pub(crate) use open::Left;
 pub use read::{Isolation, ReadOptions};
@@ -122,7 +122,8 @@ struct LogCore {
     queue: CommitQueue,
     waiters: MarkWaiters,
     keeper: SyncKeeper,
-    metrics: LogMetrics,
+    /// Shared with the store that holds the log, which sums up over openings.
+    metrics: Arc<LogMetrics>,
     report: RecoveryReport,
     /// A read met damage that may not be written down.
     has_met_damage: AtomicBool,

@@ -23,7 +23,6 @@ use crate::commit::{CommitQueue, MarkWaiters, Marks, Unsynced};
 use crate::config::LogConfig;
 use crate::error::{Corruption, IoFailure, IoOperation, OpenError};
 use crate::fs::{DirEntry, EntryKind, FileSystem, LockGuard, OpenMode, OsFileSystem};
-use crate::metrics::LogMetrics;
 use crate::segment::names::{self, Known};
 use crate::segment::sum::SumBuilder;
 use crate::segment::{FileKind, Home, Residency, SegmentFile, SegmentOptions, Stage};
@@ -469,7 +468,7 @@ impl Opening {
             queue: CommitQueue::new(log_end),
             waiters: MarkWaiters::new(marks),
             keeper,
-            metrics: LogMetrics::default(),
+            metrics: Arc::default(),
             report,
             has_met_damage: AtomicBool::new(false),
             is_repairing: AtomicBool::new(false),

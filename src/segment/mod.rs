@@ -193,6 +193,11 @@ impl Segment {
         self.sealed_bytes.get().is_some()
     }
 
+    /// Size in bytes of a sealed segment, if that is known without a look at the disk.
+    pub(crate) fn known_bytes(&self) -> Option<u64> {
+        self.sealed_bytes.get()
+    }
+
     /// Size in bytes of a sealed segment.
     pub(crate) fn bytes(&self) -> Result<u64, IoFailure> {
         if let Some(bytes) = self.sealed_bytes.get() {

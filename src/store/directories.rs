@@ -13,6 +13,7 @@ use super::partition_id::TopicPartition;
 use super::progress::Progress;
 use super::report::DirectoryReport;
 use super::shared::Shared;
+use super::space::{SpaceGuard, SpaceReport, SpaceState};
 use super::store_error::StoreError;
 use crate::error::{IoFailure, Unavailable};
 
@@ -26,6 +27,15 @@ pub struct DirectoryHealth {
     pub offline: Option<IoFailure>,
     /// The partitions that lie in it; of one that is offline, those that cannot be used.
     pub partitions: Vec<TopicPartition>,
+    /// Its space at the last look; `None` where it was never served.
+    pub space: Option<SpaceReport>,
+}
+
+impl DirectoryHealth {
+    /// Whether it takes appends.
+    pub fn is_well(&self) -> bool {
+        self.offline.is_none() && self.space.is_none_or(|space| space.state == SpaceState::Ok)
+    }
 }
 
 impl Store {
@@ -33,7 +43,8 @@ impl Store {
     pub fn directories(&self) -> Vec<DirectoryHealth> {
         let health = |directory: &Arc<Directory>| {
             let partitions = self.shared.all_in(directory).iter().map(|hosted| hosted.name.clone()).collect();
-            DirectoryHealth { dir: directory.path.to_path_buf(), offline: directory.failure(), partitions }
+            let space = directory.space().map(SpaceGuard::report);
+            DirectoryHealth { dir: directory.path.to_path_buf(), offline: directory.failure(), partitions, space }
         };
         self.shared.directories.iter().map(health).collect()
     }

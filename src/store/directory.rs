@@ -26,6 +26,7 @@ use crate::index::replace_small_file;
 use crate::log::directory::{DirectoryWord, Parents, Word};
 use crate::log::hosted::Above;
 use crate::log::{Environment, PartitionLog};
+use crate::metrics::Counter;
 use crate::sync::{Mutex, RwLock};
 use crate::units::Offset;
 
@@ -48,6 +49,9 @@ pub(super) struct Directory {
     limits: SpaceLimits,
     /// Partitions that lie in it.
     partitions: AtomicIsize,
+    /// Lists of offsets that were replaced, and attempts that failed.
+    pub(super) list_writes: Counter,
+    pub(super) list_failures: Counter,
 }
 
 #[derive(Debug)]
@@ -86,8 +90,7 @@ impl Collecting<'_> {
         &self,
         mut offsets: Vec<(CheckpointKind, BTreeMap<TopicPartition, Offset>)>,
     ) -> Result<(), IoFailure> {
-        let Directory { lists, fs, path, .. } = self.directory;
-        let mut lists = lists.lock();
+        let mut lists = self.directory.lists.lock();
         for (kind, offsets) in &mut offsets {
             for (name, cut) in &lists.meanwhile {
                 match (cut, offsets.get_mut(name)) {
@@ -99,7 +102,7 @@ impl Collecting<'_> {
                 }
             }
         }
-        lists.change(&**fs, path, as_changes(offsets))
+        self.directory.change(&mut lists, as_changes(offsets))
     }
 }
 
@@ -163,6 +166,8 @@ impl Directory {
             space: OnceLock::new(),
             limits: config.space_limits(),
             partitions: AtomicIsize::new(0),
+            list_writes: Counter::default(),
+            list_failures: Counter::default(),
         }
     }
 
@@ -268,6 +273,15 @@ impl Directory {
         }
     }
 
+    /// Why it is offline, if it is, without waiting: also while somebody reopens it, which a dead disk may hold up.
+    pub(super) fn failure_seen(&self) -> Option<IoFailure> {
+        match self.standing.try_read().as_deref() {
+            Some(Standing::Online(_)) => None,
+            Some(Standing::Offline { cause, .. }) => Some(cause.clone()),
+            None => Some(gone(&self.path)),
+        }
+    }
+
     /// What its partitions answer while it is offline.
     pub(super) fn unavailable(&self, cause: &IoFailure) -> Unavailable {
         Unavailable::Offline { dir: self.path.to_path_buf(), cause: Box::new(cause.clone()) }
@@ -306,7 +320,16 @@ impl Directory {
         &self,
         offsets: Vec<(CheckpointKind, BTreeMap<TopicPartition, Offset>)>,
     ) -> Result<(), IoFailure> {
-        self.lists.lock().change(&*self.fs, &self.path, as_changes(offsets))
+        self.change(&mut self.lists.lock(), as_changes(offsets))
+    }
+
+    fn change(&self, lists: &mut Lists, changes: Vec<Changes>) -> Result<(), IoFailure> {
+        let changed = lists.change(&*self.fs, &self.path, changes);
+        match &changed {
+            Ok(written) => self.list_writes.add(*written as u64),
+            Err(_) => self.list_failures.add(1),
+        }
+        changed.map(drop)
     }
 
     /// To be held while offsets are collected that are to be said: what is cut or deleted meanwhile is not said.
@@ -324,7 +347,7 @@ impl Directory {
             (list.kind(), gone.map(|name| (name.clone(), None)).collect())
         };
         let changes = lists.by_kind.iter().map(gone).collect();
-        lists.change(&*self.fs, &self.path, changes)
+        self.change(&mut lists, changes)
     }
 
     /// Says nothing any more of one partition. Durable when it returns.
@@ -332,7 +355,7 @@ impl Directory {
         let changes = CheckpointKind::ALL.map(|kind| (kind, vec![(partition.clone(), None)])).into();
         let mut lists = self.lists.lock();
         lists.note_meanwhile(partition, None);
-        lists.change(&*self.fs, &self.path, changes)
+        self.change(&mut lists, changes)
     }
 
     /// Lowers what the list of recovery points says of a partition to at most `to`, durably: nothing past a cut may pass
@@ -347,7 +370,7 @@ impl Directory {
         wanted.insert(partition.clone(), to);
         wanted.retain(|name, to| lists.of(kind).offset(name).is_some_and(|said| said > *to));
         let changes = wanted.into_iter().map(|(name, to)| (name, Some(to))).collect();
-        lists.change(&*self.fs, &self.path, vec![(kind, changes)])
+        self.change(&mut lists, vec![(kind, changes)])
     }
 
     /// Gives the directory of a partition the name under which it waits to be removed; durable when it returns.
@@ -404,8 +427,8 @@ impl Lists {
     }
 
     /// Changes lists, and replaces those on disk that say something new, each after it was said what will be there. One
-    /// that could not be replaced says what it did.
-    fn change(&mut self, fs: &dyn FileSystem, dir: &Path, changes: Vec<Changes>) -> Result<(), IoFailure> {
+    /// that could not be replaced says what it did. Returns how many were.
+    fn change(&mut self, fs: &dyn FileSystem, dir: &Path, changes: Vec<Changes>) -> Result<usize, IoFailure> {
         let mut undo: Vec<Changes> = Vec::new();
         for (kind, entries) in changes {
             let before = self.put(kind, entries);
@@ -420,7 +443,7 @@ impl Lists {
                 self.put(kind, before);
             }
         }
-        replaced
+        replaced.map(|()| written)
     }
 
     /// Says of each partition what is given, or nothing; returns what was said of those for which that is new.

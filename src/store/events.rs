@@ -11,6 +11,7 @@ use std::sync::{Arc, Weak};
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::partition_id::TopicPartition;
+use super::trace;
 use crate::clock::Deadline;
 use crate::error::{Damage, IoFailure};
 use crate::sync::Mutex;
@@ -134,6 +135,7 @@ impl Events {
 
     /// Tells every subscriber. Never waits; what a full queue loses is counted.
     pub fn emit(&self, event: &StoreEvent) {
+        trace::emitted(event);
         self.subscribers.lock().retain(|subscriber| subscriber.tell(event));
     }
 }

@@ -10,10 +10,11 @@ use super::directory::Directory;
 use super::partition_id::{TopicId, TopicPartition};
 use crate::commit::Marks;
 use crate::config::LogConfig;
-use crate::error::{OpenError, Unavailable};
+use crate::error::{Damage, OpenError, Unavailable};
 use crate::flush::Attached;
-use crate::log::{Former, Lent, PartitionLog};
-use crate::sync::{Mutex, Rank, RwLock};
+use crate::log::{Extent, Former, Lent, PartitionLog};
+use crate::metrics::{LogCounts, LogMetrics};
+use crate::sync::{Mutex, Rank, ReadGuard, RwLock};
 use crate::units::{Offset, TimestampMs};
 
 /// One partition of a store, whatever state it is in. Handles hold it; deleting, moving or reopening the partition changes
@@ -25,6 +26,40 @@ pub(super) struct Hosted {
     watch: Mutex<Watch>,
     /// The log that was open before, where it was given up without waiting for whoever was at work on it.
     former: Mutex<Former>,
+    /// Beside the slot, so that nobody who asks waits for a log that is being opened.
+    tally: Mutex<Tally>,
+}
+
+/// What all logs of a partition counted, one after the other.
+#[derive(Debug, Default)]
+struct Tally {
+    /// Those that were put aside since, given up or opened anew.
+    before: LogCounts,
+    /// The one that is open.
+    now: Option<Arc<LogMetrics>>,
+    /// Its marks when they were last known.
+    marks: Option<Marks>,
+}
+
+impl Tally {
+    /// From now on `open` counts.
+    fn go_on_with(&mut self, open: Option<&PartitionLog>, marks: Option<Marks>) {
+        self.marks = marks.or(self.marks);
+        let open = open.map(PartitionLog::shared_metrics);
+        let is_same = match (&self.now, &open) {
+            (Some(now), Some(open)) => Arc::ptr_eq(now, open),
+            (now, open) => now.is_none() && open.is_none(),
+        };
+        if !is_same && let Some(last) = std::mem::replace(&mut self.now, open) {
+            self.before += last.counts();
+        }
+    }
+
+    fn counts(&self) -> LogCounts {
+        let mut counts = self.before;
+        counts += self.now.as_ref().map(|now| now.counts()).unwrap_or_default();
+        counts
+    }
 }
 
 /// What there is of a partition.
@@ -85,6 +120,10 @@ pub(super) struct Parked {
     pub(super) retention_due: Option<TimestampMs>,
     /// Wall time before which retention does not look again.
     pub(super) not_before: TimestampMs,
+    /// `None` until the log was opened once.
+    pub(super) extent: Option<Extent>,
+    /// Ranges that could not be read when it was closed.
+    pub(super) damage: Vec<Damage>,
 }
 
 /// How long a log that was put aside is left alone by retention at least.
@@ -105,7 +144,32 @@ pub(super) struct Watch {
 
 impl Hosted {
     pub(super) fn new(name: TopicPartition, slot: Slot) -> Self {
-        Self { name, slot: RwLock::ranked(Rank::Slot, slot), watch: Mutex::default(), former: Mutex::default() }
+        let mut tally = Tally::default();
+        tally.go_on_with(slot.loaded(), slot.marks());
+        let (slot, tally) = (RwLock::ranked(Rank::Slot, slot), Mutex::new(tally));
+        Self { name, slot, watch: Mutex::default(), former: Mutex::default(), tally }
+    }
+
+    /// Takes note of a slot that may have changed.
+    fn note(&self, slot: &Slot) {
+        // Before the tally is locked: the marks are behind a lock of the log's.
+        let marks = slot.marks();
+        self.tally.lock().go_on_with(slot.loaded(), marks);
+    }
+
+    /// The marks before the slot last changed, if they were ever known.
+    pub(super) fn last_marks(&self) -> Option<Marks> {
+        self.tally.lock().marks
+    }
+
+    /// What its logs counted since the store was opened. Never waits.
+    pub(super) fn counts(&self) -> LogCounts {
+        self.tally.lock().counts()
+    }
+
+    /// What there is of it, unless that is about to change: while a log is opened or moved it would have to be waited for.
+    pub(super) fn peek(&self) -> Option<ReadGuard<'_, Slot>> {
+        self.slot.try_read()
     }
 
     /// The directory of the partition.
@@ -125,7 +189,12 @@ impl Hosted {
 
     /// Changes what there is. Whoever uses the partition waits meanwhile.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut Slot) -> T) -> T {
-        change(&mut self.slot.write())
+        let mut slot = self.slot.write();
+        // What a change takes away was known before it.
+        self.note(&slot);
+        let changed = change(&mut slot);
+        self.note(&slot);
+        changed
     }
 
     /// The open log, if it is open.
@@ -173,6 +242,7 @@ impl Hosted {
                 }
                 slot.state = SlotState::Loaded(Loaded::new(log.clone(), &slot.directory));
                 *self.watch.lock() = Watch::default();
+                self.note(slot);
                 Ok(log)
             }
             Err(error) => {
@@ -205,13 +275,15 @@ impl Hosted {
         }
         let (lent, marks, first_base) = (log.lent(), log.marks(), Some(log.first_base()));
         let not_before = TimestampMs::new(wall.value().saturating_add(RETENTION_PAUSE_MS));
+        let (extent, damage) = (Some(log.extent()), log.glance().damage);
         let is_clean = log.close().is_ok();
         slot.config = log.config();
         // Where the close failed the next opening judges what it left. Nothing is known till then, and nothing is said in
         // the lists.
-        let parked = Parked { lent, not_before, ..Parked::unknown() };
+        let parked = Parked { lent, not_before, extent, damage, ..Parked::unknown() };
         slot.state =
             SlotState::Parked(if is_clean { Parked { marks: Some(marks), first_base, ..parked } } else { parked });
+        self.note(&slot);
         true
     }
 
@@ -235,7 +307,15 @@ impl Hosted {
 impl Parked {
     /// A log of which nothing is known but that it is there.
     pub(super) fn unknown() -> Self {
-        Self { marks: None, first_base: None, lent: Lent::new(), retention_due: None, not_before: TimestampMs::new(0) }
+        Self {
+            marks: None,
+            first_base: None,
+            lent: Lent::new(),
+            retention_due: None,
+            not_before: TimestampMs::new(0),
+            extent: None,
+            damage: Vec::new(),
+        }
     }
 
     /// A log that an earlier process closed cleanly.

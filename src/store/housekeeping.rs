@@ -14,6 +14,7 @@ use super::names::CheckpointKind;
 use super::partition_id::TopicPartition;
 use super::shared::{LeavingDir, Shared};
 use super::space::SpaceState;
+use super::trace;
 use crate::config::LogConfig;
 use crate::error::{IoFailure, IoOperation};
 use crate::fs::{EntryKind, FileSystem};
@@ -47,7 +48,13 @@ pub(super) struct Housekeeper {
     points: Mutex<Option<Duration>>,
     starts: Mutex<Option<Duration>>,
     marks: Mutex<Option<Duration>>,
+    #[cfg(feature = "metrics")]
+    published: Mutex<Option<Duration>>,
 }
+
+/// How often figures go to the recorder of the `metrics` crate.
+#[cfg(feature = "metrics")]
+const PUBLISH_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Housekeeper {
     /// Does what is due at monotonic time `now`.
@@ -78,6 +85,11 @@ impl Housekeeper {
                 // A directory that fails is offline now, and a full disk is asked again.
                 let _ = shared.write_lists(directory, &kinds);
             }
+        }
+        shared.counters.note_housekept(&done);
+        #[cfg(feature = "metrics")]
+        if is_due(&self.published, now, PUBLISH_INTERVAL) {
+            shared.publish_metrics();
         }
         done
     }
@@ -115,9 +127,13 @@ impl Shared {
         let kept = log.housekeep(retains).unwrap_or_default();
         done.rolled += usize::from(kept.rolled);
         done.deleted_segments += kept.deleted;
+        trace::retained(&hosted.name, kept.deleted);
         let is_idle = self.config.idle_after.is_some_and(|after| hosted.is_idle(&log, now, after));
         drop(log);
-        done.parked += usize::from(is_idle && hosted.park(self.environment.clock.wall()));
+        if is_idle && hosted.park(self.environment.clock.wall()) {
+            self.counters.note_parked();
+            done.parked += 1;
+        }
     }
 
     /// Whether retention may have something to delete from a log that is put aside.
@@ -184,6 +200,9 @@ impl Shared {
             said => said,
         };
         drop(collecting);
+        if let Err(cause) = &said {
+            trace::lists_not_written(&directory.path, cause);
+        }
         self.judge(directory, said)
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::config_of::ConfigOf;
 use super::directory::{Directory, Opened};
+use super::events::StoreEvent;
 use super::hosted::{Hosted, Parked, Slot, SlotState};
 use super::names::{Entry, Fate, Listed};
 use super::partition_id::{TopicId, TopicPartition};
@@ -14,6 +15,7 @@ use super::report::{DirectoryReport, PartitionReport};
 use super::shared::{LeavingDir, Shared};
 use super::sizes::bytes_to_scan;
 use super::topic_id::{TopicIdError, read_topic_id};
+use super::trace;
 use crate::config::LogConfig;
 use crate::error::{IoFailure, OpenError, Unavailable};
 use crate::log::hosted::{Peeked, peek, words_of};
@@ -69,6 +71,10 @@ impl Loading<'_> {
                 Entry::Partition(name) if refused.contains(name) => plan.report.duplicates.push(name.clone()),
                 _ => self.take_in(directory, listed, &mut plan),
             }
+        }
+        if !plan.report.unknown_entries.is_empty() {
+            let (dir, names) = (directory.path.to_path_buf(), plan.report.unknown_entries.clone());
+            self.shared.events.emit(&StoreEvent::UnknownEntries { dir, names });
         }
         // What is said of others is said of partitions that were deleted.
         match directory.forget_all_but(|name| there.contains(name)) {
@@ -184,11 +190,13 @@ impl Loading<'_> {
     fn run(&self, directory: &Directory, jobs: Vec<Job>, report: &Mutex<DirectoryReport>) {
         let threads = (self.shared.config.recovery_threads as usize).min(jobs.len());
         let queue = Mutex::new(VecDeque::from(jobs));
-        let work = || {
+        let opening = trace::Opening::present();
+        let open_all = || {
             while let Some(job) = { queue.lock().pop_front() } {
                 self.open(directory, &job, report);
             }
         };
+        let work = || opening.within(open_all);
         if threads <= 1 {
             return work();
         }

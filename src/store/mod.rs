@@ -3,6 +3,7 @@
 //! ```text
 //! open.rs           opening: locks, identity, what is found            loading.rs  partitions of a directory, in parallel
 //! partitions.rs     create, get, delete, reopen                        partition.rs  the handle that users hold
+//! as_log.rs         the same handle as `dyn Log`
 //! hosted.rs         one partition: open, put aside, failed or away     shared.rs  what all of it shares
 //! housekeeping.rs   what time asks for                                 closing.rs  the way out
 //! directory.rs      one data directory: lock, lists, online or not     report.rs progress.rs store_error.rs config.rs
@@ -21,6 +22,9 @@
 //! space.rs          floor and reserve of a directory's space
 //! config.rs         settings; their keys are in config_keys.rs
 //! events.rs         what befalls a store, told to subscribers
+//! health.rs         how everything is doing, without waiting for a disk
+//! metrics.rs        what was counted, summed up
+//! publish.rs        the same for the `metrics` crate        trace.rs  events for the `tracing` crate
 //! scrubber.rs       going through what is sealed, at a byte rate
 //! witness.rs        what our store writes, so that it shows when somebody else was there
 //! relocation.rs     partitions change their place: moved, backed up, adopted
@@ -33,6 +37,7 @@
 //! the old content or the new one.
 
 mod adopt;
+mod as_log;
 mod checkpoints;
 mod closing;
 pub mod config;
@@ -42,11 +47,13 @@ mod directories;
 mod directory;
 pub mod events;
 mod export;
+mod health;
 mod hosted;
 mod housekeeping;
 mod loading;
 mod lock;
 mod meta;
+mod metrics;
 mod moving;
 mod moving_marker;
 mod moving_recovery;
@@ -56,6 +63,8 @@ mod partition;
 mod partition_id;
 mod partitions;
 mod progress;
+#[cfg(feature = "metrics")]
+mod publish;
 mod relocation;
 mod report;
 mod scrubber;
@@ -66,6 +75,7 @@ pub mod space;
 mod store_error;
 pub mod throttle;
 mod topic_id;
+mod trace;
 mod witness;
 pub mod workers;
 
@@ -80,9 +90,11 @@ pub use config::{StoreConfig, StoreConfigError, Workers};
 pub use directories::DirectoryHealth;
 pub use events::{Events, StoreEvent, Subscription};
 pub use export::{ExportError, ExportedSegment, Snapshot};
+pub use health::{OpeningSummary, PartitionHealth, StoreHealth, WorkerStatus};
 pub use housekeeping::Housekept;
 pub use lock::{DirectoryLock, DirectoryRegistry, LockError};
 pub use meta::{Identity, MetaError, MetaFault, MetaProperties, MetaVersion, NodeId};
+pub use metrics::{DirectoryMetrics, PartitionCounts, PartitionMetrics, ScrubCounts, StoreMetrics, WorkCounts};
 pub use moving::MoveError;
 pub use names::{CheckpointKind, Entry, Fate, Listed, MarkedDir, UniqueId, classify, list};
 pub use open::StoreOpening;
@@ -90,6 +102,8 @@ pub use partition::{Partition, PartitionState};
 pub use partition_id::{DIR_NAME_BYTES_MAX, DirectoryId, IdFault, NameFault, TOPIC_BYTES_MAX, TopicId, TopicPartition};
 pub use partitions::CreateOptions;
 pub use progress::{OpenProgress, Progress};
+#[cfg(feature = "metrics")]
+pub use publish::{MetricDoc, PUBLISHED, describe_metrics};
 pub use relocation::{MoveProgress, Relocation};
 pub use report::{DirectoryReport, PartitionReport, StoreReport};
 pub use scrubber::ScrubMetrics;

@@ -14,6 +14,7 @@ use super::progress::Progress;
 use super::report::{DirectoryReport, StoreReport};
 use super::shared::Shared;
 use super::store_error::StoreError;
+use super::trace;
 use super::{Owner, Store};
 use crate::config::LogConfig;
 use crate::error::IoFailure;
@@ -100,7 +101,11 @@ impl StoreOpening {
     /// # Errors
     /// [`StoreError`]: settings, a lock that somebody holds, directories of different nodes, or no directory that can be
     /// served. Nothing but locks is held and nothing is changed then.
-    pub fn open(mut self) -> Result<Store, StoreError> {
+    pub fn open(self) -> Result<Store, StoreError> {
+        trace::Opening::begin(self.config.directories.len()).within(|| self.open_all())
+    }
+
+    fn open_all(mut self) -> Result<Store, StoreError> {
         self.config.validate()?;
         let (descriptors, residency) = self.budgets();
         self.environment.fs = Arc::new(descriptors.clone());

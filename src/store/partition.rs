@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::hosted::{Hosted, SlotState};
+use super::hosted::{Hosted, Slot, SlotState};
 use super::partition_id::{TopicId, TopicPartition};
 use super::shared::Shared;
 use crate::clock::Deadline;
@@ -77,12 +77,7 @@ impl Partition {
 
     /// Whether the log is open, idle or unavailable. Opens nothing.
     pub fn state(&self) -> PartitionState {
-        self.hosted.look(|slot| match &slot.state {
-            SlotState::Loaded(_) => PartitionState::Open,
-            SlotState::Parked(_) => PartitionState::Idle,
-            SlotState::Failed(error) => PartitionState::Unavailable(Unavailable::Open(Arc::clone(error))),
-            SlotState::Away(why) => PartitionState::Unavailable(why.clone()),
-        })
+        self.hosted.look(Slot::partition_state)
     }
 
     /// All marks, as one consistent snapshot. Opens nothing: an idle log's marks do not move.
@@ -90,7 +85,7 @@ impl Partition {
     /// # Errors
     /// As [`Partition::log`].
     pub fn marks(&self) -> Result<Marks, Unavailable> {
-        match self.hosted.look(super::hosted::Slot::marks) {
+        match self.hosted.look(Slot::marks) {
             Some(marks) => Ok(marks),
             None => self.log().map(|log| log.marks()),
         }
@@ -165,5 +160,17 @@ impl Partition {
     /// [`ChangeError`].
     pub fn truncate_to(&self, offset: Offset) -> Result<Offset, ChangeError> {
         self.log()?.truncate_to(offset)
+    }
+}
+
+impl Slot {
+    /// Whether the log is open, idle or unavailable, in the words of users.
+    pub(super) fn partition_state(&self) -> PartitionState {
+        match &self.state {
+            SlotState::Loaded(_) => PartitionState::Open,
+            SlotState::Parked(_) => PartitionState::Idle,
+            SlotState::Failed(error) => PartitionState::Unavailable(Unavailable::Open(Arc::clone(error))),
+            SlotState::Away(why) => PartitionState::Unavailable(why.clone()),
+        }
     }
 }

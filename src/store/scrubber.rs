@@ -10,6 +10,7 @@ use super::hosted::Hosted;
 use super::partition_id::TopicPartition;
 use super::shared::Shared;
 use super::throttle::Throttle;
+use super::trace;
 use crate::log::{ScrubCursor, Scrubbed};
 use crate::metrics::Counter;
 use crate::segment::sum::LogVerdict;
@@ -136,6 +137,7 @@ impl Scrubber {
         self.metrics.rebuilt_sidecars.add(done.sidecars.len() as u64);
         self.metrics.damaged_ranges.add(done.quarantined.len() as u64);
         self.metrics.stale_segments.add(u64::from(matches!(done.log, LogVerdict::Stale(_))));
+        trace::scrubbed(&hosted.name, done);
         for damage in &done.quarantined {
             let (partition, damage) = (hosted.name.clone(), damage.clone());
             shared.events.emit(&StoreEvent::DamageFound { partition, damage });

@@ -1,6 +1,7 @@
 //! What a store, its workers and the handles of its partitions share.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,15 +12,18 @@ use super::events::{Events, StoreEvent};
 use super::hosted::{Hosted, Slot, SlotState};
 use super::housekeeping::Housekeeper;
 use super::lock::DirectoryRegistry;
+use super::metrics::StoreCounters;
 use super::names::UniqueId;
 use super::partition_id::TopicPartition;
 use super::scrubber::Scrubber;
 use super::store_error::StoreError;
 use super::throttle::Throttle;
+use super::trace;
 use crate::config::LogConfig;
 use crate::error::{IoFailure, IoOperation, OpenError, Unavailable};
 use crate::fs::Descriptors;
 use crate::log::{Environment, PartitionLog};
+use crate::metrics::LogCounts;
 use crate::segment::Residency;
 use crate::sync::{Mutex, Rank, RwLock};
 
@@ -47,7 +51,11 @@ pub(super) struct Shared {
     pub(super) scrubber: Scrubber,
     /// What all background work together may read and write.
     pub(super) background: Throttle,
+    /// What the store did, beside what its logs count.
+    pub(super) counters: StoreCounters,
     partitions: RwLock<BTreeMap<TopicPartition, Arc<Hosted>>>,
+    /// What partitions had counted that are not there any more.
+    departed: Mutex<LogCounts>,
     /// Held while partitions come, go or change their directory.
     pub(super) naming: Mutex<Naming>,
     is_closed: AtomicBool,
@@ -91,7 +99,9 @@ impl Shared {
             registry,
             directories,
             events: Events::new(),
+            counters: StoreCounters::default(),
             partitions: RwLock::ranked(Rank::Partitions, BTreeMap::new()),
+            departed: Mutex::default(),
             naming: Mutex::ranked(Rank::Naming, Naming::default()),
             is_closed: AtomicBool::new(false),
         }
@@ -131,7 +141,21 @@ impl Shared {
         is_new: bool,
     ) -> Result<PartitionLog, OpenError> {
         let word = directory.word_of(name, is_new);
-        self.environment.open_hosted(&directory.path_of(name), (**config).clone(), &word, &self.residency)
+        let path = directory.path_of(name);
+        let opened = if is_new { Ok(()) } else { self.require(&path) }
+            .and_then(|()| self.environment.open_hosted(&path, (**config).clone(), &word, &self.residency));
+        self.counters.note_opening(&opened);
+        trace::opened(name, &opened);
+        opened
+    }
+
+    /// `Err` unless there is a directory at `path`: a partition whose disk was pulled out must not come back empty, and give
+    /// out its offsets once more.
+    fn require(&self, path: &Path) -> Result<(), OpenError> {
+        match self.environment.fs.metadata(path) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(OpenError::Io(IoFailure::new(IoOperation::Open, path, error))),
+        }
     }
 
     /// The log of a partition, opened if it was put aside.
@@ -197,9 +221,21 @@ impl Shared {
 
     /// Takes a partition out.
     pub(super) fn remove(&self, name: &TopicPartition) -> Option<Arc<Hosted>> {
-        let removed = self.partitions.write().remove(name)?;
+        let removed = {
+            let mut partitions = self.partitions.write();
+            let removed = partitions.remove(name)?;
+            // Under the same lock, or a sum made in between would lack them.
+            *self.departed.lock() += removed.counts();
+            removed
+        };
         removed.directory().count(-1);
         Some(removed)
+    }
+
+    /// Every partition there is, and what those counted that are not there any more.
+    pub(super) fn all_and_departed(&self) -> (Vec<Arc<Hosted>>, LogCounts) {
+        let partitions = self.partitions.read();
+        (partitions.values().cloned().collect(), *self.departed.lock())
     }
 
     /// The partitions that lie in a directory.

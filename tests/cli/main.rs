@@ -10,6 +10,7 @@ mod append_cat;
 mod config;
 mod crash;
 mod dump;
+mod stat;
 mod verify;
 mod verify_derived;
 
@@ -82,7 +83,14 @@ fn the_demo_does_its_job() {
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("demo");
     let said = stdout(&run(["demo", "--dir", path(&dir)]));
-    for needle in ["signal 9", "append, durable", "offset for a timestamp", "byte for byte"] {
+    for needle in [
+        "signal 9",
+        "append, durable",
+        "offset for a timestamp",
+        "byte for byte",
+        "64 partitions closed cleanly",
+        "one directory went away",
+    ] {
         assert!(said.contains(needle), "{needle} is missing:\n{said}");
     }
     assert!(!said.contains("WRONG"), "{said}");

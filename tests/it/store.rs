@@ -2,4 +2,6 @@
 
 mod basics;
 mod hostile;
+mod observed;
+mod published;
 mod world;

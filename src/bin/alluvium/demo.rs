@@ -5,6 +5,7 @@
 //! knows what must stand there.
 
 mod check;
+mod store;
 mod victim;
 
 use std::io::{self, Write as _};
@@ -20,6 +21,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Outcome;
 use crate::output::{Table, bytes, grouped, rate, time};
+pub(crate) use store::{WriterArgs as StoreWriterArgs, write_until_killed as write_store_until_killed};
 pub(crate) use victim::{WriterArgs, write_until_killed};
 
 /// Public-domain English: Genesis, Shakespeare, Blake, Shelley, Lincoln, Melville, Carroll.
@@ -168,7 +170,10 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let report = alluvium::inspect::PartitionFiles::open(dir)?.verify(&alluvium::inspect::VerifyOptions::default())?;
     writeln!(out, "\n4. latencies and rates\n{table}")?;
     let problems = checked.problems.iter().cloned().chain(report.problems.iter().map(ToString::to_string));
-    let problems: Vec<String> = problems.collect();
+    let mut problems: Vec<String> = problems.collect();
+    writeln!(out, "5. a store")?;
+    let stores = tempfile::tempdir()?;
+    problems.extend(store::run(&stores.path().join("store"), &text, &clock)?);
     for problem in &problems {
         writeln!(out, "  WRONG: {problem}")?;
     }

@@ -1,6 +1,6 @@
 //! The `alluvium` command-line tool: looks at partition logs, writes them, checks them, and shows what the crate does.
 //!
-//! Exit codes: 0 done, 1 what was looked for is not as it should be (`verify`, `demo`, `config check`), 2 could not run.
+//! Exit codes: 0 done, 1 what was looked for is not as it should be (`verify`, `stat`, `demo`, `config check`), 2 could not run.
 
 mod append;
 mod cat;
@@ -11,6 +11,7 @@ mod dump_all;
 mod dump_derived;
 mod output;
 mod rng;
+mod stat;
 mod verify;
 mod workload;
 
@@ -43,6 +44,9 @@ enum Command {
     Dump(dump::Args),
     /// Check everything: exit 0 when sound, 1 when damage was found, 2 when it could not run. Takes no lock.
     Verify(verify::Args),
+    /// Say what lies in a data directory: partitions, offsets, sizes, lists, markers. Takes no lock; exit 1 when something
+    /// is wrong by what its files say. Batches are not checked: see `verify`.
+    Stat(stat::Args),
     /// List every setting with its type, default, range and meaning, or check a file of settings.
     Config(config::Args),
     /// Work in a directory until done, saying what was tried and what was acknowledged. For crash tests from outside.
@@ -52,6 +56,9 @@ enum Command {
     /// The process that `demo` kills.
     #[command(hide = true)]
     DemoWriter(demo::WriterArgs),
+    /// The process with a store that `demo` kills.
+    #[command(hide = true)]
+    DemoStoreWriter(demo::StoreWriterArgs),
 }
 
 fn main() -> ExitCode {
@@ -61,10 +68,12 @@ fn main() -> ExitCode {
         Command::Cat(args) => cat::run(&args),
         Command::Dump(args) => dump::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Stat(args) => stat::run(&args),
         Command::Config(args) => config::run(&args),
         Command::WriteWorkload(args) => workload::run(&args),
         Command::DumpAll(args) => dump_all::run(&args),
         Command::DemoWriter(args) => demo::write_until_killed(&args),
+        Command::DemoStoreWriter(args) => demo::write_store_until_killed(&args),
     };
     match outcome {
         Ok(code) => code,
