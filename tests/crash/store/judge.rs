@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use alluvium::BatchView;
 use alluvium::fs::FileSystem;
 use alluvium::fs::sim::{SimFs, Survival};
-use alluvium::BatchView;
 use alluvium::log::Found as Finding;
 use alluvium::store::{CheckpointKind, Entry, OffsetCheckpoint, Store, is_clean_shutdown, list};
 
@@ -27,10 +27,7 @@ pub(crate) fn inventory(store: &Store) -> Result<BTreeMap<String, Found>, String
         }
         let (token, is_sealed) = (log.fencing_token(), log.is_sealed());
         let dir = partition.dir().parent().unwrap().display().to_string();
-        found.insert(
-            name.to_string(),
-            Found { start, values, topic_id: partition.topic_id(), token, is_sealed, dir },
-        );
+        found.insert(name.to_string(), Found { start, values, topic_id: partition.topic_id(), token, is_sealed, dir });
     }
     Ok(found)
 }
@@ -53,7 +50,11 @@ pub(crate) fn accept(machine: &Machine, model: &Model, ending: Ending) -> Result
 }
 
 /// The same, and that a second opening finds what the first one found, after a power loss too.
-pub(crate) fn accept_twice(machine: &Machine, model: &Model, ending: Ending) -> Result<BTreeMap<String, Found>, String> {
+pub(crate) fn accept_twice(
+    machine: &Machine,
+    model: &Model,
+    ending: Ending,
+) -> Result<BTreeMap<String, Found>, String> {
     let found = accept(machine, model, ending)?;
     for (name, next) in [("again", machine.killed()), ("powerless", machine.powerless(Survival::Nothing))] {
         let again = accept(&next, model, ending).map_err(|what| format!("{name}: {what}"))?;
@@ -78,7 +79,13 @@ fn verify_report(store: &Store) -> Result<(), String> {
     }
     for (name, report) in store.report().recovered() {
         let is_loss = |found: &Finding| {
-            matches!(found, Finding::EndsBelowRecoveryPoint { .. } | Finding::Damage(_) | Finding::KnownDamage(_) | Finding::StateObsolete)
+            matches!(
+                found,
+                Finding::EndsBelowRecoveryPoint { .. }
+                    | Finding::Damage(_)
+                    | Finding::KnownDamage(_)
+                    | Finding::StateObsolete
+            )
         };
         if let Some(line) = report.findings.iter().find(|line| is_loss(&line.found)) {
             return Err(format!("{name}: {line:?}"));
@@ -125,12 +132,19 @@ fn list_is_true(fs: &SimFs, dir: &Path, model: &Model, is_durable: bool) -> Resu
         }
         for (name, offset) in list.offsets() {
             let is_there = fs.metadata(&dir.join(name.dir_name())).is_ok();
-            if !is_there && model.deleted.contains(&name.to_string()) && !model.partitions.contains_key(&name.to_string()) {
+            if !is_there
+                && model.deleted.contains(&name.to_string())
+                && !model.partitions.contains_key(&name.to_string())
+            {
                 return Err(format!("{} goes on about {name} ({kind:?})", dir.display()));
             }
             let end = log_end(fs, &dir.join(name.dir_name()));
             // Of a kill it is what is durable that counts.
-            if kind == CheckpointKind::RecoveryPoint && is_durable && is_there && end.is_none_or(|end| offset.value() > end) {
+            if kind == CheckpointKind::RecoveryPoint
+                && is_durable
+                && is_there
+                && end.is_none_or(|end| offset.value() > end)
+            {
                 return Err(format!("{}: {name} is said to be durable to {offset}, it ends at {end:?}", dir.display()));
             }
             if kind == CheckpointKind::RecoveryPoint && is_clean && is_there && end != Some(offset.value()) {

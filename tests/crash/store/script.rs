@@ -312,10 +312,8 @@ impl Life {
         let end = known.values.len();
         let adopted = Known { durable: end, is_creating: true, ..known };
         self.model.partitions.insert("e-0".to_owned(), adopted);
-        let e = self.tell(
-            "adopt",
-            self.store().adopt(Path::new("/elsewhere/c-copy"), &named("e-0"), &dirs()[0], None),
-        )?;
+        let e =
+            self.tell("adopt", self.store().adopt(Path::new("/elsewhere/c-copy"), &named("e-0"), &dirs()[0], None))?;
         self.model.known("e-0").is_creating = false;
         drop(e);
         self.append("e-0", 1, true)?;
