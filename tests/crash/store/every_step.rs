@@ -46,7 +46,7 @@ fn is_thorough() -> bool {
 fn at_every(every: u64, seed: u64, reserve_bytes: u64, judge: impl Fn(u64, &Life) -> Result<(), String>) {
     let steps = whole(seed, reserve_bytes).machine.fs.steps();
     let mut wrong = Vec::new();
-    for step in (1..=steps).filter(|step| (step + seed) % every == 0) {
+    for step in (1..=steps).filter(|step| (step + seed).is_multiple_of(every)) {
         // Names that are drawn may shift the last steps.
         let Some(life) = crashed(seed, reserve_bytes, step) else { continue };
         if let Err(what) = judge(step, &life) {
@@ -60,7 +60,7 @@ fn at_every(every: u64, seed: u64, reserve_bytes: u64, judge: impl Fn(u64, &Life
 fn judge_endings(step: u64, life: &Life) -> Result<(), String> {
     for (ending, survival) in endings(step * 10) {
         let machine = image(&life.machine, survival);
-        let judged = if step % 4 == 0 || is_thorough() {
+        let judged = if step.is_multiple_of(4) || is_thorough() {
             accept_twice(&machine, &life.model, ending)
         } else {
             accept(&machine, &life.model, ending)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use alluvium::fs::sim::{Effect, Errno, Fault, FaultOn, SimFs, Survival};
 
 use super::judge::{accept, inventory};
-use super::machine::{LONG, Machine, batch, client, dirs, named};
+use super::machine::{LONG, Machine, at, batch, client, dirs, named};
 use super::model::{Ending, Phase};
 use super::script::{Life, Stop};
 use alluvium::store::{Store, TopicId};
@@ -95,7 +95,10 @@ impl Moment {
             Self::Create => life.create("c-0", 0, Some(TopicId::from_random(2))),
             Self::Delete => life.delete("a-0"),
             Self::Move => life.move_quickly("a-0", 1),
-            Self::Checkpoint => life.pass(Duration::from_secs(61)),
+            Self::Checkpoint => {
+                life.pass(Duration::from_secs(61));
+                Ok(())
+            }
             Self::Close => life.close(),
         }
     }
@@ -182,7 +185,7 @@ fn when_it_is_over(life: &Life, store: &Store, moment: Moment, is_refused: bool)
             let log = store.get(&named(name)).unwrap().log().map_err(|error| error.to_string())?;
             let appended = log.append(batch("later"), client()).map_err(|error| format!("{name}: {error}"))?;
             appended.wait_durable(LONG).map_err(|error| format!("{name}: {error}"))?;
-            log.truncate_to(alluvium::Offset::new((found[name].start + found[name].values.len()) as i64).unwrap())
+            log.truncate_to(at(found[name].start + found[name].values.len()))
                 .map_err(|error| format!("{name}: {error}"))?;
         }
     }
@@ -255,10 +258,10 @@ fn a_store_opens_on_a_disk_without_room() {
         life.model.judge(&found, Ending::Kill).unwrap();
         // Deleting is how room is made.
         life.delete("a-0").unwrap();
-        life.pass(Duration::from_secs(61)).unwrap();
-        life.pass(Duration::from_secs(61)).unwrap();
+        life.pass(Duration::from_secs(61));
+        life.pass(Duration::from_secs(61));
         life.machine.fs.set_capacity(None);
-        life.pass(Duration::from_secs(6)).unwrap();
+        life.pass(Duration::from_secs(6));
         life.append("b-0", 1, true).unwrap();
         let next = life.machine.killed();
         accept(&next, &life.model, Ending::Kill).unwrap_or_else(|what| panic!("{moment:?}: {what}"));

@@ -62,9 +62,11 @@ impl Kafka<'_> {
     }
 
     fn newest(&self, dir: &Path) -> PathBuf {
-        let logs = self.fs.list(dir).unwrap().into_iter().map(|entry| entry.name);
-        let is_log = |name: &String| name.ends_with(".log") && !name.starts_with("alluvium");
-        dir.join(logs.filter(is_log).max().unwrap())
+        let bases = self.fs.list(dir).unwrap().into_iter().filter_map(|entry| {
+            let base = entry.name.strip_suffix(".log")?.to_owned();
+            base.parse::<i64>().is_ok().then_some(entry.name)
+        });
+        dir.join(bases.max().unwrap())
     }
 
     /// The last batch of the newest segment, and where it ends.
