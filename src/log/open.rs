@@ -212,10 +212,10 @@ impl Left {
     fn set_guard(&self, home: &Home, point: Option<&mut RecoveryPoint>) -> Result<(), IoFailure> {
         // One that is there without a point that says so may be from an opening whose sync failed. Only a new name lasts.
         let is_durable = self.has_canary && point.as_ref().is_some_and(|point| point.is_guarded);
+        if self.has_canary && !is_durable {
+            home.remove(names::CANARY)?;
+        }
         if !is_durable {
-            if self.has_canary {
-                home.remove(names::CANARY)?;
-            }
             drop(home.open(&home.dir.join(names::CANARY), OpenMode::CreateOrOpen)?);
             home.sync_names()?;
         }
@@ -323,14 +323,9 @@ impl Opening {
         }
         // In doubt before the first sync of the directory: where that fails, what an earlier process left unsynced may be lost,
         // and neither this one nor the next could tell.
-        let keeper = SyncKeeper::start(
-            Arc::clone(&home.fs),
-            Arc::clone(&home.dir),
-            left.counted_from(point),
-            durable_end,
-            left.removed(standing),
-        )?
-        .under(self.word.above.clone());
+        let (fs, dir, counted) = (Arc::clone(&home.fs), Arc::clone(&home.dir), left.counted_from(point));
+        let keeper = SyncKeeper::start(fs, dir, counted, durable_end, left.removed(standing))?;
+        let keeper = keeper.under(self.word.above.clone());
         if left.is_replaced {
             Left::replace(home, point)?;
         }

@@ -188,7 +188,15 @@ impl Directory {
     pub(super) fn enter(&self, now: Duration) -> Result<(), IoFailure> {
         let word = self.word.read();
         let was_closed = word.witness.as_ref().is_none_or(|witness| witness.is_closed);
-        let witness = StoreWitness::begin(&*self.fs, &self.path, &word)?;
+        let witness = match StoreWitness::begin(&*self.fs, &self.path, &word) {
+            // The reserve is for that. What there is of it after this is seen when the space is looked at.
+            Err(failure)
+                if failure.is_storage_full() && self.fs.remove_file(&self.path.join(names::RESERVE)).is_ok() =>
+            {
+                StoreWitness::begin(&*self.fs, &self.path, &word)?
+            }
+            begun => begun?,
+        };
         drop(word);
         self.lists.lock().witness = Some(witness);
         remove_clean_shutdown(&*self.fs, &self.path)?;

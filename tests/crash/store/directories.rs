@@ -39,7 +39,10 @@ const DEEDS: [(&str, Deed); 8] = [
         life.store().adopt("/elsewhere/k", &named("e-0"), &dirs()[0], None).map_err(|e| Stop::Wrong(e.to_string()))?;
         panic!("adopted by a dead disk");
     }),
-    ("pass time", |life| life.pass(Duration::from_secs(301))),
+    ("pass time", |life| {
+        life.pass(Duration::from_secs(301));
+        Ok(())
+    }),
 ];
 
 fn staged() -> Life {

@@ -62,9 +62,11 @@ impl Kafka<'_> {
     }
 
     fn newest(&self, dir: &Path) -> PathBuf {
-        let logs = self.fs.list(dir).unwrap().into_iter().map(|entry| entry.name);
-        let is_log = |name: &String| name.ends_with(".log") && !name.starts_with("alluvium");
-        dir.join(logs.filter(is_log).max().unwrap())
+        let bases = self.fs.list(dir).unwrap().into_iter().filter_map(|entry| {
+            let base = entry.name.strip_suffix(".log")?.to_owned();
+            base.parse::<i64>().is_ok().then_some(entry.name)
+        });
+        dir.join(bases.max().unwrap())
     }
 
     /// The last batch of the newest segment, and where it ends.
@@ -157,8 +159,8 @@ fn verify_findings(store: &Store, told: &str) {
     }
 }
 
-fn interlude(is_closed: bool, deed: Deed, exit: Exit) {
-    let told = format!("closed {is_closed}, {deed:?}, {exit:?}");
+/// What Kafka leaves after `deed`, and what `a-0` holds by then.
+fn left_by_kafka(is_closed: bool, deed: Deed, exit: Exit) -> (Machine, Vec<String>) {
     let mut life = staged(is_closed);
     let machine = life.machine.killed();
     let kafka = Kafka { fs: &machine.fs };
@@ -179,7 +181,12 @@ fn interlude(is_closed: bool, deed: Deed, exit: Exit) {
     }
     let wanted = known.values.clone();
     // The kernel lives, so that everything is there that either wrote.
-    let mut machine = machine.killed();
+    (machine.killed(), wanted)
+}
+
+fn interlude(is_closed: bool, deed: Deed, exit: Exit) {
+    let told = format!("closed {is_closed}, {deed:?}, {exit:?}");
+    let (mut machine, wanted) = left_by_kafka(is_closed, deed, exit);
     for round in ["first", "again", "after a power loss", "after a clean close"] {
         let store = machine.open().unwrap();
         let told = format!("{told}, {round}");
@@ -206,6 +213,32 @@ fn what_kafka_left_counts() {
         for deed in [Deed::Nothing, Deed::Cut, Deed::Append, Deed::CutAndAppend] {
             for exit in [Exit::Clean, Exit::Killed, Exit::KilledAtOnce] {
                 interlude(is_closed, deed, exit);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_crash_while_a_store_takes_over_from_kafka_loses_nothing() {
+    let every = if std::env::var("ALLUVIUM_SEEDS").is_ok() { 1 } else { 7 };
+    for (is_closed, deed) in [(true, Deed::CutAndAppend), (false, Deed::Cut)] {
+        let (machine, wanted) = left_by_kafka(is_closed, deed, Exit::Clean);
+        let rehearsal = machine.killed();
+        drop(rehearsal.open().unwrap());
+        for step in (1..=rehearsal.fs.steps()).filter(|step| step % every == 0) {
+            let crashed = machine.killed();
+            crashed.fs.crash_after(step);
+            let _ = crashed.open();
+            let survivals = [Survival::Nothing, Survival::Everything, Survival::Random(step)];
+            for survival in survivals.map(Some).into_iter().chain([None]) {
+                let next = survival.map_or_else(|| crashed.killed(), |survival| crashed.powerless(survival));
+                let told = format!("closed {is_closed}, {deed:?}, step {step}, {survival:?}");
+                let store = next.open().unwrap();
+                verify_findings(&store, &told);
+                let found = inventory(&store).unwrap_or_else(|what| panic!("{told}: {what}"));
+                assert_eq!(found["a-0"].values, wanted, "{told}");
+                assert_eq!(found["a-0"].token, Some(7), "{told}");
+                assert_eq!(found["b-0"].values.len(), 4, "{told}");
             }
         }
     }

@@ -112,15 +112,4 @@ impl Known {
         }
         Ok(())
     }
-
-    /// Goes by what was found: what an opening has served it keeps.
-    pub(crate) fn settle(&mut self, found: &Found) {
-        let end = found.start + found.values.len();
-        self.values.truncate(end);
-        (self.cached, self.durable, self.cutting) = (end, end, None);
-        self.start = (found.start, found.start);
-        (self.topic_id, self.token) = (found.topic_id, (found.token, found.token));
-        self.is_sealed = (found.is_sealed, found.is_sealed);
-        (self.is_creating, self.is_deleting) = (false, false);
-    }
 }

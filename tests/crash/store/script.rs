@@ -27,6 +27,7 @@ pub(crate) struct Life {
 }
 
 type Told = Result<(), Stop>;
+type Chapter = fn(&mut Life) -> Told;
 
 impl Life {
     pub(crate) fn new(machine: Machine) -> Self {
@@ -35,7 +36,7 @@ impl Life {
 
     /// All of it.
     pub(crate) fn live(&mut self) -> Told {
-        let chapters: [(&'static str, fn(&mut Self) -> Told); 10] = [
+        let chapters: [(&'static str, Chapter); 10] = [
             ("open", Self::open),
             ("create", Self::create_some),
             ("append", Self::append_some),
@@ -299,10 +300,9 @@ impl Life {
     }
 
     /// As `tick`, of which nothing is asked.
-    pub(crate) fn pass(&mut self, time: Duration) -> Told {
+    pub(crate) fn pass(&mut self, time: Duration) {
         self.machine.clock.advance(time);
         self.store().tick();
-        Ok(())
     }
 
     fn back_up_and_adopt(&mut self) -> Told {
