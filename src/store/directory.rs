@@ -281,9 +281,9 @@ impl Directory {
         let count = next.len() as u64;
         let replaced = lists.replace(&*self.fs, &self.path, next);
         if replaced.is_ok() {
-            self.list_writes.add(count)
+            self.list_writes.add(count);
         } else {
-            self.list_failures.add(1)
+            self.list_failures.add(1);
         }
         replaced
     }
