@@ -187,7 +187,7 @@ impl Hosted {
         self.change(|slot| {
             // Somebody may have closed and opened it meanwhile.
             if slot.loaded().is_some_and(|open| open.is_same(log)) {
-                slot.state = SlotState::Parked(Parked { lent, first_base, ..Parked::closed_at(marks) });
+                slot.state = SlotState::Parked(Parked { first_base, lent, ..Parked::closed_at(marks) });
             }
         });
         Ok(())

@@ -1,7 +1,7 @@
 //! What befalls a store, for the `tracing` crate; all of it is empty without the feature of that name.
 //!
 //! ```text
-//! span   alluvium.open          INFO   opening a store, its recovery threads included
+//! span   open_store             INFO   opening a store, its recovery threads included
 //! event  recovered              INFO   a log was opened that had not been closed cleanly; WARN where it has damage
 //! event  not opened             ERROR  a log could not be opened
 //! event  retention              INFO   segments were deleted
@@ -35,7 +35,7 @@ mod on {
 
     impl Opening {
         pub(in crate::store) fn begin(directories: usize) -> Self {
-            Self(tracing::info_span!(target: TARGET, "alluvium.open", directories))
+            Self(tracing::info_span!(target: TARGET, "open_store", directories))
         }
 
         /// The one that the thread is in.

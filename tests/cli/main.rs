@@ -88,7 +88,7 @@ fn the_demo_does_its_job() {
         "append, durable",
         "offset for a timestamp",
         "byte for byte",
-        "64 partitions closed cleanly",
+        "32 partitions closed cleanly",
         "one directory went away",
     ] {
         assert!(said.contains(needle), "{needle} is missing:\n{said}");

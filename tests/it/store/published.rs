@@ -165,7 +165,7 @@ fn what_befalls_a_store_is_traced() {
     tracing::subscriber::with_default(heard.clone(), || {
         let world = World::new(22, 2);
         let store = world.open();
-        heard.has(&["span alluvium.open"]);
+        heard.has(&["span open_store"]);
         let on = |number: usize, topic| {
             let wanted = CreateOptions::new(small()).in_dir(&world.dirs[number]);
             store.create(&named(topic, 0), wanted).unwrap()

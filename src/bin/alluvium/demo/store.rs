@@ -16,7 +16,7 @@ use super::{Done, Text, epoch, progress};
 use crate::Outcome;
 use crate::output::{bytes, grouped, rate, time};
 
-const PARTITIONS: i32 = 64;
+const PARTITIONS: i32 = 32;
 /// Rounds over all partitions that the victim acknowledges as durable before it dies.
 const ROUNDS_BEFORE_DEATH: u64 = 12;
 const BATCH_RECORDS: u64 = 200;
@@ -114,10 +114,10 @@ pub(super) fn run(dir: &Path, text: &Text, clock: &SystemClock) -> Done<Vec<Stri
     let metrics = store.metrics();
     writeln!(
         out,
-        "  {} partitions closed cleanly; {} rounds of the flushers made {} logs durable",
+        "  {} partitions closed cleanly; meanwhile {} logs were opened and {} put aside",
         closed.clean,
-        grouped(metrics.directories.iter().map(|directory| directory.flush_rounds).sum()),
-        grouped(metrics.directories.iter().map(|directory| directory.flushed_logs).sum()),
+        grouped(metrics.work.opened_logs),
+        grouped(metrics.work.parked_logs),
     )?;
     if closed.clean != usize::try_from(PARTITIONS)? {
         problems.push(format!("not closed cleanly: {:?}", closed.unclean));
