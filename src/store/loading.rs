@@ -111,11 +111,8 @@ impl Loading<'_> {
         let fs = &*self.shared.environment.fs;
         let path = directory.path_of(&name);
         plan.report.partitions += 1;
-        let topic_id = match read_topic_id(fs, &path) {
-            Ok(topic_id) => topic_id,
-            // It is the partition's own file; whoever asks for it by id is told.
-            Err(_) => None,
-        };
+        // Where it cannot be read that is the partition's own trouble; whoever asks for it by id is told.
+        let topic_id = read_topic_id(fs, &path).unwrap_or_default();
         let config = self.configs.of(&name, &self.shared.default_log);
         // What cannot be looked at shows its fault when it is opened: that of the partition, not of the directory.
         let word = directory.word_of(&name, false);

@@ -89,7 +89,7 @@ impl Store {
         let slot = Slot { directory: Arc::clone(&directory), topic_id: options.topic_id, config, state };
         let hosted = Arc::new(Hosted::new(partition.clone(), slot));
         shared.insert(Arc::clone(&hosted));
-        shared.recheck(&hosted, &directory)?;
+        hosted.recheck(&directory)?;
         Ok(self.handle(hosted))
     }
 
@@ -258,7 +258,7 @@ impl Shared {
                     return Ok(());
                 }
                 SlotState::Loaded(loaded) => {
-                    slot.state = SlotState::Parked(Parked { lent: loaded.log.lent(), ..Parked::unknown() })
+                    slot.state = SlotState::Parked(Parked { lent: loaded.log.lent(), ..Parked::unknown() });
                 }
                 SlotState::Failed(_) => slot.state = SlotState::Parked(Parked::unknown()),
                 SlotState::Parked(_) => {}
