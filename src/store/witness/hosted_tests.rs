@@ -164,7 +164,9 @@ fn kafka(fs: &SimFs, records: &[String], point: usize, clean_epoch: Option<u64>)
     }
     let elsewhere = world();
     let log = alone(&elsewhere).unwrap();
-    records.iter().for_each(|value| append(&log, value, false));
+    for value in records {
+        append(&log, value, false);
+    }
     log.close().unwrap();
     copy(&elsewhere, &home(), fs, &home());
     let list = |offset: usize| format!("0\n1\norders 0 {offset}\n").into_bytes();
@@ -177,8 +179,8 @@ fn kafka(fs: &SimFs, records: &[String], point: usize, clean_epoch: Option<u64>)
         replace_small_file(fs, data(), CLEAN_SHUTDOWN, marker.as_bytes()).unwrap();
         return;
     }
-    let last = log.segment_files().pop().unwrap();
-    let file = fs.open(&last, OpenMode::ReadWrite).unwrap();
+    let newest = log.segment_files().pop().unwrap();
+    let file = fs.open(&newest, OpenMode::ReadWrite).unwrap();
     fs::write_all_at(&*file, &[0xff; 30], file.size().unwrap()).unwrap();
     file.sync_data().unwrap();
 }
@@ -192,7 +194,9 @@ fn ours(is_hosted: bool, is_clean: bool) -> SimFs {
     let fs = world();
     if is_hosted {
         let (log, lists) = hosted(&fs).unwrap();
-        named("ours", 20).iter().for_each(|value| append(&log, value, true));
+        for value in named("ours", 20) {
+            append(&log, &value, true);
+        }
         if is_clean {
             log.close().unwrap();
             lists.say(log.log_end()).unwrap();
@@ -200,7 +204,9 @@ fn ours(is_hosted: bool, is_clean: bool) -> SimFs {
         }
     } else {
         let log = alone(&fs).unwrap();
-        named("ours", 20).iter().for_each(|value| append(&log, value, true));
+        for value in named("ours", 20) {
+            append(&log, &value, true);
+        }
         if is_clean {
             log.close().unwrap();
         }
