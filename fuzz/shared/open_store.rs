@@ -21,7 +21,7 @@ use super::input::Input;
 use super::open_dir::{AS_IT_IS, DIRECTORY, SMALL_FILE, Served, config, made_up, name, small_file_of};
 
 const DATA: [&str; 2] = ["/data0", "/data1"];
-const LONG: Duration = Duration::from_secs(3600);
+const LONG: Duration = Duration::from_hours(1);
 /// What lies in a data directory: partitions in every state, and what is none.
 const PLACES: [&str; 10] = [
     "orders-0",
@@ -106,7 +106,7 @@ impl Disk {
     fn open(&self) -> Option<Store> {
         let clock = Arc::new(ManualClock::at(1_700_000_000_000));
         let settings = StoreConfig {
-            directories: DATA[..1 + usize::from(self.flags >> 7)].iter().map(PathBuf::from).collect(),
+            directories: DATA[..=usize::from(self.flags >> 7)].iter().map(PathBuf::from).collect(),
             workers: Workers::Tick,
             recovery_threads: 1,
             reserve_bytes: 1000,

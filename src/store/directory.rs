@@ -96,7 +96,7 @@ impl Collecting<'_> {
                 match (cut, offsets.get_mut(name)) {
                     (None, _) => drop(offsets.remove(name)),
                     (Some(cut), Some(offset)) if *kind == CheckpointKind::RecoveryPoint => {
-                        *offset = (*offset).min(*cut)
+                        *offset = (*offset).min(*cut);
                     }
                     (Some(_), _) => {}
                 }
@@ -412,13 +412,12 @@ impl Directory {
     /// not answer, the directory stays locked, for as long as anybody has a handle.
     pub(super) fn close(&self) {
         let cause = gone(&self.path);
-        match self.lists.try_lock() {
-            Some(mut lists) => lists.witness = None,
-            None => {
-                self.set_offline(&cause);
-                return;
-            }
-        }
+        let Some(mut lists) = self.lists.try_lock() else {
+            self.set_offline(&cause);
+            return;
+        };
+        lists.witness = None;
+        drop(lists);
         *self.standing.write() = Standing::Offline { cause, _lock: None };
     }
 }
@@ -608,3 +607,7 @@ fn read(fs: &dyn FileSystem, path: &Path) -> Result<(Opened, Lists, DirectoryWor
         word,
     ))
 }
+
+#[cfg(test)]
+#[path = "directory_tests.rs"]
+mod tests;

@@ -261,6 +261,17 @@ impl Hosted {
         log.abandon();
     }
 
+    /// Looks once more at the directory of a partition that was just taken in: one that went offline meanwhile came by
+    /// before the partition was there.
+    pub(super) fn recheck(&self, directory: &Directory) -> Result<(), Unavailable> {
+        let Err(why) = directory.check() else { return Ok(()) };
+        let taken = self.change(|slot| std::mem::replace(&mut slot.state, SlotState::Away(why.clone())));
+        if let SlotState::Loaded(loaded) = taken {
+            self.abandon(&loaded.log);
+        }
+        Err(why)
+    }
+
     /// Closes the log if it is idle and nobody can reach it; `true` when it did. It is opened again when it is used.
     pub(super) fn park(&self, wall: TimestampMs) -> bool {
         let mut slot = self.slot.write();

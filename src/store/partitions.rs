@@ -89,7 +89,7 @@ impl Store {
         let slot = Slot { directory: Arc::clone(&directory), topic_id: options.topic_id, config, state };
         let hosted = Arc::new(Hosted::new(partition.clone(), slot));
         shared.insert(Arc::clone(&hosted));
-        shared.recheck(&hosted, &directory)?;
+        hosted.recheck(&directory)?;
         Ok(self.handle(hosted))
     }
 

@@ -94,7 +94,7 @@ impl Relocation {
         })?;
         source.count(-1);
         target.count(1);
-        let kept = shared.recheck(&hosted, &target);
+        let kept = hosted.recheck(&target);
         let due = shared.environment.clock.monotonic() + shared.config.delete_delay();
         let name = moved.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         naming.leaving.push(LeavingDir { directory: Arc::clone(&source), name, due });
@@ -206,7 +206,7 @@ impl Store {
         let slot = Slot { directory: Arc::clone(&directory), topic_id, config, state };
         let hosted = Arc::new(Hosted::new(partition.clone(), slot));
         shared.insert(Arc::clone(&hosted));
-        shared.recheck(&hosted, &directory)?;
+        hosted.recheck(&directory)?;
         if let Some(error) = failed {
             return Err(Unavailable::Open(error).into());
         }

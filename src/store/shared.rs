@@ -296,17 +296,6 @@ impl Shared {
             drop(directory.flusher.take_failed());
         }
     }
-
-    /// Looks once more at the directory of a partition that was just taken in: one that went offline meanwhile came by
-    /// before the partition was there.
-    pub(super) fn recheck(&self, hosted: &Hosted, directory: &Directory) -> Result<(), Unavailable> {
-        let Err(why) = directory.check() else { return Ok(()) };
-        let taken = hosted.change(|slot| std::mem::replace(&mut slot.state, SlotState::Away(why.clone())));
-        if let SlotState::Loaded(loaded) = taken {
-            hosted.abandon(&loaded.log);
-        }
-        Err(why)
-    }
 }
 
 /// A number below `limit`; 0 where there is none.

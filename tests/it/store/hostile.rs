@@ -14,7 +14,7 @@ use alluvium::log::Found;
 use alluvium::store::{
     CheckpointKind, CreateOptions, OffsetCheckpoint, Partition, Store, StoreConfig, StoreError, StoreOpening,
 };
-use alluvium::{LogConfig, Mark, Offset};
+use alluvium::{HighWatermarkMode, LogConfig, Mark, Offset};
 
 use super::world::{World, at, batch, client, named, small, values};
 
@@ -354,4 +354,31 @@ fn no_list_names_what_was_cut_or_deleted_while_it_was_written() {
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
         });
     });
+}
+
+/// A cut above the high watermark, as a follower's is, costs no list.
+#[test]
+fn a_list_names_no_more_of_an_open_log_than_is_replicated() {
+    let world = World::new(12, 1);
+    let store = world.open();
+    let config = LogConfig { high_watermark: HighWatermarkMode::Embedder, ..small() };
+    let orders = store.create(&named("orders", 0), config).unwrap();
+    for _ in 0..30 {
+        orders.append(batch("v"), client()).unwrap();
+    }
+    let log = orders.log().unwrap();
+    log.flush().unwrap();
+    log.advance_high_watermark(at(5)).unwrap();
+    assert!(log.recovery_point() > at(5));
+    store.tick();
+    let list = || OffsetCheckpoint::read(&world.fs, &world.dirs[0], CheckpointKind::RecoveryPoint).unwrap();
+    assert_eq!(list().offset(orders.name()), Some(at(5)));
+    world.fs.inject(Fault::new(FaultOn::Rename, Effect::Error(Errno::Eio)).path_contains("checkpoint").always());
+    assert_eq!(orders.truncate_to(at(12)).unwrap(), at(12));
+    world.fs.clear_faults();
+    assert_eq!(orders.truncate_to(at(2)).unwrap(), at(2));
+    assert_eq!(list().offset(orders.name()), Some(at(2)));
+    drop(log);
+    store.close(LONG).unwrap();
+    assert_eq!(list().offset(orders.name()), Some(at(2)));
 }
