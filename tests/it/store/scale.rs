@@ -9,7 +9,7 @@ use alluvium::store::{Partition, Store, StoreConfig};
 use alluvium::{LogConfig, ReadMode, ReadOptions};
 
 use super::super::support::LONG;
-use super::world::{World, at, batch, client, named, small};
+use super::world::{World, at, batch, client, copy_partition, named, small};
 
 const PARTITIONS: i32 = 300;
 const OPEN_FILES: u32 = 128;
@@ -24,7 +24,6 @@ fn segments() -> i64 {
 
 fn config(dir: &Path) -> StoreConfig {
     let default_log = LogConfig {
-        segment_bytes: 300,
         read_mode: ReadMode::Mapped,
         zero_ahead_bytes: 0,
         retention_ms: None,
@@ -40,11 +39,23 @@ fn config(dir: &Path) -> StoreConfig {
     }
 }
 
+/// The sealed segments are copies of one partition's, which saves making each of them durable.
 fn value(partition: i32, offset: i64) -> String {
-    format!("partition {partition} offset {offset} {:150}", "")
+    if offset < segments() { format!("sealed {offset}") } else { format!("partition {partition} offset {offset}") }
 }
 
-/// A segment each.
+/// Partitions of so many sealed segments each, closed cleanly.
+fn make(dir: &Path, segments: i64) {
+    let store = Store::open(config(dir)).unwrap();
+    let first = store.create(&named("t", 0), config(dir).default_log).unwrap();
+    for offset in 0..segments {
+        append(&first, offset);
+        assert!(first.log().unwrap().roll().unwrap());
+    }
+    store.close(LONG).unwrap();
+    (1..PARTITIONS).for_each(|number| copy_partition(dir, &named("t", 0), &named("t", number)));
+}
+
 fn append(partition: &Partition, offset: i64) -> alluvium::log::Appended {
     let appended = partition.append(batch(&value(partition.name().partition(), offset)), client()).unwrap();
     assert_eq!(appended.base_offset(), at(offset));
@@ -74,7 +85,7 @@ fn watched(dir: &Path, work: impl Fn(u64) + Sync) -> (u64, u64) {
             while !is_over.load(Ordering::Relaxed) {
                 files.fetch_max(open_below(dir), Ordering::Relaxed);
                 maps.fetch_max(mapped_below(dir), Ordering::Relaxed);
-                std::thread::sleep(std::time::Duration::from_millis(2));
+                std::thread::sleep(std::time::Duration::from_millis(10));
             }
         });
         let work = &work;
@@ -101,21 +112,20 @@ fn share(all: &[Partition], thread: u64) -> impl Iterator<Item = &Partition> {
 fn twelve_thousand_segments_and_more_partitions_than_descriptors() {
     let temp = tempfile::tempdir().unwrap();
     let (dir, segments) = (temp.path().join("data"), segments());
+    make(&dir, segments);
     let store = Store::open(config(&dir)).unwrap();
-    let log_config = || config(&dir).default_log;
-    let all: Vec<_> =
-        (0..PARTITIONS).map(|number| store.create(&named("t", number), log_config()).unwrap()).collect();
+    assert_eq!(store.partitions().len(), usize::try_from(PARTITIONS).unwrap());
+    let all = all_of(&store);
     // Round and round: every partition has unsynced data when the next one is appended to.
+    let end = segments + 4;
     check_bounds(watched(&dir, |thread| {
-        for offset in 0..segments {
-            for partition in share(&all, thread) {
-                append(partition, offset);
-            }
+        for offset in segments..end {
+            share(&all, thread).for_each(|partition| drop(append(partition, offset)));
         }
     }));
-    check_bounds(watched(&dir, |thread| read_at_random(&all, thread, segments)));
+    check_bounds(watched(&dir, |thread| read_at_random(&all, thread, end)));
     // Some are waited for; the others are in the page cache alone when the store goes.
-    let appended: Vec<_> = all.iter().map(|partition| append(partition, segments)).collect();
+    let appended: Vec<_> = all.iter().map(|partition| append(partition, end)).collect();
     appended.iter().step_by(10).for_each(|appended| appended.wait_durable(LONG).unwrap());
     let logs_held = appended.len();
     drop((appended, all, store));
@@ -128,8 +138,8 @@ fn twelve_thousand_segments_and_more_partitions_than_descriptors() {
     let all = all_of(&store);
     check_bounds(watched(&dir, |thread| {
         for partition in share(&all, thread) {
-            assert_eq!(partition.marks().unwrap().log_end, at(segments + 1), "{}", partition.name());
-            (0..=segments).for_each(|offset| check_record(partition, offset));
+            assert_eq!(partition.marks().unwrap().log_end, at(end + 1), "{}", partition.name());
+            (0..=end).for_each(|offset| check_record(partition, offset));
         }
     }));
     assert!(store.close(LONG).unwrap().unclean.is_empty());
@@ -139,7 +149,7 @@ fn twelve_thousand_segments_and_more_partitions_than_descriptors() {
     let found = &store.report().directories[0];
     assert!(found.was_clean && found.opened == 0 && found.scanned_bytes == 0, "{found:?}");
     let all = all_of(&store);
-    check_bounds(watched(&dir, |thread| read_at_random(&all, thread, segments)));
+    check_bounds(watched(&dir, |thread| read_at_random(&all, thread, end)));
 }
 
 fn read_at_random(all: &[Partition], thread: u64, segments: i64) {
