@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use alluvium::store::{PartitionState, Store, StoreConfig, TopicPartition, Workers};
-use alluvium::{AppendAs, LeaderEpoch, LogConfig, PartitionLog};
+use alluvium::{AppendAs, LeaderEpoch, LogConfig};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
@@ -74,40 +74,36 @@ fn config(dir: &Path) -> StoreConfig {
     StoreConfig { workers: Workers::Tick, reserve_bytes: 0, ..StoreConfig::new(dir) }
 }
 
-/// A data directory with `partitions` partitions of `sealed` sealed segments and an active one, closed cleanly. The
-/// directories are copies of one, which saves making each durable.
-fn clean_store(dir: &Path, partitions: usize, sealed: usize) {
-    let template = dir.join("template");
-    let log = PartitionLog::open(&template, LogConfig::default()).unwrap();
+/// A data directory with `partitions` partitions of `sealed` sealed segments and an active one, closed cleanly. All are
+/// copies of one, which saves making each durable.
+fn clean_store(data: &Path, partitions: usize, sealed: usize) {
+    let store = Store::open(config(data)).unwrap();
+    let first = store.create(&named(0), LogConfig::default()).unwrap();
     let batch = raw::batches(1, 10, 100).remove(0);
     for _ in 0..sealed {
-        log.append(batch.clone(), client()).unwrap();
-        assert!(log.roll().unwrap());
+        first.append(batch.clone(), client()).unwrap();
+        assert!(first.log().unwrap().roll().unwrap());
     }
-    log.append(batch, client()).unwrap();
-    log.close().unwrap();
-    drop(log);
-    let files: Vec<(std::ffi::OsString, Vec<u8>)> = std::fs::read_dir(&template)
-        .unwrap()
-        .map(|entry| entry.unwrap())
-        .map(|entry| (entry.file_name(), std::fs::read(entry.path()).unwrap()))
-        .collect();
-    let data = dir.join("data");
-    for number in 0..partitions {
+    first.append(batch, client()).unwrap();
+    drop(first);
+    store.close(Duration::from_mins(1)).unwrap();
+    let template = data.join(named(0).dir_name());
+    let read = |entry: std::io::Result<std::fs::DirEntry>| {
+        let entry = entry.unwrap();
+        (entry.file_name(), std::fs::read(entry.path()).unwrap())
+    };
+    let files: Vec<_> = std::fs::read_dir(&template).unwrap().map(read).collect();
+    for number in 1..partitions {
         let partition = data.join(named(number).dir_name());
-        std::fs::create_dir_all(&partition).unwrap();
+        std::fs::create_dir(&partition).unwrap();
         for (name, bytes) in &files {
             std::fs::write(partition.join(name), bytes).unwrap();
         }
     }
-    let store = Store::open(config(&data)).unwrap();
-    assert_eq!(store.partitions().len(), partitions);
-    let closed = store.close(Duration::from_mins(10)).unwrap();
-    assert!(closed.unclean.is_empty(), "{:?}", closed.unclean.first());
 }
 
 /// Opens a clean store. Only opening counts: threads that end and what is freed do not.
-fn open_clean(data: PathBuf, partitions: usize, clock: impl Fn() -> Duration) -> impl FnMut(u64) -> Duration {
+fn open_clean(data: PathBuf, partitions: usize, clock: fn() -> Duration) -> impl FnMut(u64) -> Duration {
     move |operations| {
         let mut took = Duration::ZERO;
         for _ in 0..operations {
@@ -136,7 +132,7 @@ fn read_states(data: &Path) -> u64 {
     bytes
 }
 
-fn timed(clock: impl Fn() -> Duration, operations: u64, mut operation: impl FnMut()) -> Duration {
+fn timed(clock: fn() -> Duration, operations: u64, mut operation: impl FnMut()) -> Duration {
     let started = clock();
     for _ in 0..operations {
         operation();
@@ -146,8 +142,8 @@ fn timed(clock: impl Fn() -> Duration, operations: u64, mut operation: impl FnMu
 
 fn clean_contest(dir: &Path) -> Vec<Contest> {
     let partitions = usize::try_from(variable("ALLUVIUM_BENCH_PARTITIONS", 10_000)).unwrap();
-    clean_store(dir, partitions, 2);
     let data = dir.join("data");
+    clean_store(&data, partitions, 2);
     let contest = |name: &str, clock: fn() -> Duration| {
         let raw_data = data.clone();
         Contest {
@@ -247,7 +243,7 @@ fn recover_contests(dir: &Path) -> Vec<Contest> {
 fn measure_memory(dir: &Path) {
     const PARTITIONS: usize = 2_000;
     const BYTES_MAX: i64 = 4 << 10;
-    clean_store(dir, PARTITIONS, 10);
+    clean_store(&dir.join("data"), PARTITIONS, 10);
     let allocated = || ALLOCATED.load(Ordering::Relaxed);
     let before = allocated();
     let config = StoreConfig {
@@ -281,6 +277,9 @@ fn measure_memory(dir: &Path) {
 fn main() {
     let settings = Settings::from_environment();
     let dir = paired::scratch("store");
+    for part in ["memory", "clean", "crashed"] {
+        std::fs::create_dir_all(dir.join(part)).unwrap();
+    }
     let wants = |name: &str| std::env::args().skip(1).filter(|word| !word.starts_with('-')).all(|word| name.contains(&word));
     if wants("memory") {
         measure_memory(&dir.join("memory"));
