@@ -111,7 +111,10 @@ fn our_threads(dir: PathBuf, threads: usize, partitions: usize, zeros: u32) -> i
             let workers: Vec<_> = (0..threads)
                 .map(|at| {
                     let (partition, work) = (served.partitions.iter().cycle().nth(at).unwrap(), &work);
-                    std::thread::Builder::new().stack_size(128 << 10).spawn_scoped(scope, move || work(partition)).unwrap()
+                    std::thread::Builder::new()
+                        .stack_size(128 << 10)
+                        .spawn_scoped(scope, move || work(partition))
+                        .unwrap()
                 })
                 .collect();
             barrier.wait();

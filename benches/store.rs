@@ -280,7 +280,8 @@ fn main() {
     for part in ["memory", "clean", "crashed"] {
         std::fs::create_dir_all(dir.join(part)).unwrap();
     }
-    let wants = |name: &str| std::env::args().skip(1).filter(|word| !word.starts_with('-')).all(|word| name.contains(&word));
+    let wants =
+        |name: &str| std::env::args().skip(1).filter(|word| !word.starts_with('-')).all(|word| name.contains(&word));
     if wants("memory") {
         measure_memory(&dir.join("memory"));
     }

@@ -87,17 +87,13 @@ impl Scrubber {
         let Some((hosted, mut cursor)) = state.current.take() else {
             return self.next_partition(shared, state, now);
         };
-        let scrubbed = match shared.log_of(&hosted).map(|log| log.scrub(&mut cursor, STEP_BYTES)) {
-            Ok(Ok(scrubbed)) => {
-                self.note(shared, &hosted, &scrubbed);
-                scrubbed
-            }
+        let scrubbed = shared.log_of(&hosted).map(|log| log.scrub(&mut cursor, STEP_BYTES));
+        let Ok(Ok(scrubbed)) = scrubbed else {
             // Deleted, offline, or a disk that does not read: the next round tries again.
-            Ok(Err(_)) | Err(_) => {
-                self.metrics.failures.add(1);
-                return PARTITION_PAUSE;
-            }
+            self.metrics.failures.add(1);
+            return PARTITION_PAUSE;
         };
+        self.note(shared, &hosted, &scrubbed);
         if scrubbed.is_round_done {
             return PARTITION_PAUSE;
         }
@@ -118,7 +114,7 @@ impl Scrubber {
             None => opened.saturating_add(shared.config.scrub_delay),
         };
         if now < next {
-            return next - now;
+            return next.saturating_sub(now);
         }
         state.began = Some(now);
         state.left = shared.names().into();

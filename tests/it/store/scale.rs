@@ -23,12 +23,8 @@ fn segments() -> i64 {
 }
 
 fn config(dir: &Path) -> StoreConfig {
-    let default_log = LogConfig {
-        read_mode: ReadMode::Mapped,
-        zero_ahead_bytes: 0,
-        retention_ms: None,
-        ..LogConfig::default()
-    };
+    let default_log =
+        LogConfig { read_mode: ReadMode::Mapped, zero_ahead_bytes: 0, retention_ms: None, ..LogConfig::default() };
     StoreConfig {
         default_log,
         open_files_max: Some(OPEN_FILES),
@@ -199,7 +195,8 @@ fn a_clean_opening_touches_no_segment() {
     let trace = world.fs.trace();
     world.fs.record_trace(false);
     assert!(store.report().directories.iter().all(|line| line.was_clean && line.opened == 0), "{:?}", store.report());
-    let within = |event: &&TraceEvent| event.path.parent().is_some_and(|dir| !world.dirs.iter().any(|data| data == dir));
+    let within =
+        |event: &&TraceEvent| event.path.parent().is_some_and(|dir| !world.dirs.iter().any(|data| data == dir));
     let of_partitions: Vec<&TraceEvent> = trace[before..].iter().filter(within).collect();
     let is_segment = |event: &TraceEvent| {
         let extension = event.path.extension().and_then(std::ffi::OsStr::to_str);

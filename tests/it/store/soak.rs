@@ -334,7 +334,12 @@ impl Soak {
     fn read(&self, reader: usize) {
         let mut numbers = Numbers(77 + reader as u64);
         while !self.is_over.load(Ordering::Relaxed) {
-            let mine: Vec<&Modelled> = self.all.iter().skip(numbers.below(WRITERS as u64) as usize).step_by(WRITERS).collect();
+            let mine: Vec<&Modelled> = self
+                .all
+                .iter()
+                .skip(usize::try_from(numbers.below(WRITERS as u64)).unwrap())
+                .step_by(WRITERS)
+                .collect();
             let one = self.pick(&mine, &mut numbers);
             let model = one.model.lock().unwrap().clone();
             if !model.is_there || model.version % 2 == 1 {
