@@ -57,7 +57,7 @@ struct Group {
 
 impl Group {
     fn open(parent: &Path, partitions: usize, zero_ahead_bytes: u32) -> Self {
-        let scratch = Scratch::make(parent, "logs");
+        let scratch = Scratch::make(parent, &format!("logs-{partitions}-{zero_ahead_bytes}"));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let environment = Environment { fs: Arc::new(PooledFs::new()), clock: Arc::clone(&clock) };
         let flusher = Arc::new(GroupFlusher::new(Arc::clone(&environment.fs), Arc::clone(&clock)));
@@ -130,8 +130,9 @@ fn our_threads(dir: PathBuf, threads: usize, partitions: usize, zeros: u32) -> i
 /// One thread appends to all partitions, waits for each by a future, and steps: what the rounds cost without threads.
 fn our_futures(dir: PathBuf, waiting: usize, partitions: usize, zeros: u32) -> impl FnMut(u64) -> Duration {
     let mut batch = raw::batches(1, raw::records_in(16 << 10, 1024), 1024).remove(0);
+    let mut group = None;
     move |operations| {
-        let group = Group::open(&dir, partitions, zeros);
+        let group = group.get_or_insert_with(|| Group::open(&dir, partitions, zeros));
         let context = &mut Context::from_waker(Waker::noop());
         let mut futures: Vec<Durable> = Vec::with_capacity(waiting);
         let started = Instant::now();

@@ -147,7 +147,7 @@ fn clean_contest(dir: &Path) -> Vec<Contest> {
     let contest = |name: &str, clock: fn() -> Duration| {
         let raw_data = data.clone();
         Contest {
-            name: format!("open {partitions} clean, {name}"),
+            name: format!("open clean, {partitions} partitions, {name}"),
             unit: Unit::Things(partitions as u64, "partitions"),
             operations: 1,
             contenders: vec![
@@ -214,7 +214,7 @@ fn recover_contests(dir: &Path) -> Vec<Contest> {
     let contest = |threads: u32| {
         let (files, data) = (files.clone(), data.clone());
         Contest {
-            name: format!("open {} MiB after a crash, {threads} threads", bytes >> 20),
+            name: format!("open after a crash, {} MiB, {threads} threads", bytes >> 20),
             unit: Unit::Bytes(bytes),
             operations: 1,
             contenders: vec![
