@@ -25,7 +25,7 @@ use crate::fs::{EntryKind, FileSystem};
 use crate::index::replace_small_file;
 use crate::log::directory::{DirectoryWord, Parents, Word};
 use crate::log::hosted::Above;
-use crate::log::{Environment, PartitionLog};
+use crate::log::{Environment, PartitionLog, sync_ancestors};
 use crate::metrics::Counter;
 use crate::sync::{Mutex, RwLock};
 use crate::units::Offset;
@@ -186,6 +186,8 @@ impl Directory {
     /// Before anything else in the directory is changed: says that a store has it, and removes its marker of a clean
     /// shutdown, durably, and what a crash left half-written. A crash from here on counts as unclean.
     pub(super) fn enter(&self, now: Duration) -> Result<(), IoFailure> {
+        // An earlier process may have made it and died before its name was synced. Its partitions rely on it.
+        sync_ancestors(&*self.fs, &self.path, usize::MAX)?;
         let word = self.word.read();
         let was_closed = word.witness.as_ref().is_none_or(|witness| witness.is_closed);
         let witness = match StoreWitness::begin(&*self.fs, &self.path, &word) {

@@ -18,10 +18,6 @@ use crate::sync::Mutex;
 
 /// Read at a time: the longest that stopping waits for, and little beside what a reader asks for.
 const STEP_BYTES: u64 = 1 << 20;
-/// A round over all partitions begins no sooner after the one before it.
-const ROUND_INTERVAL: Duration = Duration::from_hours(24);
-/// The first one begins no sooner after the store was opened: a start has better things to do.
-const FIRST_ROUND_AFTER: Duration = Duration::from_mins(10);
 /// Between two partitions, so that thousands of small ones are not all opened at once.
 const PARTITION_PAUSE: Duration = Duration::from_millis(100);
 
@@ -115,8 +111,8 @@ impl Scrubber {
         }
         let opened = *state.opened.get_or_insert(now);
         let next = match state.began {
-            Some(began) => began.saturating_add(ROUND_INTERVAL),
-            None => opened.saturating_add(FIRST_ROUND_AFTER),
+            Some(began) => began.saturating_add(shared.config.scrub_interval),
+            None => opened.saturating_add(shared.config.scrub_delay),
         };
         if now < next {
             return next.saturating_sub(now);

@@ -4,4 +4,6 @@ mod basics;
 mod hostile;
 mod observed;
 mod published;
+mod scale;
+mod soak;
 mod world;
