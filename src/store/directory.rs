@@ -27,6 +27,7 @@ use crate::log::directory::{DirectoryWord, Parents, Word};
 use crate::log::hosted::Above;
 use crate::log::{Environment, PartitionLog, sync_ancestors};
 use crate::metrics::Counter;
+use crate::segment::names::STORE_WITNESS;
 use crate::sync::{Mutex, RwLock};
 use crate::units::Offset;
 
@@ -245,6 +246,11 @@ impl Directory {
         *self.word.write() = word;
         *standing = Standing::Online(lock);
         Ok(opened)
+    }
+
+    /// Whether its disk is still there.
+    pub(super) fn look(&self) -> Result<(), IoFailure> {
+        is_there(&*self.fs, &self.path)
     }
 
     /// Gives a log into the care of the flusher, if that has a thread.
@@ -489,6 +495,7 @@ impl Lists {
             encoded.iter().filter_map(|(kind, bytes)| Some((part_of(*kind)?, Some(&**bytes)))).collect();
         // Whoever is late to write them may meet another store's: the directory was closed, or never entered.
         let witness = self.witness.as_mut().ok_or_else(|| gone(dir))?;
+        is_there(fs, dir)?;
         witness.announce(fs, &parts)?;
         for (kind, bytes) in &encoded {
             replace_small_file(fs, dir, kind.file_name(), bytes)?;
@@ -573,6 +580,13 @@ impl Above for AboveOne {
             _ => {}
         }
     }
+}
+
+/// `Err` unless the directory is the one that was opened: where a disk was taken away its mount point is an empty
+/// directory, which would take whatever is written.
+fn is_there(fs: &dyn FileSystem, dir: &Path) -> Result<(), IoFailure> {
+    let path = dir.join(STORE_WITNESS);
+    fs.metadata(&path).map(drop).map_err(|e| IoFailure::new(IoOperation::Open, path, e))
 }
 
 /// What stands for the failure of a directory that was closed.

@@ -40,6 +40,9 @@ pub struct Housekept {
     pub wrote_lists: bool,
 }
 
+/// After so long in one look no more idle logs are put aside; the next look goes on.
+const PARKING_TIME: Duration = Duration::from_millis(200);
+
 /// When things were done last.
 #[derive(Debug, Default)]
 pub(super) struct Housekeeper {
@@ -130,7 +133,9 @@ impl Shared {
         trace::retained(&hosted.name, kept.deleted);
         let is_idle = self.config.idle_after.is_some_and(|after| hosted.is_idle(&log, now, after));
         drop(log);
-        if is_idle && hosted.park(self.environment.clock.wall()) {
+        // Closing one takes some syncs. When thousands have become idle at once, lists and space must not wait for all.
+        let has_time = self.environment.clock.monotonic().saturating_sub(now) < PARKING_TIME;
+        if is_idle && has_time && hosted.park(self.environment.clock.wall()) {
             self.counters.note_parked();
             done.parked += 1;
         }

@@ -208,6 +208,7 @@ impl Shared {
         // What a crash left of an earlier creation may have the id already, or another topic's.
         let fs = &*self.environment.fs;
         check_topic_id(fs, &path, topic_id)?;
+        self.judge(directory, directory.look())?;
         // What is said of an earlier one of that name: Kafka would take it for this one's.
         self.judge(directory, self.forget(directory, partition))?;
         let log = self.open_log_in(directory, partition, config, true)?;

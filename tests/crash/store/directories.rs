@@ -158,13 +158,18 @@ fn a_deletion_in_the_middle_of_a_sync_takes_no_directory_offline() {
         }
         let orders = store.get(&named("a-0")).unwrap();
         let appended: Vec<_> = (0..8).map(|_| orders.append(batch("v"), client()).unwrap()).collect();
-        let deleting = store.clone();
+        // The deletion lets the round come to its end.
+        let (deleting, worker) = (store.clone(), Arc::new(std::sync::Mutex::new(None)));
+        let started = Arc::clone(&worker);
         gate.before_next_sync_of(part, move || {
-            std::thread::spawn(move || deleting.delete(&named("a-0")).unwrap()).join().unwrap();
+            let deletion = std::thread::spawn(move || deleting.delete(&named("a-0")).unwrap());
+            std::thread::sleep(Duration::from_millis(20));
+            *started.lock().unwrap() = Some(deletion);
         });
         // Either answer is right: it was made durable, or is gone.
         let _ = appended.last().unwrap().wait_durable(LONG);
-        assert!(store.get(&named("a-0")).is_none(), "{part}: nothing was synced");
+        worker.lock().unwrap().take().expect("nothing was synced").join().unwrap();
+        assert!(store.get(&named("a-0")).is_none(), "{part}");
         machine.clock.advance(Duration::from_secs(61));
         store.tick();
         assert!(store.directories().iter().all(|health| health.offline.is_none()), "{:?}", store.directories());

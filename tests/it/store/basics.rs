@@ -6,7 +6,7 @@ use alluvium::error::Unavailable;
 use alluvium::fs::FileSystem;
 use alluvium::fs::sim::{Effect, Errno, Fault, FaultOn};
 use alluvium::store::{
-    CheckpointKind, CreateOptions, OffsetCheckpoint, PartitionState, Store, StoreConfig, StoreError, TopicId,
+    CheckpointKind, CreateOptions, OffsetCheckpoint, PartitionState, Store, StoreConfig, StoreError, TopicId, Workers,
     is_clean_shutdown,
 };
 use alluvium::{LogConfig, Offset, ReadOptions};
@@ -193,4 +193,19 @@ fn a_store_on_the_real_file_system_works_the_same() {
     for number in 0..10 {
         assert_eq!(values(&store.get(&named("t", number)).unwrap()), ["v"]);
     }
+}
+
+/// Where a disk is taken away, an empty directory is left that takes whatever is written.
+#[test]
+fn nothing_is_written_into_an_empty_mount_point() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, away) = (root.path().join("data"), root.path().join("away"));
+    let store = Store::open(StoreConfig { workers: Workers::Tick, ..StoreConfig::new(&dir) }).unwrap();
+    let orders = store.create(&named("orders", 0), small()).unwrap();
+    orders.append(batch("v"), client()).unwrap();
+    std::fs::rename(&dir, &away).unwrap();
+    std::fs::create_dir(&dir).unwrap();
+    assert!(store.create(&named("more", 0), small()).is_err());
+    assert!(store.directories()[0].offline.is_some());
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
 }
