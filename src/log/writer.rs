@@ -75,7 +75,8 @@ impl ActiveFile {
     /// Closes it, unless somebody has a hand on it who is neither it nor `segment`; returns whether it did. Only for files
     /// without unsynced bytes.
     fn release(&mut self, segment: &Segment) -> bool {
-        let Some(file) = &self.file else { return false };
+        // Of a log that is idle already readers may have opened it.
+        let Some(file) = &self.file else { return segment.release_unheld_file() };
         let held_here = 1 + usize::from(segment.holds_file(file));
         if Arc::strong_count(file) > held_here {
             return false;

@@ -241,6 +241,13 @@ impl Segment {
         let _before = self.slots().change(|resident| resident.file.take());
     }
 
+    /// The same, unless somebody has a hand on it too; returns whether it closed one.
+    pub(crate) fn release_unheld_file(&self) -> bool {
+        let unheld = |file: &mut Arc<dyn File>| Arc::strong_count(file) == 1;
+        let before = self.slots().change(|resident| resident.file.take_if(unheld));
+        before.is_some()
+    }
+
     /// Every byte is synced and none is written any more: from now on what is held may be dropped for other segments.
     pub(crate) fn allow_dropping(&self) {
         self.slots().allow_dropping(true);

@@ -140,6 +140,10 @@ fn an_idle_log_lets_go_of_its_files_and_appends_again() {
     assert_eq!(machine.fs.open_handles(), before - 2, "the active file and the sync state");
     assert!(!log.release_idle_files(), "they are closed");
     assert_eq!(contents(&log).len(), 1, "reading opens it to be read");
+    assert_eq!(machine.fs.open_handles(), before - 1);
+    assert!(log.release_idle_files(), "what readers opened is closed too");
+    assert_eq!(machine.fs.open_handles(), before - 2);
+    assert_eq!(contents(&log).len(), 1);
     append(&log, "b");
     log.flush().unwrap();
     assert_eq!(machine.fs.open_handles(), before, "one handle for readers and the writer");
