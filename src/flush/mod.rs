@@ -17,6 +17,7 @@ use crate::commit::Worker as Woken;
 use crate::log::PartitionLog;
 use crate::metrics::Counter;
 
+pub(crate) use group::flush_many;
 pub use group::{Attached, GroupFlusher, GroupMetrics};
 
 /// The log is looked at at least this often, for what only the wall clock brings about.

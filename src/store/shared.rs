@@ -17,10 +17,15 @@ use super::scrubber::Scrubber;
 use super::store_error::StoreError;
 use crate::config::LogConfig;
 use crate::error::{IoFailure, OpenError, Unavailable};
+use crate::flush::flush_many;
 use crate::fs::Descriptors;
-use crate::log::{Environment, PartitionLog};
+use crate::log::{Environment, Member, PartitionLog};
 use crate::segment::Residency;
 use crate::sync::{Mutex, Rank, RwLock};
+
+/// So many logs are made durable in one round when their descriptors are needed: it takes little longer than one of them
+/// alone, and those that need not be closed now are ready to be closed next time.
+const FLUSHED_AT_ONCE: usize = 64;
 
 /// The inside of a store.
 #[derive(Debug)]
@@ -132,20 +137,32 @@ impl Shared {
         if self.descriptors.count() < limit - limit / 8 {
             return;
         }
-        // Somebody else is at it.
-        let Some(_trimming) = self.trimming.try_lock() else { return };
+        let _trimming = match self.trimming.try_lock() {
+            Some(trimming) => trimming,
+            // Somebody else is at it, and there is room until that is done.
+            None if self.descriptors.count() < limit => return,
+            // Who went on now would open what nobody could close: all that is open may wait for the same sync.
+            None => self.trimming.lock(),
+        };
         let is_enough = || self.descriptors.count() < limit - limit / 4;
         let mut all = self.all();
         let turn = random_below(all.len());
         all.rotate_left(turn);
-        for is_last_resort in [false, true] {
-            for log in all.iter().filter_map(|hosted| hosted.loaded()) {
-                if is_enough() {
-                    return;
-                }
-                if is_last_resort && log.flush().is_err() {
-                    continue;
-                }
+        for log in all.iter().filter_map(|hosted| hosted.loaded()) {
+            if is_enough() {
+                return;
+            }
+            log.release_idle_files();
+        }
+        for some in all.chunks(FLUSHED_AT_ONCE) {
+            if is_enough() {
+                return;
+            }
+            let logs: Vec<PartitionLog> = some.iter().filter_map(|hosted| hosted.loaded()).collect();
+            let members: Vec<Member> = logs.iter().filter(|log| log.needs_sync()).map(PartitionLog::member).collect();
+            // One that fails latches, and whoever uses it next is told.
+            drop(flush_many(&self.environment.fs, &members));
+            for log in &logs {
                 log.release_idle_files();
             }
         }
