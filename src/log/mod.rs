@@ -53,7 +53,7 @@ pub(crate) use derived::{derived_bytes, read_epochs, write_epochs};
 pub(crate) use handover::{Glimpse, HandOverError, Held, Prefix, Unfinished};
 pub(crate) use hosting::{Lent, oldest_timestamp};
 pub use open::Environment;
-pub(crate) use open::Left;
+pub(crate) use open::{Left, sync_ancestors};
 pub use read::{Isolation, ReadOptions};
 pub use repair::Repaired;
 pub use report::{Action, Finding, Found, RecoveryReport};

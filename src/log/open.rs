@@ -283,7 +283,9 @@ impl Opening {
         };
         if point.is_none() {
             // An earlier process may have made some of the directories and died before their names were synced.
-            sync_ancestors(home)?;
+            // Above a store's data directory the store saw to that.
+            let levels = if self.word.above.is_some() { 1 } else { usize::MAX };
+            sync_ancestors(&*home.fs, &home.dir, levels)?;
         }
         let standing = point.unwrap_or(left.no_point);
         let durable_end = left.durable_end(standing);
@@ -521,10 +523,10 @@ fn sync_parents(home: &Home, made: &[PathBuf]) -> Result<(), IoFailure> {
     Ok(())
 }
 
-/// Syncs the names of the directory and of all above it, as far as we may look at them.
-fn sync_ancestors(home: &Home) -> Result<(), IoFailure> {
-    for ancestor in home.dir.ancestors().filter_map(parent_of) {
-        match home.fs.sync_dir(&ancestor) {
+/// Syncs the names of the directory and of those above it, so many levels and as far as we may look at them.
+pub(crate) fn sync_ancestors(fs: &dyn FileSystem, dir: &Path, levels: usize) -> Result<(), IoFailure> {
+    for ancestor in dir.ancestors().filter_map(parent_of).take(levels) {
+        match fs.sync_dir(&ancestor) {
             Ok(()) => {}
             // What we may not open we did not make. Some file systems do not sync directories at all.
             Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput) => {}

@@ -24,7 +24,7 @@ use crate::flush::{Attached, GroupFlusher};
 use crate::fs::{EntryKind, FileSystem};
 use crate::log::directory::{DirectoryWord, Parents, Word};
 use crate::log::hosted::Above;
-use crate::log::{Environment, PartitionLog};
+use crate::log::{Environment, PartitionLog, sync_ancestors};
 use crate::sync::{Mutex, RwLock};
 use crate::units::Offset;
 
@@ -120,6 +120,8 @@ impl Directory {
     /// Before anything else in the directory is changed: says that a store has it, and removes its marker of a clean
     /// shutdown, durably, and what a crash left half-written. A crash from here on counts as unclean.
     pub(super) fn enter(&self, now: Duration) -> Result<(), IoFailure> {
+        // An earlier process may have made it and died before its name was synced. Its partitions rely on it.
+        sync_ancestors(&*self.fs, &self.path, usize::MAX)?;
         let witness = StoreWitness::begin(&*self.fs, &self.path, &self.word.read())?;
         self.lists.lock().witness = Some(witness);
         remove_clean_shutdown(&*self.fs, &self.path)?;
