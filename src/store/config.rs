@@ -86,6 +86,11 @@ pub struct StoreConfig {
     /// `alluvium.scrub.bytes.per.second`: bytes that the scrubber may read. `None` (-1) is no limit. Default 16 MiB: over
     /// a tebibyte a day, which no disk notices.
     pub scrub_bytes_per_second: Option<NonZeroU64>,
+    /// `alluvium.scrub.delay.ms`: the first round over all partitions begins no sooner after the store was opened. Default
+    /// 10 minutes: a start has better things to do.
+    pub scrub_delay: Duration,
+    /// `alluvium.scrub.interval.ms`: a round begins no sooner after the one before it. Default 1 day.
+    pub scrub_interval: Duration,
     /// `alluvium.space.floor.bytes`: appends to a directory are refused below this many free bytes. Default 256 MiB: room
     /// for the segments' indexes and for a compaction's output.
     pub space_floor_bytes: u64,
@@ -241,6 +246,8 @@ impl Default for StoreConfig {
             idle_after: Some(Duration::from_mins(1)),
             background_bytes_per_second: None,
             scrub_bytes_per_second: NonZeroU64::new(16 << 20),
+            scrub_delay: Duration::from_mins(10),
+            scrub_interval: Duration::from_hours(24),
             space_floor_bytes: 256 << 20,
             space_floor_permille: 0,
             space_margin_bytes: 64 << 20,

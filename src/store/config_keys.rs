@@ -183,6 +183,18 @@ pub(super) static KEYS: &[StoreKey] = &[
         "alluvium.scrub.bytes.per.second", 1, LONG_MAX, scrub_bytes_per_second: NonZeroU64,
         "Bytes that the scrubber may read."
     ),
+    time!(
+        "alluvium.scrub.delay.ms",
+        0,
+        scrub_delay,
+        "The first round of the scrubber begins no sooner after the store was opened."
+    ),
+    time!(
+        "alluvium.scrub.interval.ms",
+        0,
+        scrub_interval,
+        "A round of the scrubber begins no sooner after the one before it."
+    ),
     number!(
         "alluvium.space.floor.bytes", 0, LONG_MAX, space_floor_bytes: u64,
         "Appends to a data directory are refused below this many free bytes."

@@ -17,10 +17,6 @@ use crate::sync::Mutex;
 
 /// Read at a time: the longest that stopping waits for, and little beside what a reader asks for.
 const STEP_BYTES: u64 = 1 << 20;
-/// A round over all partitions begins no sooner after the one before it.
-const ROUND_INTERVAL: Duration = Duration::from_hours(24);
-/// The first one begins no sooner after the store was opened: a start has better things to do.
-const FIRST_ROUND_AFTER: Duration = Duration::from_mins(10);
 /// Between two partitions, so that thousands of small ones are not all opened at once.
 const PARTITION_PAUSE: Duration = Duration::from_millis(100);
 
@@ -91,17 +87,13 @@ impl Scrubber {
         let Some((hosted, mut cursor)) = state.current.take() else {
             return self.next_partition(shared, state, now);
         };
-        let scrubbed = match shared.log_of(&hosted).map(|log| log.scrub(&mut cursor, STEP_BYTES)) {
-            Ok(Ok(scrubbed)) => {
-                self.note(shared, &hosted, &scrubbed);
-                scrubbed
-            }
+        let scrubbed = shared.log_of(&hosted).map(|log| log.scrub(&mut cursor, STEP_BYTES));
+        let Ok(Ok(scrubbed)) = scrubbed else {
             // Deleted, offline, or a disk that does not read: the next round tries again.
-            Ok(Err(_)) | Err(_) => {
-                self.metrics.failures.add(1);
-                return PARTITION_PAUSE;
-            }
+            self.metrics.failures.add(1);
+            return PARTITION_PAUSE;
         };
+        self.note(shared, &hosted, &scrubbed);
         if scrubbed.is_round_done {
             return PARTITION_PAUSE;
         }
@@ -118,11 +110,11 @@ impl Scrubber {
         }
         let opened = *state.opened.get_or_insert(now);
         let next = match state.began {
-            Some(began) => began.saturating_add(ROUND_INTERVAL),
-            None => opened.saturating_add(FIRST_ROUND_AFTER),
+            Some(began) => began.saturating_add(shared.config.scrub_interval),
+            None => opened.saturating_add(shared.config.scrub_delay),
         };
         if now < next {
-            return next - now;
+            return next.saturating_sub(now);
         }
         state.began = Some(now);
         state.left = shared.names().into();
