@@ -195,7 +195,7 @@ impl Shared {
             let free = space.report().space.free;
             self.events.emit(&match state {
                 SpaceState::Low { free, floor } => StoreEvent::SpaceLow { dir, free, floor },
-                _ => StoreEvent::SpaceOk { dir, free },
+                SpaceState::Ok => StoreEvent::SpaceOk { dir, free },
             });
         }
     }

@@ -235,7 +235,7 @@ impl Shared {
             match &slot.state {
                 SlotState::Away(why) => return Err(why.clone()),
                 SlotState::Loaded(loaded) => {
-                    slot.state = SlotState::Parked(Parked { lent: loaded.log.lent(), ..Parked::unknown() })
+                    slot.state = SlotState::Parked(Parked { lent: loaded.log.lent(), ..Parked::unknown() });
                 }
                 SlotState::Failed(_) => slot.state = SlotState::Parked(Parked::unknown()),
                 SlotState::Parked(_) => {}
