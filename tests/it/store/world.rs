@@ -105,3 +105,20 @@ pub(crate) fn values(partition: &alluvium::store::Partition) -> Vec<String> {
 pub(crate) fn at(offset: i64) -> Offset {
     Offset::new(offset).unwrap()
 }
+
+/// Makes one more partition of one that was closed cleanly, in the same data directory: with the same files where no log
+/// ever writes again, and with copies of the others.
+pub(crate) fn copy_partition(data: &std::path::Path, from: &TopicPartition, to: &TopicPartition) {
+    let (from, to) = (data.join(from.dir_name()), data.join(to.dir_name()));
+    std::fs::create_dir(&to).unwrap();
+    let names = || std::fs::read_dir(&from).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let active = names().filter_map(|name| name.strip_suffix(".log").map(str::to_owned)).max().unwrap();
+    for name in names() {
+        let is_sealed = name.starts_with(|first: char| first.is_ascii_digit()) && name[..20] < *active;
+        if is_sealed {
+            std::fs::hard_link(from.join(&name), to.join(&name)).unwrap();
+        } else {
+            std::fs::write(to.join(&name), std::fs::read(from.join(&name)).unwrap()).unwrap();
+        }
+    }
+}
