@@ -3,7 +3,7 @@
 //!
 //! All of them extend their files, so that the ratio tells what the flusher costs and not what zeros kept ahead save;
 //! `zeros ahead` is the log as it is configured by default.
-#![expect(clippy::unwrap_used, reason = "a benchmark that fails may panic")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark that fails may panic")]
 #![expect(clippy::disallowed_methods, reason = "the baseline is the file system itself")]
 
 #[allow(dead_code, reason = "shared by benchmarks that use different parts")]
@@ -12,15 +12,14 @@ mod paired;
 mod raw;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Barrier};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use alluvium::clock::{Clock, SystemClock};
 use alluvium::flush::{Attached, GroupFlusher};
-use alluvium::fs::{FileSystem, OpenMode, OsFileSystem, SyncItem, write_all_at};
+use alluvium::fs::{FileSystem, OpenMode, PooledFs, SyncItem, write_all_at};
+use alluvium::store::{Partition, Store, StoreConfig, TopicPartition};
 use alluvium::{AppendAs, Deadline, Durable, Environment, LeaderEpoch, LogConfig, PartitionLog};
 
 use paired::{Contest, Settings, Unit, ours};
@@ -33,8 +32,8 @@ fn client() -> AppendAs {
 struct Scratch(PathBuf);
 
 impl Scratch {
-    fn make(parent: &Path) -> Self {
-        let dir = parent.join("data");
+    fn make(parent: &Path, name: &str) -> Self {
+        let dir = parent.join(name);
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir).unwrap();
         Self(dir)
@@ -58,9 +57,9 @@ struct Group {
 
 impl Group {
     fn open(parent: &Path, partitions: usize, zero_ahead_bytes: u32) -> Self {
-        let scratch = Scratch::make(parent);
+        let scratch = Scratch::make(parent, &format!("logs-{partitions}-{zero_ahead_bytes}"));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let environment = Environment { fs: Arc::new(OsFileSystem), clock: Arc::clone(&clock) };
+        let environment = Environment { fs: Arc::new(PooledFs::new()), clock: Arc::clone(&clock) };
         let flusher = Arc::new(GroupFlusher::new(Arc::clone(&environment.fs), Arc::clone(&clock)));
         let config = LogConfig { zero_ahead_bytes, ..LogConfig::default() };
         let open = |at| environment.open(scratch.0.join(format!("log-{at}")), config.clone()).unwrap();
@@ -70,48 +69,60 @@ impl Group {
         group.flusher.step(group.clock.monotonic());
         group
     }
+}
 
-    /// Steps until told to stop.
-    fn drive(&self, stop: &AtomicBool) {
-        let (wake, woken) = sync_channel(1);
-        self.flusher.on_work(move || _ = wake.try_send(()));
-        while !stop.load(Ordering::Relaxed) {
-            let pause = self.flusher.step(self.clock.monotonic());
-            let _ = woken.recv_timeout(pause.min(Duration::from_millis(20)));
-        }
+/// A store whose flusher has a thread, as embedders run it.
+struct Served {
+    partitions: Vec<Partition>,
+    store: Store,
+    _scratch: Scratch,
+}
+
+impl Served {
+    fn open(parent: &Path, partitions: usize, zero_ahead_bytes: u32) -> Self {
+        let scratch = Scratch::make(parent, &format!("store-{partitions}-{zero_ahead_bytes}"));
+        let store = Store::open(StoreConfig::new(&scratch.0)).unwrap();
+        let config = LogConfig { zero_ahead_bytes, ..LogConfig::default() };
+        let make = |at| store.create(&TopicPartition::new("t", at).unwrap(), config.clone()).unwrap();
+        let partitions = (0..i32::try_from(partitions).unwrap()).map(make).collect();
+        Self { partitions, store, _scratch: scratch }
     }
 }
 
 /// Each of `threads` threads appends to its partition and waits, `rounds` times.
 fn our_threads(dir: PathBuf, threads: usize, partitions: usize, zeros: u32) -> impl FnMut(u64) -> Duration {
     let batch = raw::batches(1, raw::records_in(16 << 10, 1024), 1024).remove(0);
+    let mut served = None;
     move |operations| {
         let rounds = operations.div_ceil(threads as u64);
-        let group = Group::open(&dir, partitions, zeros);
-        let (stop, barrier) = (AtomicBool::new(false), Barrier::new(threads + 1));
-        let work = |log: &PartitionLog| {
+        // Made once: the files grow from round to round, as the baseline's do.
+        let served = served.get_or_insert_with(|| Served::open(&dir, partitions, zeros));
+        let barrier = Barrier::new(threads + 1);
+        let work = |partition: &Partition| {
             let mut batch = batch.clone();
             barrier.wait();
             for _ in 0..rounds {
                 raw::unstamp(&mut batch);
-                log.append(&mut batch[..], client()).unwrap().wait_durable(Deadline::NEVER).unwrap();
+                partition.append(&mut batch[..], client()).unwrap().wait_durable(Deadline::NEVER).unwrap();
             }
         };
         let mut took = Duration::ZERO;
         std::thread::scope(|scope| {
-            scope.spawn(|| group.drive(&stop));
             let workers: Vec<_> = (0..threads)
                 .map(|at| {
-                    let (log, work) = (group.logs.iter().cycle().nth(at).unwrap(), &work);
-                    scope.spawn(move || work(log))
+                    let (partition, work) = (served.partitions.iter().cycle().nth(at).unwrap(), &work);
+                    std::thread::Builder::new()
+                        .stack_size(128 << 10)
+                        .spawn_scoped(scope, move || work(partition))
+                        .unwrap()
                 })
                 .collect();
             barrier.wait();
             let started = Instant::now();
             workers.into_iter().for_each(|worker| worker.join().unwrap());
             took = started.elapsed();
-            stop.store(true, Ordering::Relaxed);
         });
+        assert!(served.store.workers().iter().all(|worker| worker.panics == 0));
         took
     }
 }
@@ -119,8 +130,9 @@ fn our_threads(dir: PathBuf, threads: usize, partitions: usize, zeros: u32) -> i
 /// One thread appends to all partitions, waits for each by a future, and steps: what the rounds cost without threads.
 fn our_futures(dir: PathBuf, waiting: usize, partitions: usize, zeros: u32) -> impl FnMut(u64) -> Duration {
     let mut batch = raw::batches(1, raw::records_in(16 << 10, 1024), 1024).remove(0);
+    let mut group = None;
     move |operations| {
-        let group = Group::open(&dir, partitions, zeros);
+        let group = group.get_or_insert_with(|| Group::open(&dir, partitions, zeros));
         let context = &mut Context::from_waker(Waker::noop());
         let mut futures: Vec<Durable> = Vec::with_capacity(waiting);
         let started = Instant::now();
@@ -140,16 +152,21 @@ fn our_futures(dir: PathBuf, waiting: usize, partitions: usize, zeros: u32) -> i
     }
 }
 
-/// Writes a batch for each who waits, over so many files, and makes them durable by one call.
+/// Writes a batch for each who waits, over so many files, and makes them durable by one call of what a store syncs with.
 fn by_hand(dir: PathBuf, waiting: usize, files: usize) -> impl FnMut(u64) -> Duration {
     let batch = raw::batches(1, raw::records_in(16 << 10, 1024), 1024).remove(0);
+    let fs = PooledFs::new();
+    let mut made = None;
     move |operations| {
-        let scratch = Scratch::make(&dir);
-        let open = |at| OsFileSystem.open(&scratch.0.join(format!("raw-{at}")), OpenMode::CreateNew).unwrap();
-        let files: Vec<_> = (0..files).map(open).collect();
-        let items: Vec<_> = files.iter().map(|file| SyncItem::File(Arc::clone(file))).collect();
-        OsFileSystem.sync_many(&[SyncItem::Names(scratch.0.clone())]).into_iter().for_each(Result::unwrap);
-        let mut written = vec![0; files.len()];
+        let (_, files, items, written) = made.get_or_insert_with(|| {
+            let scratch = Scratch::make(&dir, &format!("raw-{files}"));
+            let open = |at| fs.open(&scratch.0.join(format!("raw-{at}")), OpenMode::CreateNew).unwrap();
+            let files: Vec<_> = (0..files).map(open).collect();
+            let items: Vec<_> = files.iter().map(|file| SyncItem::File(Arc::clone(file))).collect();
+            fs.sync_dir(&scratch.0).unwrap();
+            let written = vec![0; files.len()];
+            (scratch, files, items, written)
+        });
         let started = Instant::now();
         for _ in 0..operations.div_ceil(waiting as u64) {
             for at in (0..files.len()).cycle().take(waiting) {
@@ -158,7 +175,7 @@ fn by_hand(dir: PathBuf, waiting: usize, files: usize) -> impl FnMut(u64) -> Dur
                 write_all_at(&**file, &batch, *position).unwrap();
                 *position += batch.len() as u64;
             }
-            OsFileSystem.sync_many(&items).into_iter().for_each(Result::unwrap);
+            fs.sync_many(items).into_iter().for_each(Result::unwrap);
         }
         started.elapsed()
     }
@@ -170,13 +187,13 @@ fn contest(dir: &Path, waiting: usize, partitions: usize) -> Contest {
     Contest {
         name: format!("{waiting} waiting on {partitions} partitions"),
         unit: Unit::Things(1, ""),
-        // About as many syncs for each.
-        operations: 640,
+        // Rounds enough to outlive the first and the last.
+        operations: (waiting * 12).max(640) as u64,
         contenders: vec![
             paired::raw("raw", by_hand(dir(), waiting, partitions)),
-            ours("threads", our_threads(dir(), waiting, partitions, 0)),
-            ours("futures", our_futures(dir(), waiting, partitions, 0)),
-            ours("zeros ahead", our_futures(dir(), waiting, partitions, ahead)),
+            ours("store, threads", our_threads(dir(), waiting, partitions, 0)),
+            ours("flusher, futures", our_futures(dir(), waiting, partitions, 0)),
+            ours("store, zeros ahead", our_threads(dir(), waiting, partitions, ahead)),
         ],
     }
 }
@@ -185,7 +202,7 @@ fn main() {
     let settings = Settings::from_environment();
     let dir = paired::scratch("durable");
     let mut contests = Vec::new();
-    for waiting in [16, 64, 256] {
+    for waiting in [16, 64, 256, 1000] {
         contests.push(contest(&dir, waiting, 1));
         contests.push(contest(&dir, waiting, waiting));
     }
