@@ -129,9 +129,6 @@ impl Shared {
 
     /// Opens the log of a partition whose slot has none open.
     pub(super) fn open_log(&self, name: &TopicPartition, slot: &Slot) -> Result<PartitionLog, OpenError> {
-        // Opening makes what is missing, and a partition that is gone must not come back empty.
-        let path = slot.directory.path_of(name);
-        self.environment.fs.metadata(&path).map_err(|e| IoFailure::new(IoOperation::Open, &path, e))?;
         self.open_log_in(&slot.directory, name, &slot.config, false)
     }
 

@@ -180,11 +180,16 @@ fn two_stores_exclude_one_another() {
 #[test]
 fn a_store_on_the_real_file_system_works_the_same() {
     let dir = tempfile::tempdir().unwrap();
-    let config =
-        StoreConfig { directories: vec![dir.path().join("a"), dir.path().join("b")], ..StoreConfig::default() };
+    // The records are years old by the system's clock, and the housekeeper would be right to delete them.
+    let log = || LogConfig { retention_ms: None, ..small() };
+    let config = StoreConfig {
+        default_log: log(),
+        directories: vec![dir.path().join("a"), dir.path().join("b")],
+        ..StoreConfig::default()
+    };
     let store = Store::open(config.clone()).unwrap();
     for number in 0..10 {
-        let partition = store.create(&named("t", number), small()).unwrap();
+        let partition = store.create(&named("t", number), log()).unwrap();
         partition.append(batch("v"), client()).unwrap();
     }
     store.close(LONG).unwrap();

@@ -185,19 +185,19 @@ impl Soak {
     fn get(&self, one: &Modelled) -> Partition {
         self.store.get(&name(one)).unwrap()
     }
+}
 
-    /// Changes what readers must not look at too closely.
-    fn change(&self, one: &Modelled, change: impl FnOnce(Model) -> Model) {
-        let before = {
-            let mut model = one.model.lock().unwrap();
-            model.version += 1;
-            model.clone()
-        };
-        let after = change(before);
+/// Changes what readers must not look at too closely.
+fn change(one: &Modelled, change: impl FnOnce(Model) -> Model) {
+    let before = {
         let mut model = one.model.lock().unwrap();
-        let version = model.version + 1;
-        *model = Model { version, ..after };
-    }
+        model.version += 1;
+        model.clone()
+    };
+    let after = change(before);
+    let mut model = one.model.lock().unwrap();
+    let version = model.version + 1;
+    *model = Model { version, ..after };
 }
 
 fn name(one: &Modelled) -> TopicPartition {
@@ -284,7 +284,7 @@ impl Soak {
     }
 
     fn cut(&self, one: &Modelled, numbers: &mut Numbers) {
-        self.change(one, |mut model| {
+        change(one, |mut model| {
             let log = self.get(one).log().unwrap();
             let (start, end) = (log.log_start().value(), model.end);
             let to = start + i64::try_from(numbers.below((end - start + 1).unsigned_abs())).unwrap();
@@ -298,7 +298,7 @@ impl Soak {
     }
 
     fn relocate(&self, one: &Modelled) {
-        self.change(one, |model| {
+        change(one, |model| {
             let partition = self.get(one);
             let (a, b) = (self.dir.join("a"), self.dir.join("b"));
             let target = if partition.dir().starts_with(&a) { b } else { a };
@@ -313,7 +313,7 @@ impl Soak {
     }
 
     fn delete(&self, one: &Modelled) {
-        self.change(one, |model| {
+        change(one, |model| {
             self.store.delete(&name(one)).unwrap();
             Model { is_there: false, ..model }
         });
@@ -321,7 +321,7 @@ impl Soak {
     }
 
     fn make(&self, one: &Modelled) {
-        self.change(one, |mut model| {
+        change(one, |mut model| {
             let made = self.store.create(&name(one), log_config()).unwrap();
             assert_eq!(made.marks().unwrap().log_end.value(), 0, "{}", name(one));
             model.renew();

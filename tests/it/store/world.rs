@@ -112,9 +112,9 @@ pub(crate) fn copy_partition(data: &std::path::Path, from: &TopicPartition, to: 
     let (from, to) = (data.join(from.dir_name()), data.join(to.dir_name()));
     std::fs::create_dir(&to).unwrap();
     let names = || std::fs::read_dir(&from).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let active = names().filter(|name| name.ends_with(".log")).max().unwrap();
+    let active = names().filter_map(|name| name.strip_suffix(".log").map(str::to_owned)).max().unwrap();
     for name in names() {
-        let is_sealed = name.starts_with(|first: char| first.is_ascii_digit()) && name[..20] < active[..20];
+        let is_sealed = name.starts_with(|first: char| first.is_ascii_digit()) && name[..20] < *active;
         if is_sealed {
             std::fs::hard_link(from.join(&name), to.join(&name)).unwrap();
         } else {
