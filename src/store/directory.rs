@@ -1,6 +1,6 @@
 //! One data directory of a store: its lock, its lists of offsets, and whether its disk still answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -71,6 +71,8 @@ type Changes = (CheckpointKind, Entries);
 #[derive(Debug)]
 struct Lists {
     by_kind: [OffsetCheckpoint; 4],
+    /// Partitions that were deleted and of which the lists go on.
+    owed: BTreeSet<TopicPartition>,
     /// What is said beforehand of each change; `None` before the directory is entered.
     witness: Option<StoreWitness>,
     /// So many collect offsets that they are about to say.
@@ -177,6 +179,7 @@ impl Directory {
         let lists = Lists {
             by_kind: CheckpointKind::ALL.map(OffsetCheckpoint::new),
             witness: None,
+            owed: BTreeSet::new(),
             collecting: 0,
             meanwhile: BTreeMap::new(),
         };
@@ -371,7 +374,18 @@ impl Directory {
         let changes = CheckpointKind::ALL.map(|kind| (kind, vec![(partition.clone(), None)])).into();
         let mut lists = self.lists.lock();
         lists.note_meanwhile(partition, None);
-        self.change(&mut lists, changes)
+        lists.owed.remove(partition);
+        let changed = self.change(&mut lists, changes);
+        if changed.is_err() {
+            lists.owed.insert(partition.clone());
+        }
+        changed
+    }
+
+    /// Forgets what could not be forgotten when it was deleted, for want of space.
+    pub(super) fn forget_owed(&self) -> Result<(), IoFailure> {
+        let owed = self.lists.lock().owed.clone();
+        owed.iter().try_for_each(|partition| self.forget(partition))
     }
 
     /// Lowers what the list of recovery points says of a partition to at most `to`, durably: nothing past a cut may pass
@@ -619,7 +633,7 @@ fn read(fs: &dyn FileSystem, path: &Path) -> Result<(Opened, Lists, DirectoryWor
     let was_elsewhere = word.witness.is_some() && !word.is_unbroken;
     Ok((
         Opened { was_clean, was_elsewhere, meta, faults },
-        Lists { by_kind, witness: None, collecting: 0, meanwhile: BTreeMap::new() },
+        Lists { by_kind, witness: None, owed: BTreeSet::new(), collecting: 0, meanwhile: BTreeMap::new() },
         word,
     ))
 }

@@ -197,6 +197,8 @@ impl Shared {
         if directory.check().is_err() {
             return Ok(());
         }
+        // Where there is no space for that yet, none is left for the rest either, which the rest will tell.
+        let _ = directory.forget_owed();
         let collecting = directory.collect();
         let mut offsets = self.offsets_of(directory);
         offsets.retain(|(kind, _)| kinds.contains(kind));

@@ -14,7 +14,7 @@ use super::store_error::StoreError;
 use super::topic_id::{TopicIdError, check_topic_id, claim_topic_id, read_topic_id};
 use super::{Partition, Store};
 use crate::config::LogConfig;
-use crate::error::{IoFailure, Unavailable};
+use crate::error::{IoFailure, IoOperation, OpenError, Unavailable};
 use crate::log::PartitionLog;
 
 /// What is wanted of a partition that is created, beside its settings.
@@ -211,7 +211,14 @@ impl Shared {
         self.judge(directory, directory.look())?;
         // What is said of an earlier one of that name: Kafka would take it for this one's.
         self.judge(directory, self.forget(directory, partition))?;
-        let log = self.open_log_in(directory, partition, config, true)?;
+        let opened = self.open_log_in(directory, partition, config, true);
+        if let Err(OpenError::Io(failure)) = &opened
+            && (failure.operation == IoOperation::CreateDir || *failure.path == *directory.path)
+        {
+            // It was the data directory that did not take a name.
+            self.judge(directory, Err(failure.clone()))?;
+        }
+        let log = opened?;
         if let Some(id) = topic_id
             && let Err(error) = claim_topic_id(fs, &path, id)
         {
