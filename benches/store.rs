@@ -109,7 +109,7 @@ fn open_clean(data: PathBuf, partitions: usize, clock: fn() -> Duration) -> impl
         for _ in 0..operations {
             let started = clock();
             let store = Store::open(config(&data)).unwrap();
-            took += clock() - started;
+            took += clock().saturating_sub(started);
             let line = &store.report().directories[0];
             assert!(line.was_clean && line.partitions == partitions && line.opened == 0 && line.scanned_bytes == 0);
             store.close(Duration::from_mins(1)).unwrap();
@@ -137,7 +137,7 @@ fn timed(clock: fn() -> Duration, operations: u64, mut operation: impl FnMut()) 
     for _ in 0..operations {
         operation();
     }
-    clock() - started
+    clock().saturating_sub(started)
 }
 
 fn clean_contest(dir: &Path) -> Vec<Contest> {

@@ -343,12 +343,12 @@ impl Directory {
     }
 
     fn change(&self, lists: &mut Lists, changes: Vec<Changes>) -> Result<(), IoFailure> {
-        let changed = lists.change(&*self.fs, &self.path, changes);
-        match &changed {
+        let outcome = lists.change(&*self.fs, &self.path, changes);
+        match &outcome {
             Ok(written) => self.list_writes.add(*written as u64),
             Err(_) => self.list_failures.add(1),
         }
-        changed.map(drop)
+        outcome.map(drop)
     }
 
     /// To be held while offsets are collected that are to be said: what is cut or deleted meanwhile is not said.
@@ -375,11 +375,11 @@ impl Directory {
         let mut lists = self.lists.lock();
         lists.note_meanwhile(partition, None);
         lists.owed.remove(partition);
-        let changed = self.change(&mut lists, changes);
-        if changed.is_err() {
+        let outcome = self.change(&mut lists, changes);
+        if outcome.is_err() {
             lists.owed.insert(partition.clone());
         }
-        changed
+        outcome
     }
 
     /// Forgets what could not be forgotten when it was deleted, for want of space.

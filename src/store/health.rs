@@ -238,7 +238,7 @@ mod tests {
             let (told, hears) = channel();
             let asking = &store;
             hosted.change(|_| {
-                scope.spawn(move || told.send((asking.health(), asking.metrics())));
+                scope.spawn(move || told.send((asking.health(), asking.metrics())).is_ok());
                 let (health, metrics) = hears.recv_timeout(Duration::from_secs(20)).expect("nobody waits");
                 assert_eq!(health.changing, names[..1]);
                 assert_eq!(health.directories[0].partitions, names[1..]);

@@ -87,6 +87,10 @@ impl Housekeeper {
             for directory in &shared.directories {
                 // A directory that fails is offline now, and a full disk is asked again.
                 let _ = shared.write_lists(directory, &kinds);
+                if kinds.contains(&CheckpointKind::RecoveryPoint) && directory.check().is_ok() {
+                    // A disk that died is noticed, though nothing had to be written.
+                    let _ = shared.judge(directory, directory.look().and_then(|()| directory.sync()));
+                }
             }
         }
         shared.counters.note_housekept(&done);
