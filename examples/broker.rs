@@ -52,7 +52,7 @@ fn main() -> Done<()> {
     }
 
     // One sync for all who wait on a directory.
-    let orders = store.get_with_id(&TopicPartition::new("orders", 0)?, id)?;
+    let orders = store.claim(&TopicPartition::new("orders", 0)?, id)?;
     let appended = [produce(&orders, "one")?, produce(&orders, "two")?, produce(&orders, "three")?];
     for one in &appended {
         one.wait_durable(Duration::from_secs(10))?;

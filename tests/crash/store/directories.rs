@@ -163,7 +163,6 @@ fn a_deletion_in_the_middle_of_a_sync_takes_no_directory_offline() {
         let started = Arc::clone(&worker);
         gate.before_next_sync_of(part, move || {
             let deletion = std::thread::spawn(move || deleting.delete(&named("a-0")).unwrap());
-            std::thread::sleep(Duration::from_millis(20));
             *started.lock().unwrap() = Some(deletion);
         });
         // Either answer is right: it was made durable, or is gone.

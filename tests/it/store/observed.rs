@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alluvium::fs::sim::{Effect, Errno, Fault, FaultOn};
-use alluvium::store::{CreateOptions, PartitionState, Store, StoreConfig};
+use alluvium::store::{CreateOptions, PartitionCounts, PartitionState, Store, StoreConfig};
 use alluvium::{AppendError, Log, Offset, PartitionLog, ReadOptions};
 
 use super::world::{World, at, batch, client, named, small};
@@ -43,7 +43,7 @@ fn counters_outlive_their_logs() {
     assert_eq!(store.metrics().work.opened_logs, 3, "created, used again, reopened");
     store.delete(orders.name()).unwrap();
     appended(5);
-    assert_eq!(store.metrics().partitions, Default::default());
+    assert_eq!(store.metrics().partitions, PartitionCounts::default());
     store.create(orders.name(), small()).unwrap().append(batch("f"), client()).unwrap();
     assert_eq!(store.metrics().logs.appended_batches, 6);
     assert!(store.metrics().directories[0].list_writes > 0);

@@ -1,7 +1,7 @@
 //! What the features `metrics` and `tracing` tell: a recorder and a subscriber of the test's own take it.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -33,7 +33,8 @@ impl GaugeFn for Number {
     fn increment(&self, _: f64) {}
     fn decrement(&self, _: f64) {}
     fn set(&self, value: f64) {
-        self.0.store(value as u64, Ordering::Relaxed);
+        // Whole numbers are all that is told.
+        self.0.store(format!("{value:.0}").parse().unwrap(), Ordering::Relaxed);
     }
 }
 
@@ -136,7 +137,7 @@ struct Line(String);
 
 impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0 += &format!(" {}={value:?}", field.name());
+        write!(self.0, " {}={value:?}", field.name()).unwrap();
     }
 }
 
