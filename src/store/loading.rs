@@ -213,6 +213,8 @@ impl Loading<'_> {
     fn open(&self, directory: &Directory, job: &Job, report: &Mutex<DirectoryReport>) {
         let name = &job.hosted.name;
         self.progress.begin(name);
+        // After a crash all of them may have to be opened: more than there are descriptors.
+        self.shared.trim_descriptors();
         // A disk that dies while it is read must not be asked for every partition.
         let open = |slot: &Slot| match directory.failure() {
             Some(failure) => Err(OpenError::Io(failure)),

@@ -30,7 +30,7 @@ use crate::sync::{Mutex, Rank, RwLock};
 
 /// As much background work is done at once after a quiet time.
 const BACKGROUND_BURST: u64 = 1 << 20;
-/// So many logs are made durable in one round when their descriptors are needed: it takes little longer than one of them
+/// At most so many logs are made durable in one round when their descriptors are needed: it takes little longer than one of them
 /// alone, and those that need not be closed now are ready to be closed next time.
 const FLUSHED_AT_ONCE: usize = 64;
 
@@ -190,7 +190,9 @@ impl Shared {
             }
             log.release_idle_files();
         }
-        for some in all.chunks(FLUSHED_AT_ONCE) {
+        // Each opens its sync state for the round, and the round their directories.
+        let at_once = FLUSHED_AT_ONCE.min(usize::try_from(limit / 16).unwrap_or(FLUSHED_AT_ONCE)).max(1);
+        for some in all.chunks(at_once) {
             if is_enough() {
                 return;
             }

@@ -59,7 +59,7 @@ fn config(dir: &Path) -> StoreConfig {
 }
 
 fn seconds() -> u64 {
-    std::env::var("ALLUVIUM_SOAK_SECONDS").ok().and_then(|value| value.parse().ok()).unwrap_or(6)
+    std::env::var("ALLUVIUM_SOAK_SECONDS").ok().and_then(|value| value.parse().ok()).unwrap_or(20)
 }
 
 #[test]
