@@ -208,6 +208,15 @@ pub enum OpenError {
     Corrupt(#[from] Corruption),
 }
 
+impl From<IoFailure> for OpenError {
+    fn from(failure: IoFailure) -> Self {
+        match failure.source.kind() {
+            io::ErrorKind::PermissionDenied => Self::Permission(failure),
+            _ => Self::Io(failure),
+        }
+    }
+}
+
 /// A range of offsets that is lost or unreadable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("offsets {}..{} are unreadable ({} bytes {}..{})", offsets.start, offsets.end, file.display(), bytes.start, bytes.end)]

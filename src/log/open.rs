@@ -593,12 +593,3 @@ fn take_lock(home: &Home) -> Result<Box<dyn LockGuard>, OpenError> {
         Err(e) => Err(IoFailure::new(IoOperation::Lock, path, e).into()),
     }
 }
-
-impl From<IoFailure> for OpenError {
-    fn from(failure: IoFailure) -> Self {
-        match failure.source.kind() {
-            io::ErrorKind::PermissionDenied => Self::Permission(failure),
-            _ => Self::Io(failure),
-        }
-    }
-}

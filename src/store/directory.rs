@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::checkpoints::{CheckpointFault, OffsetCheckpoint};
 use super::config::{StoreConfig, Workers};
+use super::lists::{Changes, Lists, as_changes, gone, is_there};
 use super::lock::{DirectoryLock, DirectoryRegistry};
 use super::meta::MetaProperties;
 use super::names::{self, CheckpointKind, Fate, Listed, MarkedDir, UniqueId};
@@ -22,12 +23,10 @@ use super::{is_clean_shutdown, mark_clean_shutdown, remove_clean_shutdown, remov
 use crate::error::{AppendError, IoFailure, IoOperation, Unavailable};
 use crate::flush::{Attached, GroupFlusher};
 use crate::fs::{EntryKind, FileSystem};
-use crate::index::replace_small_file;
 use crate::log::directory::{DirectoryWord, Parents, Word};
 use crate::log::hosted::Above;
 use crate::log::{Environment, PartitionLog, sync_ancestors};
 use crate::metrics::Counter;
-use crate::segment::names::STORE_WITNESS;
 use crate::sync::{Mutex, RwLock};
 use crate::units::Offset;
 
@@ -61,24 +60,6 @@ enum Standing {
     Online(DirectoryLock),
     /// Its own files could not be read or written. The lock is kept, so that nobody else gets a half-dead directory.
     Offline { cause: IoFailure, _lock: Option<DirectoryLock> },
-}
-
-/// What a list is to say of partitions: an offset, or nothing any more.
-type Entries = Vec<(TopicPartition, Option<Offset>)>;
-type Changes = (CheckpointKind, Entries);
-
-/// The four lists, as they are on disk.
-#[derive(Debug)]
-struct Lists {
-    by_kind: [OffsetCheckpoint; 4],
-    /// Partitions that were deleted and of which the lists go on.
-    owed: BTreeSet<TopicPartition>,
-    /// What is said beforehand of each change; `None` before the directory is entered.
-    witness: Option<StoreWitness>,
-    /// So many collect offsets that they are about to say.
-    collecting: u32,
-    /// What was cut since the first of them began, and to where; `None`: it was deleted or went elsewhere.
-    meanwhile: BTreeMap<TopicPartition, Option<Offset>>,
 }
 
 /// Offsets are being collected; see [`Directory::collect`].
@@ -117,11 +98,6 @@ impl Drop for Collecting<'_> {
             lists.meanwhile.clear();
         }
     }
-}
-
-fn as_changes(offsets: Vec<(CheckpointKind, BTreeMap<TopicPartition, Offset>)>) -> Vec<Changes> {
-    let some = |(name, offset)| (name, Some(offset));
-    offsets.into_iter().map(|(kind, offsets)| (kind, offsets.into_iter().map(some).collect())).collect()
 }
 
 /// What a directory said when it was opened.
@@ -444,127 +420,6 @@ impl Directory {
     }
 }
 
-impl Lists {
-    /// For those who collect offsets and may have seen one from before.
-    fn note_meanwhile(&mut self, partition: &TopicPartition, cut: Option<Offset>) {
-        if self.collecting == 0 {
-            return;
-        }
-        let noted = self.meanwhile.entry(partition.clone()).or_insert(cut);
-        // One that is deleted stays so: what is collected is not of the next one of that name.
-        *noted = noted.and_then(|noted| cut.map(|cut| cut.min(noted)));
-    }
-
-    /// Changes lists, and replaces those on disk that say something new, each after it was said what will be there. One
-    /// that could not be replaced says what it did. Returns how many were.
-    fn change(&mut self, fs: &dyn FileSystem, dir: &Path, changes: Vec<Changes>) -> Result<usize, IoFailure> {
-        let mut undo: Vec<Changes> = Vec::new();
-        for (kind, entries) in changes {
-            let before = self.put(kind, entries);
-            if !before.is_empty() {
-                undo.push((kind, before));
-            }
-        }
-        let mut written = 0;
-        let replaced = self.replace(fs, dir, undo.iter().map(|(kind, _)| *kind), &mut written);
-        if replaced.is_err() {
-            for (kind, before) in undo.into_iter().skip(written) {
-                self.put(kind, before);
-            }
-        }
-        replaced.map(|()| written)
-    }
-
-    /// Says of each partition what is given, or nothing; returns what was said of those for which that is new.
-    fn put(&mut self, kind: CheckpointKind, entries: Entries) -> Entries {
-        let list = self.of_mut(kind);
-        let mut before = Vec::new();
-        for (name, offset) in entries {
-            let said = list.offset(&name);
-            if said == offset {
-                continue;
-            }
-            match offset {
-                Some(offset) => drop(list.set(name.clone(), offset)),
-                None => drop(list.remove(&name)),
-            }
-            before.push((name, said));
-        }
-        before
-    }
-
-    /// Writes lists as they are now; counts those that are written.
-    fn replace(
-        &mut self,
-        fs: &dyn FileSystem,
-        dir: &Path,
-        kinds: impl Iterator<Item = CheckpointKind>,
-        written: &mut usize,
-    ) -> Result<(), IoFailure> {
-        let encoded: Vec<(CheckpointKind, Vec<u8>)> = kinds.map(|kind| (kind, self.of(kind).encode())).collect();
-        if encoded.is_empty() {
-            return Ok(());
-        }
-        let parts: Vec<_> =
-            encoded.iter().filter_map(|(kind, bytes)| Some((part_of(*kind)?, Some(&**bytes)))).collect();
-        // Whoever is late to write them may meet another store's: the directory was closed, or never entered.
-        let witness = self.witness.as_mut().ok_or_else(|| gone(dir))?;
-        is_there(fs, dir)?;
-        witness.announce(fs, &parts)?;
-        for (kind, bytes) in &encoded {
-            replace_small_file(fs, dir, kind.file_name(), bytes)?;
-            *written += 1;
-        }
-        witness.settled();
-        Ok(())
-    }
-
-    /// Replaces every list that there is with what it says. A process before this one may have failed to make its names
-    /// durable, and later syncs do not tell.
-    fn write_anew(&mut self, fs: &dyn FileSystem, dir: &Path) -> Result<(), IoFailure> {
-        // What cannot be read is left for somebody to look at.
-        let is_there = |list: &&OffsetCheckpoint| {
-            list.fault().is_none() && fs.metadata(&dir.join(list.kind().file_name())).is_ok()
-        };
-        let kinds: Vec<_> = self.by_kind.iter().filter(is_there).map(OffsetCheckpoint::kind).collect();
-        let are_all = self.by_kind.iter().all(|list| list.fault().is_none());
-        self.replace(fs, dir, kinds.into_iter(), &mut 0)?;
-        if let Some(witness) = self.witness.as_mut().filter(|_| are_all) {
-            witness.disinherit();
-        }
-        Ok(())
-    }
-
-    fn of(&self, kind: CheckpointKind) -> &OffsetCheckpoint {
-        let [points, starts, marks, cleaned] = &self.by_kind;
-        match kind {
-            CheckpointKind::RecoveryPoint => points,
-            CheckpointKind::LogStart => starts,
-            CheckpointKind::HighWatermark => marks,
-            CheckpointKind::Cleaner => cleaned,
-        }
-    }
-
-    fn of_mut(&mut self, kind: CheckpointKind) -> &mut OffsetCheckpoint {
-        let [points, starts, marks, cleaned] = &mut self.by_kind;
-        match kind {
-            CheckpointKind::RecoveryPoint => points,
-            CheckpointKind::LogStart => starts,
-            CheckpointKind::HighWatermark => marks,
-            CheckpointKind::Cleaner => cleaned,
-        }
-    }
-}
-
-/// Which part of a directory's print a list is, if it is any.
-fn part_of(kind: CheckpointKind) -> Option<Part> {
-    match kind {
-        CheckpointKind::RecoveryPoint => Some(Part::RecoveryPoints),
-        CheckpointKind::LogStart => Some(Part::LogStarts),
-        CheckpointKind::HighWatermark | CheckpointKind::Cleaner => None,
-    }
-}
-
 /// Keeps what the list of recovery points says of one partition from standing above a cut.
 #[derive(Debug)]
 struct AboveOne {
@@ -594,18 +449,6 @@ impl Above for AboveOne {
             _ => {}
         }
     }
-}
-
-/// `Err` unless the directory is the one that was opened: where a disk was taken away its mount point is an empty
-/// directory, which would take whatever is written.
-fn is_there(fs: &dyn FileSystem, dir: &Path) -> Result<(), IoFailure> {
-    let path = dir.join(STORE_WITNESS);
-    fs.metadata(&path).map(drop).map_err(|e| IoFailure::new(IoOperation::Open, path, e))
-}
-
-/// What stands for the failure of a directory that was closed.
-fn gone(path: &Path) -> IoFailure {
-    IoFailure::new(IoOperation::Lock, path, io::ErrorKind::NotConnected.into())
 }
 
 /// Makes a data directory, and makes its name durable, if it is missing. What is above it must be there.

@@ -6,6 +6,7 @@
 //! as_log.rs         the same handle as `dyn Log`
 //! hosted.rs         one partition: open, put aside, failed or away     shared.rs  what all of it shares
 //! housekeeping.rs   what time asks for                                 closing.rs  the way out
+//! lists.rs          its four lists of offsets, changed in memory and on disk together
 //! directory.rs      one data directory: lock, lists, online or not     report.rs progress.rs store_error.rs config.rs
 //!
 //! names.rs          every name in a data directory, built and taken apart
@@ -50,6 +51,7 @@ mod export;
 mod health;
 mod hosted;
 mod housekeeping;
+mod lists;
 mod loading;
 mod lock;
 mod meta;
