@@ -178,6 +178,14 @@ impl Store {
         self.shared.events.subscribe(capacity)
     }
 
+    /// As [`Store::close`], within the time that the settings give (`alluvium.close.deadline.ms`).
+    ///
+    /// # Errors
+    /// As [`Store::close`].
+    pub fn shut_down(&self) -> Result<StoreClosed, StoreError> {
+        self.close(self.shared.config.close_deadline)
+    }
+
     /// Closes the store: makes everything durable, closes all logs, several at a time, writes the lists of offsets, and
     /// marks each directory whose logs were all closed as clean. Everything is refused from then on. What is not done when
     /// the deadline passes is left as by a crash, which loses nothing that was acknowledged as durable; a call into a disk

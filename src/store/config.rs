@@ -102,7 +102,7 @@ pub struct StoreConfig {
     /// `alluvium.reserve.bytes`: space kept in each directory for checkpoints, retention and cleaner on a full disk. 0 is
     /// no reserve. Default 16 MiB: the checkpoints of ten thousand partitions take two.
     pub reserve_bytes: u64,
-    /// `alluvium.close.deadline.ms`: how long closing may take before it counts as unclean. Default 30 seconds: half of what
+    /// `alluvium.close.deadline.ms`: how long `Store::shut_down` may take before the rest counts as unclean. Default 30 seconds: half of what
     /// service managers wait before they kill.
     pub close_deadline: Duration,
     /// `alluvium.reopen.after.ms`: a partition that failed is opened again after so long, doubled with each failure.

@@ -6,8 +6,8 @@ use alluvium::error::Unavailable;
 use alluvium::fs::FileSystem;
 use alluvium::fs::sim::{Effect, Errno, Fault, FaultOn};
 use alluvium::store::{
-    CheckpointKind, CreateOptions, OffsetCheckpoint, PartitionState, Store, StoreConfig, StoreError, TopicId, Workers,
-    is_clean_shutdown,
+    CheckpointKind, CreateOptions, OffsetCheckpoint, PartitionState, Store, StoreConfig, StoreError, StoreOpening,
+    TopicId, Workers, is_clean_shutdown,
 };
 use alluvium::{LogConfig, Offset, ReadOptions};
 
@@ -213,4 +213,27 @@ fn nothing_is_written_into_an_empty_mount_point() {
     assert!(store.create(&named("more", 0), small()).is_err());
     assert!(store.directories()[0].offline.is_some());
     assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
+}
+
+/// What a deadline cuts off is left as by a crash: nothing durable is lost, and nothing is marked as clean.
+#[test]
+fn a_store_that_is_given_no_time_to_close_is_recovered() {
+    let world = World::new(8, 1);
+    for has_time in [false, true] {
+        let given = if has_time { LONG } else { Duration::ZERO };
+        let config = StoreConfig { close_deadline: given, ..world.config() };
+        let store = StoreOpening::new(config).environment(world.environment()).open().unwrap();
+        let orders = match store.get(&named("orders", 0)) {
+            Some(orders) => orders,
+            None => store.create(&named("orders", 0), small()).unwrap(),
+        };
+        orders.append(batch("v"), client()).unwrap().wait_durable(LONG).unwrap();
+        let closed = store.shut_down().unwrap();
+        assert_eq!((closed.clean, closed.unclean.len()), if has_time { (1, 0) } else { (0, 1) });
+        assert_eq!(is_clean_shutdown(&world.fs, &world.dirs[0]).unwrap(), has_time);
+        drop((orders, store));
+    }
+    let store = world.open();
+    assert_eq!(store.report().directories[0].opened, 0);
+    assert_eq!(values(&store.get(&named("orders", 0)).unwrap()), ["v", "v"]);
 }
