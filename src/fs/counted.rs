@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::libc;
 
-use super::{Advice, BorrowedFd, DirEntry, File, FileSystem, LockGuard, Mapping, Metadata, OpenMode, Space, SyncItem};
+use super::{DirEntry, File, FileIn, FileSystem, LockGuard, Metadata, OpenMode, Space, SyncItem};
 use crate::sync::RwLock;
 
 /// Closes up to so many descriptors that are only kept for their next use; says how many. It may be called by any call of
@@ -162,7 +162,7 @@ impl FileSystem for Descriptors {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         let room = self.room();
         let file = self.relieved(|| self.fs.open(path, mode))?;
-        Ok(Arc::new(OpenFile { file, _room: room }))
+        Ok(Arc::new(FileIn::new(file, room)))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
@@ -230,64 +230,6 @@ struct OpenLock {
 }
 
 impl LockGuard for OpenLock {}
-
-/// The file is closed before it is counted out.
-#[derive(Debug)]
-struct OpenFile {
-    file: Arc<dyn File>,
-    _room: Open,
-}
-
-impl File for OpenFile {
-    fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
-        self.file.read_at(buf, at)
-    }
-
-    fn write_at(&self, buf: &[u8], at: u64) -> io::Result<usize> {
-        self.file.write_at(buf, at)
-    }
-
-    fn write_vectored_at(&self, bufs: &[io::IoSlice<'_>], at: u64) -> io::Result<usize> {
-        self.file.write_vectored_at(bufs, at)
-    }
-
-    fn size(&self) -> io::Result<u64> {
-        self.file.size()
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-
-    fn allocate(&self, at: u64, len: u64) -> io::Result<()> {
-        self.file.allocate(at, len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-
-    fn sync_all(&self) -> io::Result<()> {
-        self.file.sync_all()
-    }
-
-    fn map(&self, len: u64) -> io::Result<Arc<dyn Mapping>> {
-        // A map has no descriptor of its own.
-        self.file.map(len)
-    }
-
-    fn advise(&self, at: u64, len: u64, advice: Advice) -> io::Result<()> {
-        self.file.advise(at, len, advice)
-    }
-
-    fn send_to(&self, socket: BorrowedFd<'_>, position: u64, len: u64) -> io::Result<u64> {
-        self.file.send_to(socket, position, len)
-    }
-
-    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.file.descriptor()
-    }
-}
 
 #[cfg(test)]
 #[path = "counted_tests.rs"]

@@ -17,6 +17,7 @@ use crate::units::TimestampMs;
 
 mod counted;
 mod crew;
+mod file_in;
 mod os;
 mod pooled;
 #[cfg(not(loom))]
@@ -26,6 +27,7 @@ mod pooled_tests;
 pub mod sim;
 
 pub use counted::{DescriptorUsage, Descriptors};
+pub(crate) use file_in::FileIn;
 pub use os::{AsFd, BorrowedFd, OsFileSystem, open_files_limit};
 pub use pooled::PooledFs;
 

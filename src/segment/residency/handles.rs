@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Held, Residency};
-use crate::fs::{Advice, BorrowedFd, File, FileSystem, Mapping, OpenMode};
+use crate::fs::{File, FileIn, FileSystem, Mapping, OpenMode};
 
 /// A descriptor in the budget: taken before the file is opened, given back when the last holder closes it.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl FileRoom {
     /// Opens a file in it.
     pub(crate) fn open(self, fs: &dyn FileSystem, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         let file = fs.open(path, mode)?;
-        Ok(Arc::new(CountedFile { file, _room: self }))
+        Ok(Arc::new(FileIn::new(file, self)))
     }
 }
 
@@ -69,63 +69,6 @@ impl MapRoom {
 impl Drop for MapRoom {
     fn drop(&mut self) {
         self.residency.maps.give_back(1);
-    }
-}
-
-/// Fields are dropped in order: the descriptor is closed before its room is given back.
-#[derive(Debug)]
-struct CountedFile {
-    file: Arc<dyn File>,
-    _room: FileRoom,
-}
-
-impl File for CountedFile {
-    fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
-        self.file.read_at(buf, at)
-    }
-
-    fn write_at(&self, buf: &[u8], at: u64) -> io::Result<usize> {
-        self.file.write_at(buf, at)
-    }
-
-    fn write_vectored_at(&self, bufs: &[io::IoSlice<'_>], at: u64) -> io::Result<usize> {
-        self.file.write_vectored_at(bufs, at)
-    }
-
-    fn size(&self) -> io::Result<u64> {
-        self.file.size()
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-
-    fn allocate(&self, at: u64, len: u64) -> io::Result<()> {
-        self.file.allocate(at, len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-
-    fn sync_all(&self) -> io::Result<()> {
-        self.file.sync_all()
-    }
-
-    fn map(&self, len: u64) -> io::Result<Arc<dyn Mapping>> {
-        self.file.map(len)
-    }
-
-    fn advise(&self, at: u64, len: u64, advice: Advice) -> io::Result<()> {
-        self.file.advise(at, len, advice)
-    }
-
-    fn send_to(&self, socket: BorrowedFd<'_>, position: u64, len: u64) -> io::Result<u64> {
-        self.file.send_to(socket, position, len)
-    }
-
-    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.file.descriptor()
     }
 }
 
