@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::fs::{self, File};
+use crate::record::{Crc32c, crc32c, layout};
 
 /// One read takes this much; measurements show no gain above it.
 const WINDOW_BYTES: usize = 1 << 20;
@@ -47,6 +48,29 @@ impl Window {
             0
         };
         Ok(self.buffer.get(skip..self.filled).unwrap_or_default())
+    }
+
+    /// CRC-32C over what the checksum of a batch of `size` bytes at `position` covers, whatever its size.
+    pub(crate) fn batch_crc(&mut self, position: u64, size: u32) -> io::Result<u32> {
+        const COVERED_FROM: usize = layout::ATTRIBUTES_AT;
+        if size as usize <= WINDOW_BYTES {
+            let bytes = self.at(position, size as usize)?;
+            let covered = bytes.get(COVERED_FROM..size as usize).ok_or(io::ErrorKind::UnexpectedEof)?;
+            return Ok(crc32c(covered));
+        }
+        let mut crc = Crc32c::new();
+        let (mut at, end) = (position + COVERED_FROM as u64, position + u64::from(size));
+        while at < end {
+            let left = usize::try_from(end - at).unwrap_or(usize::MAX);
+            let bytes = self.at(at, left.min(WINDOW_BYTES))?;
+            let part = bytes.get(..left).unwrap_or(bytes);
+            if part.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            crc.update(part);
+            at += part.len() as u64;
+        }
+        Ok(crc.finish())
     }
 
     fn fill(&mut self, position: u64) -> io::Result<()> {

@@ -12,7 +12,7 @@ use super::super::window::Window;
 use super::{Sidecars, Sum, SumBuilder, UNCOVERED_BYTES, Verdict};
 use crate::error::{CorruptionKind, InvalidBatch};
 use crate::fs::File;
-use crate::record::{BatchHeader, Crc32c, HEADER_BYTES, layout};
+use crate::record::{BatchHeader, HEADER_BYTES, layout};
 use crate::units::{LeaderEpoch, Offset};
 
 /// Positions in a segment are i32; nothing larger is believed.
@@ -196,28 +196,12 @@ impl LogWalk {
             let short = InvalidBatch::Short { need: u64::from(header.size), have: remaining };
             return Ok(Err(short.into()));
         }
-        let computed = self.crc_of(position, header.size)?;
+        let computed = self.window.batch_crc(position, header.size)?;
         if computed == header.crc {
             Ok(Ok(Valid { header, uncovered }))
         } else {
             Ok(Err(InvalidBatch::Crc { stored: header.crc, computed }.into()))
         }
-    }
-
-    fn crc_of(&mut self, position: u64, size: u32) -> io::Result<u32> {
-        let mut crc = Crc32c::new();
-        let (mut at, end) = (position + layout::ATTRIBUTES_AT as u64, position + u64::from(size));
-        while at < end {
-            let left = usize::try_from(end - at).unwrap_or(usize::MAX);
-            let bytes = self.window.at(at, left.min(Window::need_max()))?;
-            let part = bytes.get(..left).unwrap_or(bytes);
-            if part.is_empty() {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            crc.update(part);
-            at += part.len() as u64;
-        }
-        Ok(crc.finish())
     }
 
     /// Holds a valid batch's offset and epoch against those before it.
