@@ -301,3 +301,7 @@ impl From<ChangeError> for PutCleanError {
         Self::Log(error)
     }
 }
+
+#[cfg(test)]
+#[path = "clean_state_tests.rs"]
+mod tests;
