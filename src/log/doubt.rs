@@ -8,8 +8,11 @@ use super::report::{Found, RecoveryReport};
 use super::survey::{Scanned, Survey, live_logs};
 use crate::error::{IoFailure, IoOperation, OpenError};
 use crate::fs::{self, DirEntry, File, OpenMode};
-use crate::segment::{FileKind, SegmentFile, names, scan};
+use crate::segment::{FileKind, SegmentFile, Stage, names, scan};
 use crate::units::Offset;
+
+/// The files that a swap gives names to.
+const SWAPPED: [FileKind; 5] = [FileKind::Sum, FileKind::TxnIndex, FileKind::TimeIndex, FileKind::Index, FileKind::Log];
 
 impl Unjudged {
     /// After a directory sync that may have failed: removes the indexes of what will be scanned, also those that are not
@@ -58,9 +61,12 @@ impl Unjudged {
     /// After a directory sync that may have failed: removes again what was removed, so that the coming sync has
     /// something to do and the old segments do not come back with a power loss.
     pub(super) fn remove_again(&self) -> Result<(), OpenError> {
+        self.forget_unfinished()?;
         let live = live_logs(&self.home.list()?);
         for base in &self.removed {
-            if live.binary_search(base).is_err() {
+            if live.binary_search(base).is_ok() {
+                self.touch_again(*base)?;
+            } else {
                 let path = self.home.path(*base, FileKind::Log);
                 drop(self.home.open(&path, OpenMode::CreateOrOpen)?);
                 self.home.remove_segment(*base)?;
@@ -73,6 +79,44 @@ impl Unjudged {
             }
         }
         Ok(())
+    }
+
+    /// After a directory sync that may have failed in a swap: names of unfinished files that are gone could come back with
+    /// a power loss, and have a later swap pass for one that is not complete.
+    fn forget_unfinished(&self) -> Result<(), OpenError> {
+        for base in &self.removed {
+            for kind in SWAPPED {
+                self.make_and_remove(SegmentFile::live(*base, kind).at(Stage::Cleaned))?;
+            }
+        }
+        if !self.removed.is_empty() {
+            self.home.sync_names()?;
+        }
+        Ok(())
+    }
+
+    /// Makes the names of a segment change that a swap may have put in place: one that is not durable would lose it to the
+    /// segment before, or to an older swap. By the names of a swap, which is finished whenever a crash comes; nothing is
+    /// unfinished any more.
+    fn touch_again(&self, base: Offset) -> Result<(), OpenError> {
+        for kind in SWAPPED {
+            let live = SegmentFile::live(base, kind);
+            let (live_name, swap_name) = (live.name(), live.at(Stage::Swap).name());
+            if self.home.fs.metadata(&self.home.dir.join(&live_name)).is_ok() {
+                self.home.rename(&live_name, &swap_name)?;
+                self.home.rename(&swap_name, &live_name)?;
+            } else {
+                self.make_and_remove(live)?;
+                self.make_and_remove(live.at(Stage::Swap))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn make_and_remove(&self, file: SegmentFile) -> Result<(), OpenError> {
+        let name = file.name();
+        drop(self.home.open(&self.home.dir.join(&name), OpenMode::CreateOrOpen)?);
+        Ok(self.home.remove(&name)?)
     }
 
     /// Gives a log its name back that lost it while names were made to change.

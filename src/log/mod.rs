@@ -9,8 +9,11 @@
 //! write sync under `writer`, because nothing may be written in the place of a cut before the cut is durable.
 
 mod aborted;
+mod ancestors;
 mod append;
 mod batches;
+pub(crate) mod clean_state;
+pub(crate) mod cleaning;
 mod close;
 mod derived;
 pub(crate) mod directory;
@@ -21,11 +24,13 @@ pub(crate) mod hosted;
 mod hosting;
 mod incoming;
 mod keeper;
+mod leftovers;
 mod open;
 mod quarantine;
 mod read;
 mod recover;
 mod repair;
+pub(crate) mod replace;
 mod report;
 mod retain;
 mod roll;
@@ -35,6 +40,7 @@ mod slice;
 mod standing;
 pub(crate) mod state;
 mod survey;
+mod swap;
 mod sync;
 mod timestamps;
 mod truncate;
@@ -47,15 +53,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+pub(crate) use ancestors::sync_ancestors;
 pub use append::Appended;
 pub use batches::{AppendAs, AppendOptions, Batches};
+pub(crate) use clean_state::{CleanState, PassProgress, PutCleanError};
+pub(crate) use cleaning::{CleanSegment, CleanView, CleaningClaim, Staged, Staging};
 pub(crate) use derived::{derived_bytes, read_epochs, write_epochs};
 pub(crate) use handover::{Glimpse, HandOverError, Held, Prefix, Unfinished};
 pub(crate) use hosting::{Extent, Former, Lent, oldest_timestamp};
 pub use open::Environment;
-pub(crate) use open::{Left, sync_ancestors};
+pub(crate) use open::Left;
 pub use read::{Isolation, ReadOptions};
 pub use repair::Repaired;
+pub(crate) use replace::{ReplaceError, Replaced};
 pub use report::{Action, Finding, Found, RecoveryReport};
 
 pub use retain::{Deleted, DeletedBecause, Retained};
@@ -129,6 +139,10 @@ struct LogCore {
     has_met_damage: AtomicBool,
     /// One repair at a time.
     is_repairing: AtomicBool,
+    /// How far it is clean.
+    cleaned: Mutex<clean_state::Cleaned>,
+    /// One cleaner at a time.
+    is_cleaning: AtomicBool,
     lock: Mutex<Option<Box<dyn LockGuard>>>,
 }
 
