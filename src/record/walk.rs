@@ -101,7 +101,7 @@ fn take_plain(records: &[u8], keys: HeaderKeys) -> Option<(Scanned, &[u8])> {
 
 /// The header count and the headers are all that `bytes` hold, and their varints are short.
 #[inline(never)]
-fn walk_headers(bytes: &[u8], keys: HeaderKeys) -> Option<()> {
+pub(super) fn walk_headers(bytes: &[u8], keys: HeaderKeys) -> Option<()> {
     let (count_bits, mut rest) = short_varint(bytes)?;
     for _ in 0..plain_length(count_bits)? {
         let (key_bits, after) = short_varint(rest)?;
@@ -116,23 +116,23 @@ fn walk_headers(bytes: &[u8], keys: HeaderKeys) -> Option<()> {
 }
 
 /// -1, the length of null, in zig-zag.
-const NULL: u32 = 1;
+pub(super) const NULL: u32 = 1;
 
 /// The length that zig-zag `bits` say, if it is not negative.
 #[inline(always)]
-fn plain_length(bits: u32) -> Option<usize> {
+pub(super) fn plain_length(bits: u32) -> Option<usize> {
     if bits & 1 == 0 { usize::try_from(bits >> 1).ok() } else { None }
 }
 
 /// As [`plain_length`], and 0 for null.
 #[inline(always)]
-fn nullable_length(bits: u32) -> Option<usize> {
+pub(super) fn nullable_length(bits: u32) -> Option<usize> {
     if bits == NULL { Some(0) } else { plain_length(bits) }
 }
 
 /// Takes the bits of a varint of one or two bytes off the front of `bytes`.
 #[inline(always)]
-fn short_varint(bytes: &[u8]) -> Option<(u32, &[u8])> {
+pub(super) fn short_varint(bytes: &[u8]) -> Option<(u32, &[u8])> {
     match *bytes {
         [a, ref rest @ ..] if a < 0x80 => Some((u32::from(a), rest)),
         [a, b, ref rest @ ..] if b < 0x80 => Some((u32::from(a & 0x7f) | u32::from(b) << 7, rest)),
@@ -145,7 +145,7 @@ fn short_varint(bytes: &[u8]) -> Option<(u32, &[u8])> {
 
 /// Takes the bits of a varint of one to three bytes off the low end of `word`, of which `used` were used before.
 #[inline(always)]
-fn varint_of(word: u64, used: usize) -> Option<(u32, usize, u64)> {
+pub(super) fn varint_of(word: u64, used: usize) -> Option<(u32, usize, u64)> {
     let [a, b, c, ..] = word.to_le_bytes().map(u32::from);
     if a < 0x80 {
         Some((a, used + 1, word >> 8))
