@@ -9,14 +9,27 @@
 //! | `options`, `cleaned` | what a pass is told, and what it tells |
 //! | `error` | why it ended without its work done |
 //! | `pass` | the state machine, one bounded step at a time |
+//! | `budget` | how much memory there is, and for what |
+//! | `key_hash` | keys as 128 bits, by a hash that nobody else can compute |
+//! | `map` | the newest offset of each key in 16 bytes a slot |
+//! | `spill/` | what does not fit the memory, in files |
+//! | `learning` | what was read becomes verdicts: which offsets are superseded |
 
+mod budget;
 mod cleaned;
 mod error;
+mod key_hash;
+mod learning;
+mod map;
 mod options;
 mod pass;
+mod spill;
 
+pub use budget::{CleanerMemory, MemoryError, PassMemory};
 pub use cleaned::{CleanMode, Cleaned, LeftAlone};
 pub use error::CleanError;
+pub use key_hash::{KeyHash, KeyHasher};
+pub use map::{OffsetMap, Put};
 pub use options::{CleanOptions, MEMORY_BYTES_MIN};
 pub(crate) use pass::{Begun, Pass, PassStep, Phase, Progress};
 

@@ -15,6 +15,7 @@
 //! alluvium.aside.<n>.<base:020>.log segments past a torn tail, kept for whoever wants to look
 //! alluvium.touched.<base:020>.log   a log for a moment, while its name is made to change after a sync in doubt
 //! alluvium.repaired.<base:020>.log.tmp  a log that is being written anew by a repair
+//! alluvium.spill.<n>.tmp            what a pass of the cleaner cannot keep in memory; worth nothing after a crash
 //! ```
 
 use std::path::Path;
@@ -55,6 +56,7 @@ pub const PARENT_CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 const ASIDE_PREFIX: &str = "alluvium.aside.";
 const TOUCHED_PREFIX: &str = "alluvium.touched.";
 const REPAIRED_PREFIX: &str = "alluvium.repaired.";
+const SPILL_PREFIX: &str = "alluvium.spill.";
 const OURS_PREFIX: &str = "alluvium.";
 const TEMPORARY_SUFFIX: &str = ".tmp";
 /// Kafka pads base offsets to this many digits.
@@ -225,6 +227,12 @@ pub fn repaired(base: Offset) -> String {
     format!("{REPAIRED_PREFIX}{}{TEMPORARY_SUFFIX}", SegmentFile::live(base, FileKind::Log).name())
 }
 
+/// The name of the `n`-th file in which a pass of the cleaner keeps what does not fit the memory. Worth nothing after a
+/// crash, when opening removes it as it does all that is temporary.
+pub fn spill(n: u64) -> String {
+    format!("{SPILL_PREFIX}{n}{TEMPORARY_SUFFIX}")
+}
+
 /// A free name under which a `.log` can be set aside.
 pub fn aside(taken: &[DirEntry], base: Offset) -> String {
     let name = |n: usize| format!("{ASIDE_PREFIX}{n}.{}", SegmentFile::live(base, FileKind::Log).name());
@@ -280,6 +288,7 @@ mod tests {
         assert_eq!(file("alluvium.lock"), Known::State);
         assert_eq!(file("alluvium.recovery-point.tmp"), Known::Temporary);
         assert_eq!(file(&repaired(Offset::ZERO)), Known::Temporary);
+        assert_eq!(file(&spill(7)), Known::Temporary);
         assert_eq!(file("alluvium.aside.0.00000000000000000000.log"), Known::Aside);
         assert_eq!(file(&touched(Offset::ZERO)), Known::Touched(Offset::ZERO));
         assert_eq!(file("partition.metadata"), Known::State);
