@@ -14,6 +14,7 @@
 //! 8 inspect                                  read-only views for tools
 //! ```
 
+mod clean;
 pub mod clock;
 mod commit;
 pub mod config;
