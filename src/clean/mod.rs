@@ -14,16 +14,22 @@
 //! | `map` | the newest offset of each key in 16 bytes a slot |
 //! | `spill/` | what does not fit the memory, in files |
 //! | `learning` | what was read becomes verdicts: which offsets are superseded |
+//! | `transactions` | which data was aborted, which markers and aborted entries are still needed |
+//! | `filter` | what is kept of a batch |
 
 mod budget;
 mod cleaned;
 mod error;
+mod filter;
 mod key_hash;
 mod learning;
 mod map;
 mod options;
 mod pass;
 mod spill;
+mod transactions;
+#[cfg(test)]
+mod pass_tests;
 
 pub use budget::{CleanerMemory, MemoryError, PassMemory};
 pub use cleaned::{CleanMode, Cleaned, LeftAlone};

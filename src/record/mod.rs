@@ -30,6 +30,7 @@ pub mod layout;
 mod recompress;
 #[expect(clippy::module_inception, reason = "a record is what this file is about; the directory is about batches")]
 mod record;
+mod retain;
 mod stamp;
 mod validate;
 mod varint;
@@ -44,6 +45,7 @@ pub(crate) use keys::{Keyed, Keys};
 pub use layout::HEADER_BYTES;
 pub use recompress::recompress;
 pub use record::{Headers, Record, Records};
+pub(crate) use retain::{Candidate, Retainer, VerifiedBatch};
 pub(crate) use stamp::unstamp;
 pub use stamp::{stamp, stamp_append_time};
 pub use validate::{Origin, Rules, validate};
