@@ -8,6 +8,10 @@
 //! |---|---|
 //! | `options`, `cleaned` | what a pass is told, and what it tells |
 //! | `error` | why it ended without its work done |
+//! | `config` | the settings of a store's cleaner |
+//! | `plan`, `range` | which log is due, which range, what holds back the rest; pure |
+//! | `group` | which segments are rewritten together; pure |
+//! | `explain` | why each stretch of a log is kept, cleaned or held back; pure |
 //! | `pass` | the state machine, one bounded step at a time |
 //! | `budget` | how much memory there is, and for what |
 //! | `key_hash` | keys as 128 bits, by a hash that nobody else can compute |
@@ -19,13 +23,18 @@
 
 mod budget;
 mod cleaned;
+mod config;
 mod error;
+pub mod explain;
 mod filter;
+pub mod group;
 mod key_hash;
 mod learning;
 mod map;
 mod options;
 mod pass;
+pub mod plan;
+mod range;
 mod spill;
 mod transactions;
 #[cfg(test)]
@@ -33,6 +42,8 @@ mod pass_tests;
 
 pub use budget::{CleanerMemory, MemoryError, PassMemory};
 pub use cleaned::{CleanMode, Cleaned, LeftAlone};
+pub use config::CleanerConfig;
+pub(crate) use config::{CLEANER_FLAGS, CLEANER_KEYS, CleanerFlag, CleanerKey};
 pub use error::CleanError;
 pub use key_hash::{KeyHash, KeyHasher};
 pub use map::{OffsetMap, Put};
