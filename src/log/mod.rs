@@ -11,6 +11,8 @@
 mod aborted;
 mod append;
 mod batches;
+pub(crate) mod clean_state;
+pub(crate) mod cleaning;
 mod close;
 mod derived;
 pub(crate) mod directory;
@@ -26,6 +28,7 @@ mod quarantine;
 mod read;
 mod recover;
 mod repair;
+pub(crate) mod replace;
 mod report;
 mod retain;
 mod roll;
@@ -49,6 +52,8 @@ use std::sync::atomic::AtomicBool;
 
 pub use append::Appended;
 pub use batches::{AppendAs, AppendOptions, Batches};
+pub(crate) use clean_state::{CleanState, PassProgress, PutCleanError};
+pub(crate) use cleaning::{CleanSegment, CleanView, CleaningClaim, Staged, Staging};
 pub(crate) use derived::{derived_bytes, read_epochs, write_epochs};
 pub(crate) use handover::{Glimpse, HandOverError, Held, Prefix, Unfinished};
 pub(crate) use hosting::{Extent, Former, Lent, oldest_timestamp};
@@ -56,6 +61,7 @@ pub use open::Environment;
 pub(crate) use open::{Left, sync_ancestors};
 pub use read::{Isolation, ReadOptions};
 pub use repair::Repaired;
+pub(crate) use replace::{ReplaceError, Replaced};
 pub use report::{Action, Finding, Found, RecoveryReport};
 
 pub use retain::{Deleted, DeletedBecause, Retained};
@@ -130,6 +136,8 @@ struct LogCore {
     has_met_damage: AtomicBool,
     /// One repair at a time.
     is_repairing: AtomicBool,
+    /// One cleaner at a time.
+    is_cleaning: AtomicBool,
     lock: Mutex<Option<Box<dyn LockGuard>>>,
 }
 

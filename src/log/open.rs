@@ -469,6 +469,7 @@ impl Opening {
             report,
             has_met_damage: AtomicBool::new(false),
             is_repairing: AtomicBool::new(false),
+            is_cleaning: AtomicBool::new(false),
             lock: Mutex::new(lock),
         };
         PartitionLog { core: Arc::new(core) }

@@ -26,6 +26,7 @@ mod builder;
 mod compress;
 mod control;
 mod keys;
+mod empty;
 pub mod layout;
 mod recompress;
 #[expect(clippy::module_inception, reason = "a record is what this file is about; the directory is about batches")]
@@ -42,6 +43,7 @@ pub use builder::{BatchBuilder, RecordBatch, TransactionEnd};
 pub use compress::Compression;
 pub use control::{ControlRecord, TransactionMarker, transaction_marker};
 pub(crate) use keys::{Keyed, Keys};
+pub(crate) use empty::empty_batch;
 pub use layout::HEADER_BYTES;
 pub use recompress::recompress;
 pub use record::{Headers, Record, Records};
