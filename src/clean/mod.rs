@@ -21,24 +21,30 @@
 //! | `transactions` | which data was aborted, which markers and aborted entries are still needed |
 //! | `filter` | what is kept of a batch |
 
+mod bounds;
 mod budget;
 mod cleaned;
 mod config;
 mod error;
 pub mod explain;
+mod facts;
+mod figures;
 mod filter;
 pub mod group;
 mod key_hash;
 mod learning;
 mod map;
 mod options;
+mod output;
 mod pass;
-pub mod plan;
-mod range;
-mod spill;
-mod transactions;
 #[cfg(test)]
 mod pass_tests;
+pub mod plan;
+mod range;
+mod rewrite;
+mod scan;
+mod spill;
+mod transactions;
 
 pub use budget::{CleanerMemory, MemoryError, PassMemory};
 pub use cleaned::{CleanMode, Cleaned, LeftAlone};

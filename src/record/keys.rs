@@ -5,9 +5,27 @@
     reason = "measured: out of line, results go through memory and a record costs half more"
 )]
 
+use super::batch::BatchView;
+use super::compress::{self, Compression};
 use super::record::{Fields, HeaderKeys, check_headers, split_record};
 use super::walk::{nullable_length, plain_length, short_varint, varint_of, walk_headers, NULL};
-use crate::error::InvalidRecord;
+use crate::error::{InvalidBatch, InvalidRecord};
+
+/// The records of `batch`, uncompressed: as they lie in it, or expanded into `plain` to at most `limit` bytes.
+pub(crate) fn plain_records<'a>(
+    batch: &BatchView<'a>,
+    limit: u32,
+    plain: &'a mut Vec<u8>,
+) -> Result<&'a [u8], InvalidBatch> {
+    let stored = batch.stored_records();
+    let codec = batch.header().attributes.compression();
+    if codec == Compression::None || stored.is_empty() {
+        return Ok(stored);
+    }
+    plain.clear();
+    compress::decompress(codec, stored, limit, plain)?;
+    Ok(plain)
+}
 
 /// Of a record: its key, where it has one, and where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

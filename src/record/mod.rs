@@ -42,7 +42,7 @@ pub use batch::{Attributes, BatchHeader, BatchView, Batches, Body, batches, crc3
 pub use builder::{BatchBuilder, RecordBatch, TransactionEnd};
 pub use compress::Compression;
 pub use control::{ControlRecord, TransactionMarker, transaction_marker};
-pub(crate) use keys::{Keyed, Keys};
+pub(crate) use keys::{Keys, plain_records};
 pub(crate) use empty::empty_batch;
 pub use layout::HEADER_BYTES;
 pub use recompress::recompress;
