@@ -47,7 +47,7 @@ pub(crate) use empty::empty_batch;
 pub use layout::HEADER_BYTES;
 pub use recompress::recompress;
 pub use record::{Headers, Record, Records};
-pub(crate) use retain::{Candidate, Retainer, VerifiedBatch};
+pub(crate) use retain::{Candidate, Retainer, VerifiedBatch, put_emptied};
 pub(crate) use stamp::unstamp;
 pub use stamp::{stamp, stamp_append_time};
 pub use validate::{Origin, Rules, validate};
