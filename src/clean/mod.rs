@@ -73,9 +73,11 @@ impl PartitionLog {
     /// # Errors
     /// [`CleanError`]; groups of segments that were finished stay cleaned, and another call goes on behind them.
     pub fn clean(&self, options: &CleanOptions) -> Result<Cleaned, CleanError> {
+        options.validate()?;
+        let mut options = options.clone();
         let mut total: Option<Cleaned> = None;
         loop {
-            let mut pass = match Pass::begin(self, options)? {
+            let mut pass = match Pass::begin(self, &options)? {
                 Begun::Pass(pass) => pass,
                 Begun::Nothing(nothing) => return Ok(total.unwrap_or(nothing)),
             };
@@ -84,15 +86,17 @@ impl PartitionLog {
                     break cleaned;
                 }
             };
-            let is_partial = cleaned.mode == CleanMode::Partial;
+            // A pass that was interrupted ends where it was to end then.
+            let may_be_more = cleaned.mode == CleanMode::Partial || cleaned.resumed;
             let so_far = match total.take() {
                 Some(before) => before.and_then(cleaned),
                 None => cleaned,
             };
-            if !is_partial {
+            if !may_be_more {
                 return Ok(so_far);
             }
             total = Some(so_far);
+            options.cleans_clean = false;
         }
     }
 }

@@ -248,7 +248,7 @@ impl Pass {
     /// Whether what is to be spilled, by what was read so far, may be written.
     fn has_room_to_spill(&self, scan: &KeyScan, counts: LearningCounts) -> bool {
         let Some(limit) = self.spill_bytes_max() else { return false };
-        let whole = self.source.bytes_below(self.bounds.upper);
+        let whole = self.source.bytes_between(self.source.start(), self.bounds.upper);
         let records = u128::from(counts.notes) * u128::from(whole) / u128::from(scan.bytes_read().max(1));
         records.saturating_mul(u128::from(SPILLED_RECORD_BYTES)) <= u128::from(limit)
     }
