@@ -12,7 +12,7 @@ use crate::units::Offset;
 #[derive(Debug, Default)]
 pub(super) struct Figures {
     /// When the pass began, by the log's monotonic clock.
-    pub(super) began: Duration,
+    began: Duration,
     /// Bytes read for their keys.
     pub(super) bytes_scanned: u64,
     /// Of the learning that is under way, or was the last.
@@ -28,6 +28,11 @@ pub(super) struct Figures {
 }
 
 impl Figures {
+    /// Of a pass that begins at monotonic time `began`.
+    pub(super) fn from(began: Duration) -> Self {
+        Self { began, ..Self::default() }
+    }
+
     /// So much memory is held.
     pub(super) fn note_memory(&mut self, bytes: usize) {
         self.memory_peak = self.memory_peak.max(bytes);

@@ -145,7 +145,7 @@ impl Pass {
                 ..Cleaned::default()
             }));
         }
-        let figures = Figures { began: log.clock().monotonic(), ..Figures::default() };
+        let figures = Figures::from(log.clock().monotonic());
         Ok(Begun::Pass(Box::new(Self {
             state: State::Securing,
             log: log.clone(),
@@ -415,15 +415,18 @@ impl Pass {
         self.bounds.transactions = filter.save();
         let Bounds { upper, first_dirty, done_to, horizon_from, ref transactions, .. } = self.bounds;
         let transactions = transactions.clone();
-        let pass = Some(PassProgress { upper, first_dirty, done_to, horizon_from, transactions });
-        self.put(CleanState { pass, ..self.clean_state.clone() })
+        let mut state = self.clean_state.clone();
+        state.pass = Some(PassProgress { upper, first_dirty, done_to, horizon_from, transactions });
+        self.put(state)
     }
 
     fn finish(&mut self) -> Result<State, CleanError> {
         let first_dirty = self.bounds.first_dirty.max(self.bounds.upper);
         debug_assert!(first_dirty > self.bounds.first_dirty || self.bounds.dirty().is_empty(), "{:?}", self.bounds);
         self.bounds.done_to = self.bounds.upper;
-        self.put(CleanState { first_dirty, pass: None, ..self.clean_state.clone() })?;
+        let mut state = self.clean_state.clone();
+        (state.first_dirty, state.pass) = (first_dirty, None);
+        self.put(state)?;
         Ok(State::Finished)
     }
 
