@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::clean_state::CleanState;
+use super::derived::write_epochs;
 use super::view::LogView;
 use super::{LogCore, PartitionLog};
 use crate::commit::Marks;
@@ -256,7 +257,7 @@ impl PartitionLog {
     /// I/O.
     pub(crate) fn stage(&self, base: Offset, buffer_bytes: usize) -> Result<Staging, IoFailure> {
         let core = Arc::clone(&self.core);
-        let options = SegmentOptions::of(&self.config());
+        let options = SegmentOptions::of(&self.config()).cleaned(true);
         let files = StagedFiles { core, base, is_in_place: AtomicBool::new(false) };
         let writer = CleanedWriter::create(&self.core.home, base, options, buffer_bytes)?;
         Ok(Staging { writer, files })
@@ -277,7 +278,34 @@ impl PartitionLog {
 
 impl LogCore {
     fn secure(&self, upper: Offset) -> Result<Offset, ChangeError> {
-        let _ = upper;
-        unimplemented!("in the next commit")
+        let mut round = self.round.lock();
+        self.writer.lock().check_open()?;
+        let secured = self.keeper.recovery_point();
+        if secured >= upper {
+            return Ok(secured);
+        }
+        self.sync_under(&mut round)?;
+        let Marks { log_start, log_end, durable_end, high_watermark, .. } = self.view.read().marks;
+        if upper > durable_end {
+            return Err(ChangeError::OutOfRange { asked: upper, log_start, log_end });
+        }
+        // The recovery point must not pass epochs that are written down nowhere: below it nothing is scanned.
+        let epochs = {
+            let derived = &mut self.writer.lock().derived;
+            std::mem::take(&mut derived.epochs_changed).then(|| derived.epochs.clone())
+        };
+        let changed = self.change_files(|| {
+            if let Some(epochs) = &epochs {
+                write_epochs(&self.home, epochs)?;
+            }
+            self.keeper.raise_recovery_point(durable_end, high_watermark)
+        });
+        if epochs.is_some() && !matches!(changed, Ok(None)) {
+            self.writer.lock().derived.epochs_changed = true;
+        }
+        match changed? {
+            Some(failure) => Err(ChangeError::Io(failure)),
+            None => Ok(self.keeper.recovery_point()),
+        }
     }
 }

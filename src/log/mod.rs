@@ -9,6 +9,7 @@
 //! write sync under `writer`, because nothing may be written in the place of a cut before the cut is durable.
 
 mod aborted;
+mod ancestors;
 mod append;
 mod batches;
 pub(crate) mod clean_state;
@@ -58,7 +59,8 @@ pub(crate) use derived::{derived_bytes, read_epochs, write_epochs};
 pub(crate) use handover::{Glimpse, HandOverError, Held, Prefix, Unfinished};
 pub(crate) use hosting::{Extent, Former, Lent, oldest_timestamp};
 pub use open::Environment;
-pub(crate) use open::{Left, sync_ancestors};
+pub(crate) use ancestors::sync_ancestors;
+pub(crate) use open::Left;
 pub use read::{Isolation, ReadOptions};
 pub use repair::Repaired;
 pub(crate) use replace::{ReplaceError, Replaced};
@@ -136,6 +138,8 @@ struct LogCore {
     has_met_damage: AtomicBool,
     /// One repair at a time.
     is_repairing: AtomicBool,
+    /// How far it is clean.
+    cleaned: Mutex<clean_state::Cleaned>,
     /// One cleaner at a time.
     is_cleaning: AtomicBool,
     lock: Mutex<Option<Box<dyn LockGuard>>>,

@@ -73,6 +73,11 @@ impl SegmentOptions {
             may_have_gaps: config.cleanup_policy.compacts(),
         }
     }
+
+    /// The same; with `is_cleaned`, of a log that was compacted, whatever its settings say now.
+    pub(crate) fn cleaned(self, is_cleaned: bool) -> Self {
+        Self { may_have_gaps: self.may_have_gaps || is_cleaned, ..self }
+    }
 }
 
 /// One segment, shared between the log and its readers. Small, since a store has a hundred thousand: what is held only
