@@ -274,3 +274,46 @@ fn a_cleaned_log_is_what_a_naive_model_says() {
         }
     }
 }
+
+/// Seconds of a pass over 3 M records of 200 bytes, with keys in multiples of what 4 MiB hold:
+/// `cargo test --release --lib -- --ignored --nocapture clean::pass_tests::measures`.
+#[test]
+#[ignore = "a measurement"]
+fn measures_a_pass() {
+    const RECORDS: u64 = 3_000_000;
+    let multiples = std::env::var("ALLUVIUM_MULTIPLES").unwrap_or_else(|_| "0.5,1,2,4,8,16".to_owned());
+    for multiple in multiples.split(',').map(|multiple| multiple.parse::<f64>().unwrap()) {
+        let dir = tempfile::tempdir().unwrap();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of keys")]
+        let keys = (multiple * 220_000.0) as u64;
+        let config = LogConfig { segment_bytes: 128 << 20, ..compacted() };
+        let log = PartitionLog::open(dir.path().join("t-0"), config).unwrap();
+        let mut rng = fastrand::Rng::with_seed(1);
+        let (mut builder, mut bytes) = (BatchBuilder::new(), 0);
+        let value = vec![7_u8; 170];
+        for n in 0..RECORDS {
+            let key = format!("key-{:012}", rng.u64(0..keys));
+            builder.record(TimestampMs::new(NOW), Some(key.as_bytes()), Some(&value));
+            if builder.bytes() > 16 << 10 || n + 1 == RECORDS {
+                let batch = builder.build().unwrap();
+                bytes += batch.as_bytes().len();
+                log.append(batch, AppendAs::Client { epoch: leader() }).unwrap();
+            }
+        }
+        log.roll().unwrap();
+        log.flush().unwrap();
+        let cleaned = log.clean(&CleanOptions { drops_cache: false, ..CleanOptions::default().with_memory(4 << 20) }).unwrap();
+        println!(
+            "{multiple:>4} x: {:>6.3} s for {} MB, {:?}, read {} MB, written {} MB, spilled {} MB, freed {} MB, {} keys, peak {} KiB",
+            cleaned.took.as_secs_f64(),
+            bytes >> 20,
+            cleaned.mode,
+            cleaned.bytes_read >> 20,
+            cleaned.bytes_written >> 20,
+            cleaned.bytes_spilled >> 20,
+            cleaned.bytes_freed >> 20,
+            cleaned.keys,
+            cleaned.memory_peak >> 10,
+        );
+    }
+}
