@@ -182,7 +182,7 @@ impl Rewrite {
 
 fn of_replace(error: ReplaceError) -> CleanError {
     match error {
-        ReplaceError::Changed | ReplaceError::Unfit => CleanError::Changed,
+        ReplaceError::Changed | ReplaceError::Unfit(_) => CleanError::Changed,
         ReplaceError::Io(failure) => CleanError::of_write(failure, || 1),
         ReplaceError::Log(cause) => CleanError::Log(cause),
     }
