@@ -26,7 +26,7 @@ mod range;
 
 pub use cleaned::{CleanMode, Cleaned, LeftAlone};
 pub use config::CleanerConfig;
-pub(crate) use config::{CLEANER_FLAGS, CLEANER_KEYS, CleanerFlag, CleanerKey};
+pub(crate) use config::{CLEANER_FLAGS, CLEANER_KEYS};
 pub use error::CleanError;
 pub use options::{CleanOptions, MEMORY_BYTES_MIN};
 pub(crate) use pass::{Begun, Pass, PassStep, Phase, Progress};
