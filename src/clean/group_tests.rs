@@ -81,7 +81,7 @@ fn what_is_active_below_the_log_start_or_past_the_end_is_in_no_group() {
 #[test]
 fn groups_cover_everything_and_keep_their_limits() {
     let mut rng = fastrand::Rng::with_seed(3);
-    let rounds = std::env::var("ALLUVIUM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5_000_u64);
+    let rounds = std::env::var("ALLUVIUM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2_000_u64);
     for _ in 0..rounds {
         let mut base = 0_i64;
         let mut all = Vec::new();
