@@ -128,7 +128,9 @@ impl CleanSurvey {
         }
         let expired: Vec<u64> =
             sample.keys.values().filter(|entry| entry.is_expired).map(|entry| entry.bytes).collect();
-        expired.into_iter().for_each(|bytes| sample.remove(bytes));
+        for bytes in expired {
+            sample.remove(bytes);
+        }
         Ok(self.told(&sample, &plain, memory_bytes, spills))
     }
 

@@ -287,3 +287,7 @@ impl HeaderScan {
 fn last_written(files: &PartitionFiles, segment: &SegmentInfo) -> Option<TimestampMs> {
     files.home.fs.metadata(&segment.path).ok()?.modified
 }
+
+#[cfg(test)]
+#[path = "survey_tests.rs"]
+mod tests;

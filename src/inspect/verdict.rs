@@ -150,10 +150,10 @@ impl fmt::Display for RecordFate {
             }
             Self::Marker { commits: None, .. } => f.write_str("kept: a control record"),
             Self::Marker { commits: Some(commits), horizon } => {
-                let what = if *commits { "commit" } else { "abort" };
+                let what = if *commits { "a commit" } else { "an abort" };
                 match horizon {
-                    Some(horizon) => write!(f, "kept: a {what} marker until {horizon}"),
-                    None => write!(f, "kept: a {what} marker, while its transaction has records"),
+                    Some(horizon) => write!(f, "kept: {what} marker until {horizon}"),
+                    None => write!(f, "kept: {what} marker, while its transaction has records"),
                 }
             }
             Self::SupersededLater { by, held_back } => {
