@@ -117,6 +117,7 @@ fn what_cannot_run_is_refused_in_a_line() {
     assert!(fs::read_dir(dir.path()).unwrap().next().is_none());
     offsets_like(dir.path());
     assert!(refusal(&run(["clean", at, "--budget", "512K"])).contains("give at least 1048576"));
+    assert!(refusal(&run(["clean", at, "--dry-run", "--budget", "512K"])).contains("give at least 1048576"));
     assert!(refusal(&run(["clean", at, "--set", "cleanup.policy=delete"])).contains("has no `compact`"));
     assert!(refusal(&run(["explain", at, "--set", "segment.bites=1"])).contains("nearest is \"segment.bytes\""));
     assert!(refusal(&run(["explain", at, "--set", "segment.bytes"])).contains("KEY=VALUE"));

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use alluvium::clean::CleanMode;
+use alluvium::clean::{CleanMode, MEMORY_BYTES_MIN};
 use alluvium::clean::plan::{Decision, Outlook};
 use alluvium::inspect::{CleanEstimate, CleanSurvey, PartitionFiles};
-use alluvium::{CleanOptions, Cleaned, PartitionLog};
+use alluvium::{CleanError, CleanOptions, Cleaned, PartitionLog};
 use serde_json::{Value, json};
 
 use crate::Outcome;
@@ -40,6 +40,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let mut out = BufWriter::new(io::stdout().lock());
     let mut options = CleanOptions::default().with_memory(args.budget);
     options.spill_bytes_max = args.spill;
+    if args.budget < MEMORY_BYTES_MIN {
+        return Err(CleanError::Options { memory_bytes: args.budget, min: MEMORY_BYTES_MIN }.into());
+    }
     if args.dry_run {
         let survey = files.survey(&args.settings.survey()?)?;
         let estimate = survey.estimate(args.budget, args.spill != Some(0))?;
