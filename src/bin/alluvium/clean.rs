@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use alluvium::clean::{CleanMode, MEMORY_BYTES_MIN};
 use alluvium::clean::plan::{Decision, Outlook};
+use alluvium::clean::{CleanMode, MEMORY_BYTES_MIN};
 use alluvium::inspect::{CleanEstimate, CleanSurvey, PartitionFiles};
 use alluvium::{CleanError, CleanOptions, Cleaned, PartitionLog};
 use serde_json::{Value, json};
