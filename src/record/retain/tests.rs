@@ -185,5 +185,5 @@ fn random_bytes_with_a_valid_checksum_never_panic() {
             read += 1;
         }
     }
-    assert!(read > 100, "{read}");
+    assert!(read > 30, "{read}");
 }
