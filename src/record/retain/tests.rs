@@ -127,7 +127,7 @@ fn damaged_bytes_cannot_be_had_as_a_verified_batch() {
 fn what_expands_past_the_limit_is_refused() {
     for codec in [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd] {
         let mut builder = BatchBuilder::new();
-        builder.compression(codec).record(TimestampMs::new(1), Some(b"k"), Some(&[0; 1 << 20]));
+        builder.compression(codec).record(TimestampMs::new(1), Some(b"k"), Some(&vec![0; 1 << 20]));
         let batch = builder.build().unwrap();
         let mut retainer = Retainer::default();
         let read = retainer.read::<InvalidBatch>(&verified(batch.as_bytes()), 100_000, |_| panic!("no record"));
