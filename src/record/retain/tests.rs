@@ -24,7 +24,7 @@ fn rebuilt(bytes: &[u8], horizon: Option<i64>, keep: impl Fn(usize) -> bool) -> 
 }
 
 fn seeds() -> u64 {
-    std::env::var("ALLUVIUM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(600)
+    std::env::var("ALLUVIUM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(300)
 }
 
 #[test]

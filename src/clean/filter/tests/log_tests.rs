@@ -8,7 +8,7 @@ use crate::record::naive_tests::Random;
 const RETENTION: i64 = 500;
 
 fn seeds() -> u64 {
-    std::env::var("ALLUVIUM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(150)
+    std::env::var("ALLUVIUM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(100)
 }
 
 /// A log, and the aborted transactions that its transaction indexes hold.
