@@ -65,10 +65,11 @@ pub use open::Environment;
 pub(crate) use open::Left;
 pub use read::{Isolation, ReadOptions};
 pub use repair::Repaired;
-pub(crate) use replace::{ReplaceError, Replaced};
+pub(crate) use replace::{REPLACED_MAX, ReplaceError};
 pub use report::{Action, Finding, Found, RecoveryReport};
 
 pub use retain::{Deleted, DeletedBecause, Retained};
+pub(crate) use retain::{Facts as RetentionFacts, Untold, plan as plan_retention};
 pub(crate) use round::{Attempt, Member, Part};
 pub use scrub::{ScrubCursor, Scrubbed, SegmentScrub};
 pub use slice::{Fetched, FetchedBatches, FileSlice, Sent, SentInPart};
@@ -80,7 +81,7 @@ use crate::clock::Clock;
 use crate::commit::{CommitQueue, Due, MarkWaiters, Marks, Worker};
 use crate::config::LogConfig;
 use crate::error::{ChangeError, ConfigError, Damage, LogFailed};
-use crate::fs::LockGuard;
+use crate::fs::{FileSystem, LockGuard};
 use crate::metrics::LogMetrics;
 use crate::segment::{Home, SegmentOptions};
 use crate::sync::{Condvar, Mutex, RwLock};
@@ -263,6 +264,11 @@ impl PartitionLog {
     /// The clock that the log goes by.
     pub fn clock(&self) -> &dyn Clock {
         &*self.core.clock
+    }
+
+    /// The file system that it is on.
+    pub(crate) fn file_system(&self) -> &Arc<dyn FileSystem> {
+        &self.core.home.fs
     }
 
     /// From now on waiters wake `worker` instead of syncing themselves; `None` undoes it. For flushers.

@@ -26,10 +26,12 @@ mod builder;
 mod compress;
 mod control;
 mod empty;
+mod keys;
 pub mod layout;
 mod recompress;
 #[expect(clippy::module_inception, reason = "a record is what this file is about; the directory is about batches")]
 mod record;
+mod retain;
 mod stamp;
 mod validate;
 mod varint;
@@ -41,9 +43,13 @@ pub use builder::{BatchBuilder, RecordBatch, TransactionEnd};
 pub use compress::Compression;
 pub use control::{ControlRecord, TransactionMarker, transaction_marker};
 pub(crate) use empty::empty_batch;
+pub(crate) use keys::{Keys, plain_records};
 pub use layout::HEADER_BYTES;
 pub use recompress::recompress;
 pub use record::{Headers, Record, Records};
+#[cfg(test)]
+pub(crate) use retain::naive_tests;
+pub(crate) use retain::{Candidate, Retainer, VerifiedBatch, put_emptied};
 pub(crate) use stamp::unstamp;
 pub use stamp::{stamp, stamp_append_time};
 pub use validate::{Origin, Rules, validate};

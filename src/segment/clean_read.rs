@@ -13,6 +13,7 @@
 use std::io;
 use std::sync::Arc;
 
+use super::window::Window;
 use super::scan::{ScanTask, Scanner};
 use super::{Extent, Hole, Segment};
 use crate::error::{CorruptionKind, InvalidBatch, IoFailure, IoOperation};
@@ -242,9 +243,7 @@ impl CleanReader {
         let size = header.size as usize;
         let is_checked = size > self.window_bytes;
         if is_checked {
-            let task = self.scan_task();
-            let computed =
-                Scanner::new(Arc::clone(&self.file), self.extent.bytes, task).crc_of(position, header.size)?;
+            let computed = Window::new(Arc::clone(&self.file), self.extent.bytes).batch_crc(position, header.size)?;
             self.bytes_read += u64::from(header.size);
             if computed != header.crc {
                 return Ok(Err(InvalidBatch::Crc { stored: header.crc, computed }.into()));
