@@ -12,7 +12,7 @@ use crate::config::{CleanupPolicy, LogConfig, OnDamage};
 use crate::fs::FileSystem;
 use crate::fs::sim::{Effect, Errno, Fault, FaultOn, SimFs, Survival};
 use crate::index::AbortedTxns;
-use crate::log::{AppendAs, CleanState, CleanView, Environment, PassProgress, ReadOptions};
+use crate::log::{AppendAs, CleanView, Environment, PassProgress, ReadOptions};
 use crate::record::{BatchBuilder, BatchView};
 use crate::segment::{CacheUse, Met};
 use crate::units::{LeaderEpoch, TimestampMs};
@@ -72,7 +72,7 @@ fn prepared(fs: &SimFs) -> PartitionLog {
 fn announce(log: &PartitionLog) {
     let upper = log.cleanable().unwrap().active_base;
     log.secure(upper).unwrap();
-    let state = log.clean_state();
+    let mut state = log.clean_state();
     let pass = PassProgress {
         upper,
         first_dirty: state.first_dirty,
@@ -80,7 +80,8 @@ fn announce(log: &PartitionLog) {
         horizon_from: TimestampMs::new(7),
         transactions: vec![1, 2, 3],
     };
-    log.put_clean_state(CleanState { pass: Some(pass), ..state }).unwrap();
+    state.pass = Some(pass);
+    log.put_clean_state(state).unwrap();
 }
 
 /// A swap to be made: of which segments, which offsets stay, and where outputs begin besides the first one.
