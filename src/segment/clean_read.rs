@@ -13,8 +13,8 @@
 use std::io;
 use std::sync::Arc;
 
-use super::window::Window;
 use super::scan::{ScanTask, Scanner};
+use super::window::Window;
 use super::{Extent, Hole, Segment};
 use crate::error::{CorruptionKind, InvalidBatch, IoFailure, IoOperation};
 use crate::fs::{self, Advice, File, OpenMode};
