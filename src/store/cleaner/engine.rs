@@ -1,0 +1,48 @@
+//! What the supervisor needs of those who know how to clean: a look at a log, and a pass in steps. It knows nothing else
+//! of them, so that its tests can have passes that fail in every way.
+
+use std::fmt;
+
+use super::state::{CleaningPhase, LastPass};
+use super::track::{Look, PassBytes};
+use crate::clean::{Begun, CleanError, CleanMode, CleanOptions, Cleaned, CleanerConfig, Pass, Phase};
+use crate::log::PartitionLog;
+use crate::units::{Offset, TimestampMs};
+
+/// Looks at logs and begins passes.
+pub(in crate::store) trait CleaningEngine: fmt::Debug + Send + Sync {
+    /// What there is to clean. Reads nothing from a disk, and waits for nobody.
+    fn look(&self, log: &PartitionLog, config: &CleanerConfig, last: Option<LastPass>, now: TimestampMs) -> Look;
+
+    /// Begins a pass, or goes on with one that was interrupted; `None` when there is nothing to clean.
+    fn begin(
+        &self,
+        log: &PartitionLog,
+        options: &CleanOptions,
+    ) -> Result<Option<Box<dyn CleaningPass>>, CleanError>;
+
+    /// The first offset that no pass has been at.
+    fn first_dirty(&self, log: &PartitionLog) -> Offset;
+}
+
+/// A pass, a step at a time. Dropped between two steps it is interrupted, and another one goes on with it.
+pub(in crate::store) trait CleaningPass: Send {
+    /// Goes on for about `bytes_max` bytes.
+    fn step(&mut self, bytes_max: u64) -> Result<Stepped, CleanError>;
+}
+
+/// What a step of a pass came to.
+#[derive(Clone, Debug)]
+pub(in crate::store) struct Stepped {
+    /// Bytes read and written in this step.
+    pub(in crate::store) bytes: u64,
+    pub(in crate::store) phase: CleaningPhase,
+    pub(in crate::store) mode: CleanMode,
+    pub(in crate::store) so_far: PassBytes,
+    /// The figures, when the pass is done.
+    pub(in crate::store) finished: Option<Cleaned>,
+}
+
+/// The cleaner of this crate.
+#[derive(Debug)]
+pub(in crate::store) struct LogCleaner;
