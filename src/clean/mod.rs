@@ -8,14 +8,25 @@
 //! |---|---|
 //! | `options`, `cleaned` | what a pass is told, and what it tells |
 //! | `error` | why it ended without its work done |
+//! | `config` | the settings of a store's cleaner |
+//! | `plan`, `range` | which log is due, which range, what holds back the rest; pure |
+//! | `group` | which segments are rewritten together; pure |
+//! | `explain` | why each stretch of a log is kept, cleaned or held back; pure |
 //! | `pass` | the state machine, one bounded step at a time |
 
 mod cleaned;
+mod config;
 mod error;
+pub mod explain;
+pub mod group;
 mod options;
 mod pass;
+pub mod plan;
+mod range;
 
 pub use cleaned::{CleanMode, Cleaned, LeftAlone};
+pub use config::CleanerConfig;
+pub(crate) use config::{CLEANER_FLAGS, CLEANER_KEYS, CleanerFlag, CleanerKey};
 pub use error::CleanError;
 pub use options::{CleanOptions, MEMORY_BYTES_MIN};
 pub(crate) use pass::{Begun, Pass, PassStep, Phase, Progress};

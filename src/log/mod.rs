@@ -59,6 +59,7 @@ pub use repair::Repaired;
 pub use report::{Action, Finding, Found, RecoveryReport};
 
 pub use retain::{Deleted, DeletedBecause, Retained};
+pub(crate) use retain::{Facts as RetentionFacts, Untold, plan as plan_retention};
 pub(crate) use round::{Attempt, Member, Part};
 pub use scrub::{ScrubCursor, Scrubbed, SegmentScrub};
 pub use slice::{Fetched, FetchedBatches, FileSlice, Sent, SentInPart};
