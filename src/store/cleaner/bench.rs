@@ -29,7 +29,7 @@ pub(super) struct AtWork {
     pub(super) pass: Box<dyn CleaningPass>,
     /// What a full disk's directory lent for it.
     pub(super) _loan: Option<ReserveLoan>,
-    pub(super) _memory: MemoryShare,
+    pub(super) memory: MemoryShare,
     /// Monotonic time of the next step, by the throttle.
     pub(super) due: Duration,
 }

@@ -15,11 +15,7 @@ pub(in crate::store) trait CleaningEngine: fmt::Debug + Send + Sync {
     fn look(&self, log: &PartitionLog, config: &CleanerConfig, last: Option<LastPass>, now: TimestampMs) -> Look;
 
     /// Begins a pass, or goes on with one that was interrupted; `None` when there is nothing to clean.
-    fn begin(
-        &self,
-        log: &PartitionLog,
-        options: &CleanOptions,
-    ) -> Result<Option<Box<dyn CleaningPass>>, CleanError>;
+    fn begin(&self, log: &PartitionLog, options: &CleanOptions) -> Result<Option<Box<dyn CleaningPass>>, CleanError>;
 
     /// The first offset that no pass has been at.
     fn first_dirty(&self, log: &PartitionLog) -> Offset;
@@ -46,3 +42,36 @@ pub(in crate::store) struct Stepped {
 /// The cleaner of this crate.
 #[derive(Debug)]
 pub(in crate::store) struct LogCleaner;
+
+impl CleaningEngine for LogCleaner {
+    fn look(&self, log: &PartitionLog, _config: &CleanerConfig, _last: Option<LastPass>, _now: TimestampMs) -> Look {
+        Look { log_end: log.log_end(), ..Look::default() }
+    }
+
+    fn begin(&self, log: &PartitionLog, options: &CleanOptions) -> Result<Option<Box<dyn CleaningPass>>, CleanError> {
+        Ok(match Pass::begin(log, options)? {
+            Begun::Pass(pass) => Some(Box::new(*pass)),
+            Begun::Nothing(_) => None,
+        })
+    }
+
+    fn first_dirty(&self, log: &PartitionLog) -> Offset {
+        log.log_start()
+    }
+}
+
+impl CleaningPass for Pass {
+    fn step(&mut self, bytes_max: u64) -> Result<Stepped, CleanError> {
+        let step = Self::step(self, bytes_max)?;
+        let progress = self.progress();
+        let phase = match progress.phase {
+            Phase::Securing | Phase::Finished => CleaningPhase::Beginning,
+            Phase::Learning => CleaningPhase::Learning,
+            Phase::Resolving => CleaningPhase::Resolving,
+            Phase::Rewriting => CleaningPhase::Rewriting,
+        };
+        let so_far = PassBytes { done: progress.bytes_done, total: progress.bytes_total, freed: progress.bytes_freed };
+        let bytes = step.bytes_read.saturating_add(step.bytes_written);
+        Ok(Stepped { bytes, phase, mode: progress.mode, so_far, finished: step.finished })
+    }
+}

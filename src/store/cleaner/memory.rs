@@ -19,7 +19,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::cause::{CauseKind, CleaningCause};
-use super::state::{DueBecause, LastPass};
+use super::state::{CleaningReason, LastPass};
 use super::track::{Look, Pause, Remembered};
 use crate::clean::CleanMode;
 use crate::error::{IoFailure, SmallFileFault};
@@ -36,13 +36,12 @@ const PASSED: u8 = 8;
 const SEEN: u8 = 16;
 const DUE: u8 = 32;
 const MODES: [CleanMode; 3] = [CleanMode::Map, CleanMode::Spill, CleanMode::Partial];
-const REASONS: [DueBecause; 6] = [
-    DueBecause::Ratio,
-    DueBecause::Lag,
-    DueBecause::Backlog,
-    DueBecause::Horizon,
-    DueBecause::Unfinished,
-    DueBecause::Asked,
+const REASONS: [CleaningReason; 5] = [
+    CleaningReason::Ratio,
+    CleaningReason::Overdue,
+    CleaningReason::Horizon,
+    CleaningReason::Interrupted,
+    CleaningReason::Asked,
 ];
 
 /// What was found of an earlier process.

@@ -19,7 +19,7 @@ pub enum CleaningState {
         /// Wall time since which it does.
         since: TimestampMs,
         /// Why.
-        because: DueBecause,
+        because: CleaningReason,
     },
     /// A worker is at it.
     Cleaning(CleaningProgress),
@@ -44,17 +44,15 @@ pub enum CleaningState {
 /// Why a partition is to be cleaned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum DueBecause {
+pub enum CleaningReason {
     /// `min.cleanable.dirty.ratio` is reached.
     Ratio,
     /// A record is dirty for longer than `max.compaction.lag.ms`.
-    Lag,
-    /// There is more that is dirty than the cleaner's limit.
-    Backlog,
+    Overdue,
     /// Tombstones or markers may go whose time has passed.
     Horizon,
     /// A pass was interrupted.
-    Unfinished,
+    Interrupted,
     /// Somebody asked for it.
     Asked,
 }

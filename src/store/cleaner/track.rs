@@ -15,8 +15,8 @@
 
 use std::time::Duration;
 
-use super::cause::CleaningCause;
-use super::state::{Behind, CleaningPhase, CleaningProgress, CleaningState, DueBecause, LastPass};
+use super::cause::{CauseKind, CleaningCause};
+use super::state::{Behind, CleaningPhase, CleaningProgress, CleaningReason, CleaningState, LastPass};
 use crate::clean::{CleanMode, Cleaned, CleanerConfig};
 use crate::units::{Offset, TimestampMs};
 
@@ -36,9 +36,9 @@ impl Now {
 
 /// What there is to clean in a log, as far as the supervisor has to know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Look {
+pub(in crate::store) struct Look {
     /// Why it is to be cleaned now, if it is.
-    pub(super) due: Option<DueBecause>,
+    pub(super) due: Option<CleaningReason>,
     pub(super) dirty_bytes: u64,
     /// Of these, such as are beyond what made it due.
     pub(super) excess_bytes: u64,
@@ -49,7 +49,7 @@ pub(super) struct Look {
     pub(super) overdue_ms: u64,
     pub(super) first_dirty: Offset,
     pub(super) log_end: Offset,
-    /// When it is due at the latest, though nothing is appended; `None` for never.
+    /// When it is to be looked at again, though nothing is appended; `None` for never.
     pub(super) due_at: Option<TimestampMs>,
 }
 
@@ -58,10 +58,16 @@ pub(super) struct Look {
 pub(super) enum Told {
     Behind(Behind),
     CaughtUp,
-    Failed { cause: CleaningCause, attempt: u32, retry_at: TimestampMs },
+    Failed {
+        cause: CleaningCause,
+        attempt: u32,
+        retry_at: TimestampMs,
+    },
     /// A pass came to its end after some had failed.
     Recovered,
-    Paused { by: String },
+    Paused {
+        by: String,
+    },
     Resumed,
 }
 
@@ -78,7 +84,6 @@ impl Effects {
     fn tell(told: Told) -> Self {
         Self { is_new: true, told: vec![told] }
     }
-
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,7 +156,7 @@ pub(super) struct Track {
     pause: Option<Pause>,
     retry: Option<Retry>,
     running: Option<Running>,
-    due: Option<(TimestampMs, DueBecause)>,
+    due: Option<(TimestampMs, CleaningReason)>,
     behind: Option<Behind>,
     last: Option<LastPass>,
     seen: Option<Look>,
@@ -247,6 +252,22 @@ impl Track {
         is_free && is_wanted && (self.is_asked || is_time && self.not_before <= now.monotonic)
     }
 
+    /// Whether it may be opened for a look.
+    pub(super) fn may_be_looked_at(&self, now: Now) -> bool {
+        let is_time = self.retry.as_ref().is_none_or(|retry| retry.due <= now.monotonic);
+        self.running.is_none() && self.pause.is_none() && is_time
+    }
+
+    /// Monotonic time of the next attempt, if it waits for one.
+    pub(super) fn retry_due(&self) -> Option<Duration> {
+        self.retry.as_ref().filter(|_| self.pause.is_none() && self.running.is_none()).map(|retry| retry.due)
+    }
+
+    /// Whether the last pass failed for want of space.
+    pub(super) fn is_short_of_space(&self) -> bool {
+        self.retry.as_ref().is_some_and(|retry| matches!(retry.cause.kind, CauseKind::Space { .. }))
+    }
+
     /// Orders partitions that wait: the first one is the greatest. What is behind goes before what is not, what is overdue
     /// longest, then what has most to clean; of equals, the one that waits longest for its turn.
     pub(super) fn urgency(&self) -> impl Ord + use<> {
@@ -276,11 +297,23 @@ impl Track {
         true
     }
 
-    /// A step begins; `false` when the pass is to be dropped instead.
-    pub(super) fn begin_step(&mut self, now: Now) -> bool {
-        let Some(running) = &mut self.running else { return false };
-        running.in_step = Some(now.monotonic);
-        !running.is_unwanted
+    /// Whether its pass is to go on.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| !running.is_unwanted)
+    }
+
+    /// A step begins.
+    pub(super) fn begin_step(&mut self, now: Now) {
+        if let Some(running) = &mut self.running {
+            running.in_step = Some(now.monotonic);
+        }
+    }
+
+    /// A step is over.
+    pub(super) fn end_step(&mut self) {
+        if let Some(running) = &mut self.running {
+            running.in_step = None;
+        }
     }
 
     /// Since when a step is under way, by the monotonic clock.
@@ -290,16 +323,24 @@ impl Track {
 
     /// A step is over, and this is how far the pass is.
     pub(super) fn progressed(&mut self, phase: CleaningPhase, mode: CleanMode, bytes: PassBytes, now: Now) {
+        self.end_step();
         let Some(running) = &mut self.running else { return };
-        running.in_step = None;
         let left = bytes.total.saturating_sub(bytes.done);
         let elapsed = now.monotonic.saturating_sub(running.began);
-        let rate = u128::from(bytes.done).saturating_mul(1000).checked_div(elapsed.as_millis()).filter(|rate| *rate > 0);
+        let rate =
+            u128::from(bytes.done).saturating_mul(1000).checked_div(elapsed.as_millis()).filter(|rate| *rate > 0);
         let millis = rate.map(|rate| u128::from(left).saturating_mul(1000) / rate);
         let progress = &mut running.progress;
         (progress.phase, progress.mode) = (phase, mode);
         (progress.bytes_done, progress.bytes_left, progress.bytes_freed) = (bytes.done, left, bytes.freed);
         progress.time_left = millis.map(|millis| Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)));
+    }
+
+    /// How many dirty bytes the pass is about, and how long it is under way.
+    pub(super) fn pace(&self, now: Now) -> (u64, Duration) {
+        let dirty = self.seen.as_ref().map_or(0, |seen| seen.dirty_bytes);
+        let began = self.running.as_ref().map_or(now.monotonic, |running| running.began);
+        (dirty, now.monotonic.saturating_sub(began))
     }
 
     /// The pass came to its end. What there is to clean now is to be seen next.
@@ -382,6 +423,12 @@ impl Track {
         }
     }
 
+    /// Ends the pass, and leaves the partition alone for a moment.
+    pub(super) fn abort(&mut self, now: Now, config: &CleanerConfig) {
+        self.unwant();
+        self.not_before = now.monotonic.saturating_add(config.retry);
+    }
+
     /// Has it cleaned as soon as there is a worker, due or not.
     pub(super) fn ask(&mut self, now: Now) {
         self.is_asked = true;
@@ -433,7 +480,7 @@ impl Track {
 
 /// How many bytes a pass has done, will have done, and has freed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct PassBytes {
+pub(in crate::store) struct PassBytes {
     pub(super) done: u64,
     pub(super) total: u64,
     pub(super) freed: u64,
