@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::directory::Lineage;
 use super::hosted::Above;
 use super::state::{RecoveryPoint, Standing, SyncState};
 use crate::error::{IoFailure, IoOperation};
@@ -192,6 +193,11 @@ impl SyncKeeper {
     pub(crate) fn listed_point(&self) -> Offset {
         let kept = self.kept.lock();
         kept.cutting_to.map_or(kept.point.offset, |to| kept.point.offset.min(to))
+    }
+
+    /// The lineage of the data directory under which the log was opened.
+    pub(crate) fn lineage(&self) -> Lineage {
+        self.kept.lock().point.lineage
     }
 
     /// Generation that ties the state files together.

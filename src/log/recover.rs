@@ -39,6 +39,8 @@ pub(super) struct Unjudged {
     /// A clean close left another file of leader epochs than there is now.
     pub(super) doubts_epochs: bool,
     pub(super) known_damage: DamageList,
+    /// Below it cleaning may have left gaps.
+    pub(super) cleaned_to: Offset,
     /// What its embedder decided about the log.
     pub(super) standing: Standing,
 }

@@ -25,6 +25,7 @@ mod batch;
 mod builder;
 mod compress;
 mod control;
+mod empty;
 pub mod layout;
 mod recompress;
 #[expect(clippy::module_inception, reason = "a record is what this file is about; the directory is about batches")]
@@ -39,6 +40,7 @@ pub use batch::{Attributes, BatchHeader, BatchView, Batches, Body, batches, crc3
 pub use builder::{BatchBuilder, RecordBatch, TransactionEnd};
 pub use compress::Compression;
 pub use control::{ControlRecord, TransactionMarker, transaction_marker};
+pub(crate) use empty::empty_batch;
 pub use layout::HEADER_BYTES;
 pub use recompress::recompress;
 pub use record::{Headers, Record, Records};

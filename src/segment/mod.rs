@@ -5,6 +5,8 @@
 //! in place while another holder exists.
 
 mod age;
+mod clean_read;
+mod clean_write;
 mod home;
 mod integrity;
 pub mod names;
@@ -23,6 +25,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+pub(crate) use clean_read::{CacheUse, CleanReader, Met, VerifiedBatch};
+pub(crate) use clean_write::{CleanWriteError, CleanedSegment, CleanedWriter, FinishAt, WriteLimit, remove_cleaned};
 pub(crate) use home::Home;
 pub(crate) use integrity::Holes;
 pub use names::{FileKind, SegmentFile, Stage};
@@ -68,6 +72,11 @@ impl SegmentOptions {
             read_mode: config.read_mode,
             may_have_gaps: config.cleanup_policy.compacts(),
         }
+    }
+
+    /// The same; with `is_cleaned`, of a log that was compacted, whatever its settings say now.
+    pub(crate) fn cleaned(self, is_cleaned: bool) -> Self {
+        Self { may_have_gaps: self.may_have_gaps || is_cleaned, ..self }
     }
 }
 

@@ -30,6 +30,8 @@ pub enum CauseKind {
         /// So many bytes more are needed, as far as is known.
         missing_bytes: u64,
     },
+    /// Bytes are not what they should be, where the log goes by them.
+    Corrupt,
     /// The log latched; it is cleaned when it was opened again.
     LogFailed,
     /// The partition cannot be opened.
@@ -44,7 +46,7 @@ pub enum CauseKind {
 
 impl CauseKind {
     /// Every kind, in the order of their numbers on disk.
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Io,
         Self::Space { missing_bytes: 0 },
         Self::LogFailed,
@@ -52,6 +54,7 @@ impl CauseKind {
         Self::Memory,
         Self::NoProgress,
         Self::Panic,
+        Self::Corrupt,
     ];
 
     /// Its word in figures and traces.
@@ -59,6 +62,7 @@ impl CauseKind {
         match self {
             Self::Io => "io",
             Self::Space { .. } => "space",
+            Self::Corrupt => "corrupt",
             Self::LogFailed => "log-failed",
             Self::Unavailable => "unavailable",
             Self::Memory => "memory",
@@ -91,6 +95,11 @@ impl CleaningCause {
         Self::new(CauseKind::Panic, said.unwrap_or_else(|| "a panic without a message".to_owned()))
     }
 
+    /// A call to the system that failed outside of a pass.
+    pub(super) fn of_io(failure: &IoFailure) -> Self {
+        Self::io(failure, &failure.to_string())
+    }
+
     fn io(failure: &IoFailure, message: &str) -> Self {
         let kind = if failure.is_storage_full() { CauseKind::Space { missing_bytes: 0 } } else { CauseKind::Io };
         Self::new(kind, message)
@@ -121,6 +130,7 @@ pub(super) fn judge(error: &CleanError) -> Consequence {
         }
         // It was closed to be put aside, moved or opened anew.
         CleanError::Log(ChangeError::Closed) => Consequence::LookAgain,
+        CleanError::Log(ChangeError::Corrupt(_) | ChangeError::Damaged(_)) => retry(CauseKind::Corrupt),
         CleanError::Log(_) => retry(CauseKind::LogFailed),
     }
 }

@@ -5,14 +5,15 @@ use std::fmt;
 
 use super::state::{CleaningPhase, LastPass};
 use super::track::{Look, PassBytes};
-use crate::clean::{Begun, CleanError, CleanMode, CleanOptions, Cleaned, CleanerConfig, Pass, Phase};
+use crate::clean::{Begun, CleanError, CleanMode, CleanOptions, Cleaned, Pass, Phase};
+use crate::error::IoFailure;
 use crate::log::PartitionLog;
 use crate::units::{Offset, TimestampMs};
 
 /// Looks at logs and begins passes.
 pub(in crate::store) trait CleaningEngine: fmt::Debug + Send + Sync {
-    /// What there is to clean. Reads nothing from a disk, and waits for nobody.
-    fn look(&self, log: &PartitionLog, config: &CleanerConfig, last: Option<LastPass>, now: TimestampMs) -> Look;
+    /// What there is to clean. Reads nothing from a disk but what lags ask for, the times of segments.
+    fn look(&self, log: &PartitionLog, last: Option<LastPass>, now: TimestampMs) -> Result<Look, IoFailure>;
 
     /// Begins a pass, or goes on with one that was interrupted; `None` when there is nothing to clean.
     fn begin(&self, log: &PartitionLog, options: &CleanOptions) -> Result<Option<Box<dyn CleaningPass>>, CleanError>;
@@ -44,8 +45,8 @@ pub(in crate::store) struct Stepped {
 pub(in crate::store) struct LogCleaner;
 
 impl CleaningEngine for LogCleaner {
-    fn look(&self, log: &PartitionLog, _config: &CleanerConfig, _last: Option<LastPass>, _now: TimestampMs) -> Look {
-        Look { log_end: log.log_end(), ..Look::default() }
+    fn look(&self, log: &PartitionLog, _last: Option<LastPass>, _now: TimestampMs) -> Result<Look, IoFailure> {
+        Ok(Look { log_end: log.log_end(), ..Look::default() })
     }
 
     fn begin(&self, log: &PartitionLog, options: &CleanOptions) -> Result<Option<Box<dyn CleaningPass>>, CleanError> {
@@ -56,7 +57,7 @@ impl CleaningEngine for LogCleaner {
     }
 
     fn first_dirty(&self, log: &PartitionLog) -> Offset {
-        log.log_start()
+        log.clean_state().first_dirty
     }
 }
 

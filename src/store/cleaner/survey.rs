@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::cause::CauseKind;
+use super::cause::{CauseKind, CleaningCause};
 use super::room::{CleanerRoom, Known, Tracked, now_of};
 use super::track::{Look, Now};
 use crate::config::LogConfig;
@@ -129,13 +129,16 @@ impl CleanerRoom {
     fn look_at_log(&self, shared: &Shared, hosted: &Hosted, log: &PartitionLog, config: Arc<LogConfig>, now: Now) {
         let last = hosted.track(|tracked| tracked.track.last()).flatten();
         let settings = self.config();
-        let look = self.engine.look(log, &settings, last, now.wall);
+        let look = self.engine.look(log, last, now.wall);
         let is_failed = log.glance().failed.is_some();
         let directory = hosted.directory();
         let effects = hosted.track(|tracked| {
             tracked.hear_of_causes(&directory, config, is_failed, now);
             tracked.is_unseen = false;
-            tracked.track.saw(look, now, &settings)
+            match look {
+                Ok(look) => tracked.track.saw(look, now, &settings),
+                Err(failure) => tracked.track.could_not_be_seen(CleaningCause::of_io(&failure), now, &settings),
+            }
         });
         if let Some(effects) = effects {
             self.settle(shared, hosted, effects);

@@ -246,7 +246,8 @@ impl Track {
 
     /// Whether a worker may take it now.
     pub(super) fn is_eligible(&self, now: Now) -> bool {
-        let is_wanted = self.is_asked || self.due.is_some();
+        // What failed is tried again also where nothing seems due any more: else nobody would learn whether it is well.
+        let is_wanted = self.is_asked || self.due.is_some() || self.retry.is_some();
         let is_time = self.retry.as_ref().is_none_or(|retry| retry.due <= now.monotonic);
         let is_free = self.running.is_none() && self.pause.is_none();
         is_free && is_wanted && (self.is_asked || is_time && self.not_before <= now.monotonic)
@@ -376,6 +377,12 @@ impl Track {
         let due = now.monotonic.saturating_add(pause);
         self.retry = Some(Retry { attempt, cause: cause.clone(), at: retry_at, due });
         Effects::tell(Told::Failed { cause, attempt, retry_at })
+    }
+
+    /// It could not be looked at. As with a pass: whoever cannot tell what is due would else never clean it.
+    pub(super) fn could_not_be_seen(&mut self, cause: CleaningCause, now: Now, config: &CleanerConfig) -> Effects {
+        let waits = self.retry.as_ref().is_some_and(|retry| retry.due > now.monotonic);
+        if waits || self.running.is_some() { Effects::default() } else { self.failed(cause, now, config) }
     }
 
     /// Something came in between. It is looked at again, though not at once: what changes all the time must not keep a
