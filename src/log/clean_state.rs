@@ -123,7 +123,8 @@ impl CleanFile {
         } else {
             None
         };
-        if pass.as_ref().is_some_and(|pass| !pass.is_possible() || pass.upper > cleaned_to) || first_dirty > cleaned_to {
+        if pass.as_ref().is_some_and(|pass| !pass.is_possible() || pass.upper > cleaned_to) || first_dirty > cleaned_to
+        {
             return Err(SmallFileFault::Field);
         }
         fields.finish(Self { lineage, first_dirty, cleaned_to, pass })

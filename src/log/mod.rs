@@ -51,6 +51,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+pub(crate) use ancestors::sync_ancestors;
 pub use append::Appended;
 pub use batches::{AppendAs, AppendOptions, Batches};
 pub(crate) use clean_state::{CleanState, PassProgress, PutCleanError};
@@ -59,7 +60,6 @@ pub(crate) use derived::{derived_bytes, read_epochs, write_epochs};
 pub(crate) use handover::{Glimpse, HandOverError, Held, Prefix, Unfinished};
 pub(crate) use hosting::{Extent, Former, Lent, oldest_timestamp};
 pub use open::Environment;
-pub(crate) use ancestors::sync_ancestors;
 pub(crate) use open::Left;
 pub use read::{Isolation, ReadOptions};
 pub use repair::Repaired;
