@@ -135,6 +135,26 @@ impl Staging {
         &mut self.writer
     }
 
+    /// Its base offset.
+    pub(crate) fn base(&self) -> Offset {
+        self.writer.base()
+    }
+
+    /// Offset after its last batch so far; its base offset while it is empty.
+    pub(crate) fn next_offset(&self) -> Offset {
+        self.writer.next_offset()
+    }
+
+    /// Length of its log so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.writer.bytes()
+    }
+
+    /// Bytes of memory that it holds.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.writer.memory_bytes()
+    }
+
     /// Adds one or several whole batches.
     pub(crate) fn append(&mut self, batches: &[u8]) -> Result<(), CleanWriteError> {
         self.writer.append(batches)

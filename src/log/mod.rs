@@ -24,6 +24,7 @@ pub(crate) mod hosted;
 mod hosting;
 mod incoming;
 mod keeper;
+mod leftovers;
 mod open;
 mod quarantine;
 mod read;
@@ -39,6 +40,7 @@ mod slice;
 mod standing;
 pub(crate) mod state;
 mod survey;
+mod swap;
 mod sync;
 mod timestamps;
 mod truncate;
@@ -79,7 +81,7 @@ use crate::clock::Clock;
 use crate::commit::{CommitQueue, Due, MarkWaiters, Marks, Worker};
 use crate::config::LogConfig;
 use crate::error::{ChangeError, ConfigError, Damage, LogFailed};
-use crate::fs::LockGuard;
+use crate::fs::{FileSystem, LockGuard};
 use crate::metrics::LogMetrics;
 use crate::segment::{Home, SegmentOptions};
 use crate::sync::{Condvar, Mutex, RwLock};
@@ -262,6 +264,11 @@ impl PartitionLog {
     /// The clock that the log goes by.
     pub fn clock(&self) -> &dyn Clock {
         &*self.core.clock
+    }
+
+    /// The file system that it is on.
+    pub(crate) fn file_system(&self) -> &Arc<dyn FileSystem> {
+        &self.core.home.fs
     }
 
     /// From now on waiters wake `worker` instead of syncing themselves; `None` undoes it. For flushers.

@@ -83,6 +83,13 @@ struct LeavingSegment {
 }
 
 impl Leaving {
+    /// These are out of the log, and their files have their other names since `now`. What waits under the names of an
+    /// earlier segment with the same base offset was removed before.
+    pub(super) fn add_renamed(&mut self, bases: &[Offset], now: Duration) {
+        self.segments.retain(|leaving| !bases.contains(&leaving.base));
+        self.segments.extend(bases.iter().map(|base| LeavingSegment { base: *base, renamed: Some(now) }));
+    }
+
     /// Every segment file is gone: what comes under these names from now on is another's.
     pub(super) fn forget(&mut self) {
         self.segments.clear();
@@ -277,6 +284,9 @@ impl LogCore {
         self.take_out(&gone, &config);
         self.forget_damage_of(&gone)?;
         let leaving = gone.iter().map(|segment| LeavingSegment { base: segment.base(), renamed: None });
+        // A cleaned segment may wait under the names that these are about to get.
+        let is_taken = |known: &LeavingSegment| gone.iter().any(|segment| segment.base() == known.base);
+        round.leaving.segments.retain(|known| !is_taken(known));
         round.leaving.segments.extend(leaving);
         self.rename_leaving(round);
         let retained = Retained { deleted: planned, log_start: end.max(log_start) };

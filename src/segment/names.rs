@@ -18,6 +18,7 @@
 //! alluvium.touched.<base:020>.log   a log for a moment, while its name is made to change after a sync in doubt
 //! alluvium.cut.<base:020>.log.tmp   what is kept of a log that is being cut while somebody reads it
 //! alluvium.repaired.<base:020>.log.tmp  a log that is being written anew by a repair
+//! alluvium.spill.<n>.tmp            what a pass of the cleaner cannot keep in memory; worth nothing after a crash
 //! ```
 
 use std::path::Path;
@@ -65,6 +66,7 @@ const ASIDE_PREFIX: &str = "alluvium.aside.";
 const TOUCHED_PREFIX: &str = "alluvium.touched.";
 const CUT_PREFIX: &str = "alluvium.cut.";
 const REPAIRED_PREFIX: &str = "alluvium.repaired.";
+const SPILL_PREFIX: &str = "alluvium.spill.";
 const OURS_PREFIX: &str = "alluvium.";
 const TEMPORARY_SUFFIX: &str = ".tmp";
 /// Kafka pads base offsets to this many digits.
@@ -235,6 +237,12 @@ pub fn repaired(base: Offset) -> String {
     format!("{REPAIRED_PREFIX}{}{TEMPORARY_SUFFIX}", SegmentFile::live(base, FileKind::Log).name())
 }
 
+/// The name of the `n`-th file in which a pass of the cleaner keeps what does not fit the memory. Worth nothing after a
+/// crash, when opening removes it as it does all that is temporary.
+pub fn spill(n: u64) -> String {
+    format!("{SPILL_PREFIX}{n}{TEMPORARY_SUFFIX}")
+}
+
 /// The name under which what is kept of a log is written that is being cut. Worth nothing after a crash.
 pub fn cut(base: Offset) -> String {
     format!("{CUT_PREFIX}{}{TEMPORARY_SUFFIX}", SegmentFile::live(base, FileKind::Log).name())
@@ -295,6 +303,7 @@ mod tests {
         assert_eq!(file("alluvium.lock"), Known::State);
         assert_eq!(file("alluvium.recovery-point.tmp"), Known::Temporary);
         assert_eq!(file(&repaired(Offset::ZERO)), Known::Temporary);
+        assert_eq!(file(&spill(7)), Known::Temporary);
         assert_eq!(file(&cut(Offset::ZERO)), Known::Temporary);
         assert_eq!(file(CLEANED), Known::State);
         assert_eq!(file("alluvium.aside.0.00000000000000000000.log"), Known::Aside);
