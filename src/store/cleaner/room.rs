@@ -1,6 +1,7 @@
 //! What the cleaner's workers share: settings, throttle, benches, and the way from a change of state to the disk and to
 //! subscribers.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -203,11 +204,21 @@ pub(in crate::store) struct Tracked {
     pub(super) is_unseen: bool,
     /// It could not be used at the last look.
     pub(super) was_away: bool,
+    /// The failed attempt whose cause was looked for, and whether it was gone at the last look.
+    pub(super) heard_of: Option<u32>,
+    pub(super) was_gone: bool,
+    /// Where it lay at the last look.
+    pub(super) directory: Option<Arc<Path>>,
     /// Its settings at the last look.
     pub(super) config: Option<Arc<LogConfig>>,
 }
 
 impl Tracked {
+    /// There is nothing on disk where the partition lies now.
+    pub(super) fn forget_written(&mut self) {
+        self.owes_writing = self.written.take().is_some();
+    }
+
     /// Whether what is on disk is older than what is known.
     pub(super) fn is_unwritten(&self) -> bool {
         self.written.as_ref() != Some(&self.track.remember())

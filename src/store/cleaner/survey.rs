@@ -216,6 +216,11 @@ impl Tracked {
     /// again, there is space, or somebody changed its settings.
     fn hear_of_causes(&mut self, around: Around, is_failed: bool, now: Now) {
         let Around { config, directory } = around;
+        let lay_in = self.directory.replace(Arc::clone(&directory.path));
+        if lay_in.is_some_and(|path| path != directory.path) {
+            // What is written down stayed behind.
+            self.forget_written();
+        }
         let before = self.config.replace(config);
         let has_changed = before.is_some_and(|before| self.config.as_ref() != Some(&before));
         let is_back = std::mem::take(&mut self.was_away);
@@ -228,7 +233,13 @@ impl Tracked {
             Some(CauseKind::LogFailed) => !is_failed,
             Some(_) => false,
         };
-        if has_changed || is_back || is_gone {
+        // Where the cause could not be seen when the attempt failed, that it cannot be seen now says nothing.
+        let attempt = self.track.retry().map(|retry| retry.attempt);
+        let was_gone = std::mem::replace(&mut self.was_gone, is_gone) || self.heard_of != attempt;
+        if self.heard_of != attempt {
+            (self.heard_of, self.was_gone) = (attempt, true);
+        }
+        if has_changed || is_back || is_gone && !was_gone {
             self.track.try_now(now);
         }
     }

@@ -506,7 +506,8 @@ fn passes_never_hold_more_than_the_memory_whatever_the_settings_become() {
         assert_eq!(world.fake.alive(), usize::try_from(threads).unwrap());
         let held = store.metrics().cleaning.memory_bytes;
         assert!(held <= memory_bytes, "{held} of {memory_bytes} with {threads}");
-        assert_eq!(world.fake.last_options().memory_bytes, memory_bytes / u64::from(threads));
+        // Those that hold less than their new share go on with it.
+        assert!(world.fake.last_options().memory_bytes <= memory_bytes / u64::from(threads));
     }
     assert!(store.cleaner().reconfigure(CleanerConfig { threads: 0, ..tick_config() }).is_err());
 }
@@ -553,21 +554,33 @@ fn idle_partitions_are_judged_by_what_is_known_of_them() {
 fn a_full_disk_lends_its_reserve_and_says_how_much_is_missing() {
     let mut world = World::new(tick_config());
     world.config.reserve_bytes = 64 * 1024;
-    world.config.space_floor_bytes = 1000;
+    world.config.space_floor_bytes = MIB;
     world.config.space_margin_bytes = 0;
     world.fs.set_capacity(Some(10 * MIB));
     let store = world.open();
     create(&store, &["users-0"]);
-    world.fake.plan("users-0", 10, [Act::Space(300_000)]);
+    world.fake.plan("users-0", 10, vec![Act::Space(300_000); 5]);
     world.pass(&store, SECOND);
     let CleaningState::Retry { cause, .. } = state(&store, "users-0") else { panic!() };
     assert_eq!(cause.kind.missing_bytes(), Some(300_000));
     assert!(world.fake.last_options().group_bytes_max.is_none());
-    // There is space, as far as can be seen: it is tried at the next look, within bounds.
+    // There is space, as far as can be seen: that is no reason to try all the time.
+    for pause in [2, 4, 8, 16] {
+        world.pass(&store, pause * SECOND);
+    }
+    assert!(matches!(state(&store, "users-0"), CleaningState::Retry { attempt: 5, .. }));
+    let options = world.fake.last_options();
+    assert!(options.group_bytes_max.is_some_and(|group| group >= 64 * 1024), "{options:?}");
+    assert_eq!(options.spill_bytes_max, Some(0));
+
+    // It is full, and then there is room: now it is one.
+    world.fs.set_capacity(Some(MIB));
+    world.pass(&store, 6 * SECOND);
+    assert!(!store.health().directories[0].is_well());
+    world.fs.set_capacity(Some(10 * MIB));
+    world.pass(&store, SECOND);
     world.pass(&store, SECOND);
     assert_eq!(state(&store, "users-0"), CleaningState::Clean);
-    let group = world.fake.last_options().group_bytes_max.unwrap();
-    assert!(group >= 64 * 1024 && world.fake.last_options().spill_bytes_max == Some(0), "{group}");
 }
 
 #[test]

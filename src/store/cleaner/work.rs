@@ -12,7 +12,7 @@ use super::engine::Stepped;
 use super::room::{CleanerRoom, now_of};
 use super::track::{Effects, Now};
 use crate::clean::{CleanError, CleanOptions};
-use crate::store::hosted::Hosted;
+use crate::store::hosted::{Hosted, SlotState};
 use crate::store::shared::Shared;
 use crate::store::space::{ReserveLoan, SpaceState};
 use crate::store::workers::Step;
@@ -179,7 +179,8 @@ impl CleanerRoom {
         let at = Now { monotonic: now, ..now_of(&*shared.environment.clock) };
         let holds_too_much = at_work.memory.bytes() > self.share_of(bench);
         let is_wanted = hosted.track(|tracked| tracked.track.is_wanted()).unwrap_or(false);
-        if !is_wanted || holds_too_much {
+        let is_there = hosted.peek().is_none_or(|slot| !matches!(slot.state, SlotState::Away(_)));
+        if !is_wanted || !is_there || holds_too_much {
             self.put_down(shared, Some(at_work));
             return Step::Again;
         }

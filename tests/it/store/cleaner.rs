@@ -23,10 +23,7 @@ fn compact() -> LogConfig {
 
 fn keyed(number: u32) -> RecordBatch {
     let (key, value) = (format!("key-{}", number % KEYS), format!("value-{number}"));
-    BatchBuilder::new()
-        .record(TimestampMs::new(NOW), Some(key.as_bytes()), Some(value.as_bytes()))
-        .build()
-        .unwrap()
+    BatchBuilder::new().record(TimestampMs::new(NOW), Some(key.as_bytes()), Some(value.as_bytes())).build().unwrap()
 }
 
 fn fill(partition: &Partition, numbers: std::ops::Range<u32>) {
