@@ -151,7 +151,7 @@ impl Cleaner {
         self.shared.check_open()?;
         config.validate()?;
         let now = self.now();
-        let before = self.shared.cleaner.set_config(config, now.monotonic);
+        let before = self.shared.cleaner.set_config(&self.shared, config, now.monotonic);
         if *before != *self.shared.cleaner.config() {
             for hosted in self.shared.all() {
                 hosted.track(|tracked| tracked.track.try_now(now));

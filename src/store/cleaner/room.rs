@@ -75,7 +75,7 @@ impl CleanerRoom {
             dead_workers: AtomicU64::new(0),
             counters: CleanerCounters::default(),
         };
-        room.fit();
+        drop(room.fit());
         room
     }
 
@@ -83,22 +83,22 @@ impl CleanerRoom {
         Arc::clone(&self.config.read())
     }
 
-    /// Takes other settings; returns those before.
-    pub(super) fn set_config(&self, config: CleanerConfig, now: Duration) -> Arc<CleanerConfig> {
+    /// Takes other settings; returns those before. Passes of workers that are not wanted any more are let go of.
+    pub(super) fn set_config(&self, shared: &Shared, config: CleanerConfig, now: Duration) -> Arc<CleanerConfig> {
         self.throttle.set_rate(config.bytes_per_second, now);
         let before = std::mem::replace(&mut *self.config.write(), Arc::new(config));
-        self.fit();
+        for bench in self.fit() {
+            self.put_away(shared, &bench);
+        }
         before
     }
 
-    /// Has as many benches as the settings say; those beyond are dismissed. Returns those that are new.
-    fn fit(&self) {
+    /// Has as many benches as the settings say; returns those beyond, which are none of its own any more.
+    fn fit(&self) -> Vec<Arc<Bench>> {
         let wanted = usize::try_from(self.config().threads).unwrap_or(usize::MAX);
         let mut benches = self.benches.lock();
-        for bench in benches.iter().skip(wanted) {
-            bench.dismiss();
-        }
-        benches.truncate(wanted);
+        let kept = wanted.min(benches.len());
+        let mut left = benches.split_off(kept);
         for number in benches.len()..wanted {
             benches.push(Arc::new(Bench::new(number)));
         }
@@ -107,8 +107,9 @@ impl CleanerRoom {
         let mut stand_in = self.stand_in.lock();
         if stand_in.is_some() != has_stand_in {
             let before = std::mem::replace(&mut *stand_in, has_stand_in.then(|| Arc::new(Bench::stand_in())));
-            before.iter().for_each(|bench| bench.dismiss());
+            left.extend(before);
         }
+        left
     }
 
     pub(super) fn benches(&self) -> Vec<Arc<Bench>> {
