@@ -116,18 +116,20 @@ pub(super) fn judge(error: &CleanError) -> Consequence {
     let retry = |kind| Consequence::Retry(CleaningCause::new(kind, &said));
     match error {
         // Truncation, retention, a pass of the embedder's own, or a policy that changed.
-        CleanError::Changed | CleanError::Busy | CleanError::NotCompacted => Consequence::LookAgain,
+        CleanError::Changed | CleanError::Busy | CleanError::NotCompacted
+        // It was closed to be put aside, moved or opened anew.
+        | CleanError::Log(ChangeError::Closed) => Consequence::LookAgain,
         CleanError::Options { .. } => retry(CauseKind::Memory),
-        CleanError::Space { missing_bytes, .. } => retry(CauseKind::Space { missing_bytes: *missing_bytes }),
-        CleanError::GroupTooLarge { missing_bytes, .. } => retry(CauseKind::Space { missing_bytes: *missing_bytes }),
-        CleanError::Read(_) => retry(CauseKind::Corrupt),
+        CleanError::Space { missing_bytes, .. } | CleanError::GroupTooLarge { missing_bytes, .. } => {
+            retry(CauseKind::Space { missing_bytes: *missing_bytes })
+        }
+        CleanError::Read(_) | CleanError::Log(ChangeError::Corrupt(_) | ChangeError::Damaged(_)) => {
+            retry(CauseKind::Corrupt)
+        }
         CleanError::Stuck { .. } => retry(CauseKind::NoProgress),
         CleanError::Io(failure) | CleanError::Log(ChangeError::Io(failure)) => {
             Consequence::Retry(CleaningCause::io(failure, &said))
         }
-        // It was closed to be put aside, moved or opened anew.
-        CleanError::Log(ChangeError::Closed) => Consequence::LookAgain,
-        CleanError::Log(ChangeError::Corrupt(_) | ChangeError::Damaged(_)) => retry(CauseKind::Corrupt),
         CleanError::Log(_) => retry(CauseKind::LogFailed),
     }
 }

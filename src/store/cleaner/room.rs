@@ -205,9 +205,8 @@ pub(in crate::store) struct Tracked {
     pub(super) is_unseen: bool,
     /// It could not be used at the last look.
     pub(super) was_away: bool,
-    /// The failed attempt whose cause was looked for, and whether it was gone at the last look.
-    pub(super) heard_of: Option<u32>,
-    pub(super) was_gone: bool,
+    /// Which failed attempt's cause was looked for, and whether it was gone at the last look.
+    pub(super) heard: Option<(u32, bool)>,
     /// Where it lay at the last look.
     pub(super) directory: Option<Arc<Path>>,
     /// Its settings at the last look.
@@ -269,7 +268,7 @@ impl CleanerRoom {
 
     /// Writes down and tells what a change came to.
     pub(super) fn settle(&self, shared: &Shared, hosted: &Hosted, effects: Effects) {
-        if effects.is_new && !self.write(shared, hosted) {
+        if effects.is_new && !Self::write(shared, hosted) {
             hosted.track(|tracked| tracked.owes_writing = true);
         }
         for told in effects.told {
@@ -283,7 +282,7 @@ impl CleanerRoom {
 
     /// Replaces what is remembered of a partition. What cannot be written now is by the next survey; in this process it
     /// holds all the same.
-    pub(in crate::store) fn write(&self, shared: &Shared, hosted: &Hosted) -> bool {
+    pub(in crate::store) fn write(shared: &Shared, hosted: &Hosted) -> bool {
         let Some(remembered) = hosted.track(|tracked| tracked.track.remember()) else { return false };
         // With the slot locked: the directory of one that was deleted or moved meanwhile may be another partition's. One
         // that is about to change is not waited for.

@@ -52,7 +52,7 @@ impl CleanerRoom {
             return Step::Wait(self.interval());
         }
         self.survey_if_due(shared, now);
-        match self.choose(shared, now) {
+        match Self::choose(shared, now) {
             Choice::Clean(hosted) => self.begin(shared, bench, &hosted),
             Choice::Look(hosted) => self.open_to_look(shared, &hosted),
             Choice::Nothing => Step::Wait(self.rest(shared, now)),
@@ -75,7 +75,7 @@ impl CleanerRoom {
     }
 
     /// The partition that needs it most, of those that nobody is at.
-    fn choose(&self, shared: &Shared, now: Duration) -> Choice {
+    fn choose(shared: &Shared, now: Duration) -> Choice {
         let now = Now { monotonic: now, ..now_of(&*shared.environment.clock) };
         let (mut best, mut unseen) = (None, None);
         for hosted in shared.all() {
