@@ -1,0 +1,1 @@
+//! Logs with more keys than the memory holds notes of.

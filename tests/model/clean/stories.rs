@@ -1,0 +1,1 @@
+//! Single rules of the cleaner, each as a story of its own.
