@@ -1,5 +1,9 @@
 //! Opening the log of a world again, and taking over what is found there.
 
+use std::sync::Arc;
+
+use alluvium::fs::sim::SimFs;
+
 use super::judge;
 use super::story::Told;
 use super::world::CleanWorld;
@@ -7,6 +11,23 @@ use super::super::history::Ending;
 use super::super::runner::{Trouble, open};
 
 impl CleanWorld {
+    /// The same world on what an ending has left of its disk, with no log open yet.
+    pub(crate) fn after(&self, fs: SimFs, ending: Ending) -> Self {
+        Self {
+            fs,
+            clock: Arc::clone(&self.clock),
+            config: self.config.clone(),
+            log: None,
+            story: self.story.clone(),
+            maybe: self.maybe.clone(),
+            ending,
+            is_watchful: true,
+            cleaned: Vec::new(),
+            options: self.options.clone(),
+            ..*self
+        }
+    }
+
     /// Lets go of the log as a dying process would, and opens it again in the same world.
     pub(crate) fn reopen(&mut self) -> Result<(), Trouble> {
         self.log = None;

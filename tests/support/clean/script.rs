@@ -190,12 +190,12 @@ impl Planner {
             54..56 => CleanOp::Again { producer: self.producer() },
             56..58 => CleanOp::OutOfOrder { producer: self.producer(), writes: self.writes(false) },
             58..60 => CleanOp::NewLeader,
-            60..66 => CleanOp::Replicate { back: self.rng.i64(..4) },
+            60..66 => CleanOp::Replicate { back: self.rng.i64(0..4) },
             66..72 => CleanOp::Tick { ms: [0, 10, 500, 1500, 30_000, 70_000][self.rng.usize(..6)] },
             72..77 => CleanOp::Roll,
             77..79 => CleanOp::Flush,
-            79..80 => CleanOp::RaiseStart { back: self.rng.i64(..60) },
-            80..82 => CleanOp::Truncate { back: self.rng.i64(..8) },
+            79..80 => CleanOp::RaiseStart { back: self.rng.i64(0..60) },
+            80..82 => CleanOp::Truncate { back: self.rng.i64(0..8) },
             82..94 => CleanOp::Clean { memory: MEMORY },
             94..96 => CleanOp::CloseAndOpen,
             96..98 => CleanOp::DropAndOpen,
@@ -206,7 +206,7 @@ impl Planner {
     fn rare(&mut self) -> CleanOp {
         match (self.style, self.rng.u8(0..4)) {
             (Style::Crashing, _) | (_, 0) => CleanOp::CloseAndOpen,
-            (Style::Mixed, 1) => CleanOp::TruncateCleaned { back: self.rng.i64(..40) },
+            (Style::Mixed, 1) => CleanOp::TruncateCleaned { back: self.rng.i64(0..40) },
             (Style::Mixed, _) => CleanOp::ForgetSnapshots,
         }
     }
