@@ -226,7 +226,8 @@ impl Scanner {
         last.relative_to(self.task.base).is_some() && self.task.next_base.is_none_or(|next| last < next)
     }
 
-    fn crc_of(&mut self, position: u64, size: u32) -> io::Result<u32> {
+    /// CRC-32C of the batch of `size` bytes at `position`, as it ought to be stored there.
+    pub(crate) fn crc_of(&mut self, position: u64, size: u32) -> io::Result<u32> {
         const COVERED_FROM: u64 = layout::ATTRIBUTES_AT as u64;
         if size as usize <= Window::need_max() {
             let bytes = self.window.at(position, size as usize)?;
