@@ -69,9 +69,9 @@ impl PassProgress {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CleanFile {
     pub(super) lineage: Lineage,
-    pub(super) first_dirty: Offset,
+    pub(crate) first_dirty: Offset,
     pub(super) cleaned_to: Offset,
-    pub(super) pass: Option<PassProgress>,
+    pub(crate) pass: Option<PassProgress>,
 }
 
 /// What of an open log is clean. Guarded by `LogCore::cleaned`, and changed under the round.
@@ -123,7 +123,8 @@ impl CleanFile {
         } else {
             None
         };
-        if pass.as_ref().is_some_and(|pass| !pass.is_possible() || pass.upper > cleaned_to) || first_dirty > cleaned_to {
+        if pass.as_ref().is_some_and(|pass| !pass.is_possible() || pass.upper > cleaned_to) || first_dirty > cleaned_to
+        {
             return Err(SmallFileFault::Field);
         }
         fields.finish(Self { lineage, first_dirty, cleaned_to, pass })

@@ -17,8 +17,8 @@ use crate::config::LogConfig;
 use crate::error::{ChangeError, IoFailure, ReadError};
 use crate::index::{AbortedTxn, AbortedTxns, LeaderEpochs, ProducerState};
 use crate::segment::{
-    CacheUse, CleanReader, CleanWriteError, CleanedSegment, CleanedWriter, FinishAt, Hole, Holes, Segment, SegmentOptions,
-    remove_cleaned,
+    CacheUse, CleanReader, CleanWriteError, CleanedSegment, CleanedWriter, FinishAt, Hole, Holes, Segment,
+    SegmentOptions, remove_cleaned,
 };
 use crate::units::{Offset, TimestampMs};
 

@@ -53,6 +53,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+pub(crate) use ancestors::sync_ancestors;
 pub use append::Appended;
 pub use batches::{AppendAs, AppendOptions, Batches};
 pub(crate) use clean_state::{CleanState, PassProgress, PutCleanError};
@@ -61,11 +62,10 @@ pub(crate) use derived::{derived_bytes, read_epochs, write_epochs};
 pub(crate) use handover::{Glimpse, HandOverError, Held, Prefix, Unfinished};
 pub(crate) use hosting::{Extent, Former, Lent, oldest_timestamp};
 pub use open::Environment;
-pub(crate) use ancestors::sync_ancestors;
 pub(crate) use open::Left;
 pub use read::{Isolation, ReadOptions};
 pub use repair::Repaired;
-pub(crate) use replace::{ReplaceError, Replaced};
+pub(crate) use replace::{REPLACED_MAX, ReplaceError};
 pub use report::{Action, Finding, Found, RecoveryReport};
 
 pub use retain::{Deleted, DeletedBecause, Retained};

@@ -195,7 +195,18 @@ impl Left {
         let (point, had_marker, is_replaced, is_obsolete) = (Ok(point), false, true, own.is_some());
         let trusts_parents_close = whose == Whose::Parents && word.parents.is_clean;
         let cleaned = Ok(cleaned.unwrap_or_default());
-        Self { point, clean, had_marker, damage, cleaned, no_point, is_replaced, is_obsolete, trusts_parents_close, ..self }
+        Self {
+            point,
+            clean,
+            had_marker,
+            damage,
+            cleaned,
+            no_point,
+            is_replaced,
+            is_obsolete,
+            trusts_parents_close,
+            ..self
+        }
     }
 
     /// Puts the directory's word in the place of the partition's own state, durably. The new recovery point goes last:
@@ -488,7 +499,14 @@ impl Opening {
         let unsettled = Marks { log_start, last_stable: log_start, high_watermark, durable_end: log_end, log_end };
         let marks = view::settled(unsettled, &mut writer, self.config.high_watermark);
         let epochs = Arc::new(writer.derived.epochs.clone());
-        let view = LogView { segments: Arc::new(segments), marks, active_bytes: position, is_closed: false, cleaned_to: cleaned.cleaned_to, epochs };
+        let view = LogView {
+            segments: Arc::new(segments),
+            marks,
+            active_bytes: position,
+            is_closed: false,
+            cleaned_to: cleaned.cleaned_to,
+            epochs,
+        };
         let point_written = self.clock.monotonic();
         let core = LogCore {
             home: self.home,

@@ -4,9 +4,9 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
-use super::{LogCore, PartitionLog};
 use super::slice::{Fetched, FileSlice};
 use super::view::LogView;
+use super::{LogCore, PartitionLog};
 use crate::commit::Marks;
 use crate::error::{Damage, ReadError};
 use crate::segment::{Extent, Located, Segment, StretchLimits};

@@ -207,8 +207,8 @@ impl CleanReader {
             let short = InvalidBatch::Short { need: u64::from(header.size), have: remaining };
             return Ok(Err(short.into()));
         }
-        let fits = header.last_offset() < self.extent.end
-            && header.last_offset().relative_to(self.segment.base()).is_some();
+        let fits =
+            header.last_offset() < self.extent.end && header.last_offset().relative_to(self.segment.base()).is_some();
         if header.base_offset < self.expected || !fits || self.is_contradicted(position, &header)? {
             let kind = CorruptionKind::OffsetOrder { expected: self.expected, found: header.base_offset.value() };
             return Ok(Err(kind));
@@ -233,9 +233,7 @@ impl CleanReader {
                 apart.get(..read).unwrap_or_default()
             }
         };
-        let contradicts = |found: BatchHeader| {
-            (self.expected..header.next_offset()).contains(&found.base_offset)
-        };
+        let contradicts = |found: BatchHeader| (self.expected..header.next_offset()).contains(&found.base_offset);
         Ok(BatchHeader::parse(bytes, BATCH_BYTES_MAX).is_ok_and(contradicts))
     }
 
@@ -245,7 +243,8 @@ impl CleanReader {
         let is_checked = size > self.window_bytes;
         if is_checked {
             let task = self.scan_task();
-            let computed = Scanner::new(Arc::clone(&self.file), self.extent.bytes, task).crc_of(position, header.size)?;
+            let computed =
+                Scanner::new(Arc::clone(&self.file), self.extent.bytes, task).crc_of(position, header.size)?;
             self.bytes_read += u64::from(header.size);
             if computed != header.crc {
                 return Ok(Err(InvalidBatch::Crc { stored: header.crc, computed }.into()));

@@ -229,8 +229,7 @@ impl CleanedWriter {
             write_cleaned(&self.home, self.base, kind, content).map(|()| Some(SidecarStamp::of(content)))
         };
         let aborted = &at.aborted;
-        let txn_index =
-            if aborted.entries().is_empty() { None } else { put(FileKind::TxnIndex, &aborted.encode())? };
+        let txn_index = if aborted.entries().is_empty() { None } else { put(FileKind::TxnIndex, &aborted.encode())? };
         let time_index = put(FileKind::TimeIndex, &self.index.times.encode())?;
         let index = put(FileKind::Index, &self.index.offsets.encode())?;
         let sidecars = Sidecars { index, time_index, txn_index, snapshot: None };
