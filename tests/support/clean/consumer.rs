@@ -71,7 +71,9 @@ pub(crate) fn compare_latest(log: &PartitionLog, story: &Story) -> Result<(), St
     }
     latest.retain(|_, record| record.value.is_some());
     let parts = story.parts();
-    let newest = story.newest(&parts, stable);
+    // A mark within a batch has all of the batch wait.
+    let readable = story.told.iter().rfind(|batch| batch.facts.next <= stable).map_or(0, |batch| batch.facts.next);
+    let newest = story.newest(&parts, readable);
     let wanted: BTreeMap<&[u8], &Kept> = newest.into_iter().filter(|(_, record)| record.value.is_some()).collect();
     let differs = |key: &&[u8]| wanted.get(key).copied() != latest.get(*key);
     match wanted.keys().copied().chain(latest.keys().map(Vec::as_slice)).find(differs) {

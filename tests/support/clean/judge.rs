@@ -38,6 +38,9 @@ pub(crate) fn judge(log: &PartitionLog, story: &Story) -> Result<(), String> {
 pub(crate) fn judge_found(found: &[Told], story: &Story) -> Result<(), String> {
     rises(found, story)?;
     for batch in found {
+        if is_filler(batch, story) {
+            continue;
+        }
         let told = story.told_at(batch.facts.base);
         let told = told.ok_or_else(|| format!("batch at {} was never told", batch.facts.base))?;
         is_made_of(batch, told, story).map_err(|what| {
@@ -49,6 +52,15 @@ pub(crate) fn judge_found(found: &[Told], story: &Story) -> Result<(), String> {
     nothing_is_missing(found, story, &parts)?;
     nothing_is_left_over(found, story, &parts)?;
     markers_stay(found, story)
+}
+
+/// A batch without records or producer that says of a range no more than that nothing is left of it: where all of a segment
+/// is gone, or its end, something must tell how far it reached.
+fn is_filler(batch: &Told, story: &Story) -> bool {
+    let facts = &batch.facts;
+    let is_bare = batch.bytes.len() == 61 && batch.bytes[21..23] == [0, 0] && facts.producer.is_none();
+    let is_told = story.told_at(facts.base).is_some_and(|told| told.facts.next == facts.next);
+    is_bare && !is_told && facts.timestamp == -1 && facts.next <= story.upper()
 }
 
 fn rises(found: &[Told], story: &Story) -> Result<(), String> {
@@ -229,6 +241,9 @@ pub(crate) fn has_converged(found: &[Told], story: &Story) -> Result<(), String>
         let is_last_of = |known: &&super::super::naive::Producer| {
             known.batches.last().is_some_and(|last| last.base == batch.facts.base)
         };
+        if is_filler(batch, story) {
+            continue;
+        }
         let is_needed = producer.filter(is_last_of).is_some() || batch.facts.next == upper;
         if batch.is_data() && batch.records.is_empty() && !is_needed {
             return fail("it is empty, and no producer's last");
