@@ -59,7 +59,7 @@ pub(crate) fn judge_found(found: &[Told], story: &Story) -> Result<(), String> {
 fn is_filler(batch: &Told, story: &Story) -> bool {
     let facts = &batch.facts;
     let is_bare = batch.bytes.len() == 61 && batch.bytes[21..23] == [0, 0] && facts.producer.is_none();
-    let is_told = story.told_at(facts.base).is_some_and(|told| told.facts.next == facts.next);
+    let is_told = story.told_at(facts.base).is_some_and(|told| told.bytes == batch.bytes);
     is_bare && !is_told && facts.timestamp == -1 && facts.next <= story.upper()
 }
 

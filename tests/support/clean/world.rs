@@ -357,9 +357,21 @@ impl CleanWorld {
         Ok(stable.min(active).min(first_young))
     }
 
+    /// Where the segment begins that reaches past the high watermark, and may be cut: it is replaced as a whole or not at all.
+    fn first_not_replicated(&self) -> Result<i64, Trouble> {
+        if self.config.high_watermark != HighWatermarkMode::Embedder {
+            return Ok(i64::MAX);
+        }
+        let bases: Vec<i64> = self.log()?.segment_files().iter().filter_map(|path| base_of(path)).collect();
+        let ends = bases.iter().skip(1).copied().chain([self.story.end]);
+        let reaching = bases.iter().zip(ends).find(|(_, end)| *end > self.high_watermark);
+        Ok(reaching.map_or(i64::MAX, |(base, _)| *base))
+    }
+
     /// Cleans, and judges what is left.
     pub(crate) fn clean(&mut self, memory: u64) -> Result<Cleaned, Trouble> {
         let upper = self.first_uncleanable()?.max(self.story.start);
+        let whole = self.first_not_replicated()?;
         let before = if self.is_watchful { Some(standing::Told::by(self.log()?)) } else { None };
         let (at, kept) = (self.now(), self.story.cleanings.len());
         self.story.cleanings.push(Cleaning { at, upper, is_done: false });
@@ -376,7 +388,7 @@ impl CleanWorld {
         } else {
             self.note_done(kept, &cleaned)?;
         }
-        self.check_figures(&cleaned, memory, upper)?;
+        self.check_figures(&cleaned, memory, upper.min(whole))?;
         self.cleaned.push(cleaned.clone());
         if let Some(before) = before {
             self.judge().map_err(|what| Trouble::Wrong(format!("after {cleaned:?}: {what}")))?;
