@@ -48,7 +48,10 @@ impl Model {
                     let end: i64 = end.parse().unwrap();
                     let said = self.partitions.entry(p.to_owned()).or_default();
                     // Acknowledgements follow appends, so what is durable was tried, if not acknowledged. Markers are neither.
-                    assert!(said.is_compacted || usize::try_from(end).unwrap() <= said.tried.len() + said.acked.len(), "{line}");
+                    assert!(
+                        said.is_compacted || usize::try_from(end).unwrap() <= said.tried.len() + said.acked.len(),
+                        "{line}"
+                    );
                 }
                 ["compact", p] => self.partitions.entry(p.to_owned()).or_default().is_compacted = true,
                 ["trunc", p, end] => {

@@ -127,7 +127,8 @@ impl Naive<'_> {
 
     /// All of them, by id.
     pub(crate) fn producers(&self) -> Vec<Producer> {
-        let mut ids: Vec<i64> = self.all().filter(Facts::says_something).filter_map(|batch| batch.producer).map(|(id, _)| id).collect();
+        let mut ids: Vec<i64> =
+            self.all().filter(Facts::says_something).filter_map(|batch| batch.producer).map(|(id, _)| id).collect();
         ids.sort_unstable();
         ids.dedup();
         ids.into_iter().filter_map(|id| self.producer(id)).collect()

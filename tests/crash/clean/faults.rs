@@ -98,7 +98,9 @@ fn every_failing_sync_leaves_a_log_that_is_cleaned_later() {
 #[test]
 fn every_failing_read_and_name_leaves_a_log_that_is_cleaned_later() {
     for seed in seeds(2) {
-        for operation in [FaultOn::Read, FaultOn::Open, FaultOn::Create, FaultOn::Rename, FaultOn::Remove, FaultOn::SetLen] {
+        for operation in
+            [FaultOn::Read, FaultOn::Open, FaultOn::Create, FaultOn::Rename, FaultOn::Remove, FaultOn::SetLen]
+        {
             every_call(77_000 + seed, operation, Effect::Error(Errno::Eio));
         }
     }

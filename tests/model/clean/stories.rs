@@ -286,7 +286,8 @@ fn a_damaged_segment_is_cleaned_around_and_never_signed_anew() {
     let refused = log.read(offset(0), &ReadOptions::default()).unwrap_err();
     assert!(matches!(&refused, alluvium::ReadError::Damaged(damage) if damage.offsets.end == offset(2)), "{refused:?}");
     let rest = log.read(offset(2), &ReadOptions::default()).unwrap();
-    let rest: Vec<i64> = Told::all(&rest.read().unwrap()).unwrap().iter().flat_map(|b| &b.records).map(|r| r.offset).collect();
+    let rest: Vec<i64> =
+        Told::all(&rest.read().unwrap()).unwrap().iter().flat_map(|b| &b.records).map(|r| r.offset).collect();
     // 2 and 3 lie in the damaged segment; the tombstone of key 1 at 6 hides what a repair would bring back.
     assert_eq!(rest, [2, 3, 6, 7, 8]);
 }
@@ -367,7 +368,10 @@ fn a_cut_below_what_was_cleaned_is_no_obstacle() {
     assert_eq!(teller.offsets().len(), 4, "{:?}", teller.offsets());
     let log = teller.world.log.clone().unwrap();
     log.truncate_fully_and_start_at(offset(3)).unwrap();
-    let mut teller = Teller { world: teller.world.after(teller.world.fs.kill(), crate::support::history::Ending::Kill), written: 500 };
+    let mut teller = Teller {
+        world: teller.world.after(teller.world.fs.kill(), crate::support::history::Ending::Kill),
+        written: 500,
+    };
     drop(log);
     teller.world.story = crate::support::clean::story::Story {
         start: 3,

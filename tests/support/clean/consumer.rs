@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use alluvium::{Isolation, Offset, PartitionLog, ReadOptions};
 
-use super::story::{Kept, Part, Story, Told};
 use super::super::batches::offset;
 use super::super::naive::Aborted;
+use super::story::{Kept, Part, Story, Told};
 
 /// One fetch, as it came.
 struct Fetch {

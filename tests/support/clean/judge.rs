@@ -70,7 +70,10 @@ fn rises(found: &[Told], story: &Story) -> Result<(), String> {
         // The log start may lie within the first batch.
         let is_in_place = expected.map_or(next > story.start, |expected| base >= expected);
         if !is_in_place || next <= base || next > story.end {
-            return Err(format!("batch {base}..{next} where {expected:?} comes next, in a log that ends at {}", story.end));
+            return Err(format!(
+                "batch {base}..{next} where {expected:?} comes next, in a log that ends at {}",
+                story.end
+            ));
         }
         if let Some(pair) = batch.records.windows(2).find(|pair| pair[0].offset >= pair[1].offset) {
             return Err(format!("offset {} after {}", pair[1].offset, pair[0].offset));
@@ -186,7 +189,8 @@ fn missing_is_right(
 fn nothing_is_left_over(found: &[Told], story: &Story, parts: &[Part]) -> Result<(), String> {
     let upper = story.done_upper();
     let newest = story.newest(parts, upper);
-    let part_of: HashMap<i64, Part> = story.told.iter().map(|told| told.facts.base).zip(parts.iter().copied()).collect();
+    let part_of: HashMap<i64, Part> =
+        story.told.iter().map(|told| told.facts.base).zip(parts.iter().copied()).collect();
     for batch in found.iter().filter(|batch| batch.is_data()) {
         for record in batch.records.iter().filter(|record| (story.start..upper).contains(&record.offset)) {
             let left = |why: &str| {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use alluvium::fs::sim::SimFs;
 
+use super::super::history::Ending;
+use super::super::runner::{Trouble, open};
 use super::judge;
 use super::story::Told;
 use super::world::CleanWorld;
-use super::super::history::Ending;
-use super::super::runner::{Trouble, open};
 
 impl CleanWorld {
     /// The same world on what an ending has left of its disk, with no log open yet.

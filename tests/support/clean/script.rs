@@ -1,9 +1,7 @@
 //! Scripts from a seed: a configuration with small segments, and operations on a compacted log.
 
 use alluvium::record::{BatchBuilder, Compression};
-use alluvium::{
-    CleanupPolicy, DirtyRatio, FlushPolicy, HighWatermarkMode, LogConfig, OnDamage, ReadMode, TimestampMs,
-};
+use alluvium::{CleanupPolicy, DirtyRatio, FlushPolicy, HighWatermarkMode, LogConfig, OnDamage, ReadMode, TimestampMs};
 use fastrand::Rng;
 
 /// One record to be written.
@@ -50,27 +48,56 @@ pub(crate) enum CleanOp {
     /// A client's batch without a producer.
     Put(Writes),
     /// A follower's, so far past the end; it may lack keys.
-    Given { gap: i64, writes: Writes },
+    Given {
+        gap: i64,
+        writes: Writes,
+    },
     /// The next batch of a producer; transactional ones go on with what is open.
-    Produce { producer: i64, is_transactional: bool, is_new_epoch: bool, writes: Writes },
+    Produce {
+        producer: i64,
+        is_transactional: bool,
+        is_new_epoch: bool,
+        writes: Writes,
+    },
     /// The end of a producer's transaction; a marker of an empty one if none is open.
-    End { producer: i64, commit: bool, is_new_epoch: bool },
+    End {
+        producer: i64,
+        commit: bool,
+        is_new_epoch: bool,
+    },
     /// The last batch of a producer once more: a duplicate.
-    Again { producer: i64 },
+    Again {
+        producer: i64,
+    },
     /// A batch that leaves out a sequence: refused.
-    OutOfOrder { producer: i64, writes: Writes },
+    OutOfOrder {
+        producer: i64,
+        writes: Writes,
+    },
     NewLeader,
     /// Moves the embedder's high watermark to so far before the end.
-    Replicate { back: i64 },
-    Tick { ms: u64 },
+    Replicate {
+        back: i64,
+    },
+    Tick {
+        ms: u64,
+    },
     Roll,
     Flush,
-    RaiseStart { back: i64 },
+    RaiseStart {
+        back: i64,
+    },
     /// Cuts so many offsets off the end, but nothing that was cleaned.
-    Truncate { back: i64 },
+    Truncate {
+        back: i64,
+    },
     /// The same, whatever was cleaned.
-    TruncateCleaned { back: i64 },
-    Clean { memory: u64 },
+    TruncateCleaned {
+        back: i64,
+    },
+    Clean {
+        memory: u64,
+    },
     CloseAndOpen,
     DropAndOpen,
     /// Closes, removes the producers' snapshots, opens.
@@ -97,7 +124,12 @@ pub(crate) enum Style {
 pub(crate) const MEMORY: u64 = 1 << 20;
 
 fn config(rng: &mut Rng) -> LogConfig {
-    let modes = [HighWatermarkMode::LogEnd, HighWatermarkMode::LogEnd, HighWatermarkMode::Embedder, HighWatermarkMode::DurableEnd];
+    let modes = [
+        HighWatermarkMode::LogEnd,
+        HighWatermarkMode::LogEnd,
+        HighWatermarkMode::Embedder,
+        HighWatermarkMode::DurableEnd,
+    ];
     LogConfig {
         cleanup_policy: CleanupPolicy::Compact,
         segment_bytes: rng.u32(450..1800),

@@ -8,12 +8,12 @@ use alluvium::fs::sim::SimFs;
 use alluvium::inspect::{PartitionFiles, VerifyOptions};
 use alluvium::{LeaderEpoch, LogConfig, Marks, Offset, PartitionLog, Sequence};
 
-use super::story::{Story, Told as Batch};
 use super::super::checker::check_indexes;
 use super::super::model::ModelLog;
 use super::super::naive::{self, Producer};
 use super::super::reading;
 use super::super::runner::DIR;
+use super::story::{Story, Told as Batch};
 
 /// Id, epoch, last sequence and offset, timestamp, coordinator's epoch, open transaction.
 type Known = (i64, i16, (Option<i32>, Option<i64>, i64), (Option<i32>, Option<i64>));
@@ -114,7 +114,8 @@ pub(crate) fn compare_lookups(log: &PartitionLog, story: &Story, found: &[Batch]
 pub(crate) fn check_files(fs: &SimFs, config: &LogConfig) -> Result<(), String> {
     check_indexes(fs, config)?;
     let entries = fs.list(Path::new(DIR)).map_err(|e| e.to_string())?;
-    let is_left = |name: &str| [".cleaned", ".swap"].iter().any(|suffix| name.ends_with(suffix)) || name.contains("spill");
+    let is_left =
+        |name: &str| [".cleaned", ".swap"].iter().any(|suffix| name.ends_with(suffix)) || name.contains("spill");
     if let Some(entry) = entries.iter().find(|entry| is_left(&entry.name)) {
         return Err(format!("{} is left behind", entry.name));
     }

@@ -156,9 +156,8 @@ impl Story {
         let part = |batch: &Told| {
             let Facts { base, producer, is_transactional, .. } = batch.facts;
             let transactions = producer.filter(|_| is_transactional).and_then(|(id, _)| by_producer.get(&id));
-            let of = transactions.and_then(|all| {
-                all.iter().find(|t| t.first <= base && t.end.is_none_or(|(marker, _)| base < marker))
-            });
+            let of = transactions
+                .and_then(|all| all.iter().find(|t| t.first <= base && t.end.is_none_or(|(marker, _)| base < marker)));
             match of {
                 None => Part::Committed,
                 Some(Transaction { end: None, .. }) => Part::Undecided,

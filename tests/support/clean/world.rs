@@ -11,17 +11,17 @@ use alluvium::fs::FileSystem as _;
 use alluvium::fs::sim::SimFs;
 use alluvium::record::{BatchBuilder, Compression, RecordBatch, TransactionEnd};
 use alluvium::{
-    AppendAs, AppendError, Appended, ChangeError, CleanError, CleanOptions, Cleaned, HighWatermarkMode, LogConfig, PartitionLog,
-    ProducerEpoch, ProducerId, Sequence, TimestampMs,
+    AppendAs, AppendError, Appended, ChangeError, CleanError, CleanOptions, Cleaned, HighWatermarkMode, LogConfig,
+    PartitionLog, ProducerEpoch, ProducerId, Sequence, TimestampMs,
 };
 
-use super::script::{CleanOp, Script, Writes};
-use super::story::{Cleaning, Story, Told};
-use super::{judge, standing};
 use super::super::batches::{epoch, offset, place};
 use super::super::history::Ending;
 use super::super::naive::{Producer, plus};
 use super::super::runner::{DIR, Trouble, from_change, new_clock};
+use super::script::{CleanOp, Script, Writes};
+use super::story::{Cleaning, Story, Told};
+use super::{judge, standing};
 
 /// A machine, a log, and what was told to it.
 pub(crate) struct CleanWorld {
@@ -276,7 +276,9 @@ impl CleanWorld {
         let next = self.next(producer, false, false);
         let sent = self.data(&Next { sequence: plus(next.sequence, 2), ..next }, writes);
         match self.log()?.append(sent, self.client()) {
-            Err(AppendError::Producer(refused)) if matches!(refused.cause, ProducerFault::OutOfOrderSequence { .. }) => {
+            Err(AppendError::Producer(refused))
+                if matches!(refused.cause, ProducerFault::OutOfOrderSequence { .. }) =>
+            {
                 Ok(())
             }
             Err(AppendError::Failed(e)) => Err(Trouble::Latched(e.to_string())),
@@ -428,7 +430,11 @@ impl CleanWorld {
         if cleaned.records_kept > cleaned.records_read {
             wrong.push("more records kept than read");
         }
-        if wrong.is_empty() { Ok(()) } else { Err(Trouble::Wrong(format!("{wrong:?}, {upper}: {cleaned:?}"))) }
+        if wrong.is_empty() {
+            Ok(())
+        } else {
+            Err(Trouble::Wrong(format!("{wrong:?}, {upper}: {cleaned:?}, {:?}", self.log()?.marks())))
+        }
     }
 
     /// Holds the log to its story.

@@ -44,7 +44,8 @@ impl Partition {
         let Some(Opened { log, .. }) = &self.open else { return Ok(()) };
         let producer = ProducerId::new(PRODUCER).ok_or("no producer")?;
         let known = log.producers().into_iter().find(|known| known.producer_id == producer);
-        let epoch = known.as_ref().map_or_else(|| ProducerEpoch::new(0), |known| Some(known.epoch)).ok_or("no epoch")?;
+        let epoch =
+            known.as_ref().map_or_else(|| ProducerEpoch::new(0), |known| Some(known.epoch)).ok_or("no epoch")?;
         let last = known.and_then(|known| known.last_sequence).map_or(-1, Sequence::value);
         let sequence = Sequence::new(last.checked_add(1).unwrap_or(0));
         let tries: Vec<Try> = (0..1 + bench.rng.below(3)).map(|_| bench.make_try(VALUE_BYTES_MAX, true)).collect();
