@@ -1,8 +1,8 @@
 //! How far a log is clean, in a small file beside it, and what becomes of that when the log is cut.
 //!
 //! ```text
-//! alluvium.clean-state   lineage u64, first dirty offset i64, cleaned to i64, pass u8 (0 none, 1 began and did not end), and
-//!                        then upper i64, first dirty offset i64, done to i64 (all of the pass), time i64, length u32, bytes
+//! alluvium.cleaning  lineage u64, first dirty offset i64, cleaned to i64, pass u8 (0 none, 1 began and did not end), and
+//!                    then upper i64, first dirty offset i64, done to i64 (all of the pass), time i64, length u32, bytes
 //! ```
 //! All big-endian, behind the header of a small checked file. There is none before the first pass.
 //!

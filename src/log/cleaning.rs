@@ -279,9 +279,14 @@ impl PartitionLog {
 impl LogCore {
     fn secure(&self, upper: Offset) -> Result<Offset, ChangeError> {
         let mut round = self.round.lock();
-        self.writer.lock().check_open()?;
+        let is_unsealed = {
+            let writer = self.writer.lock();
+            writer.check_open()?;
+            writer.unsealed.iter().any(|unsealed| unsealed.segment.base() < upper)
+        };
         let secured = self.keeper.recovery_point();
-        if secured >= upper {
+        // A segment that an opening found durable may have been sealed since, and is not replaced before a round was at it.
+        if secured >= upper && !is_unsealed {
             return Ok(secured);
         }
         self.sync_under(&mut round)?;
