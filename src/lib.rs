@@ -9,11 +9,12 @@
 //! 3 index segment                            indexes, leader epochs, producer state, small files; segment files
 //! 4 commit                                   flush policy, group commit, waiters for marks, knowing nothing of logs
 //! 5 log                                      PartitionLog
-//! 6 flush table facade                       flushers of one log and of many; tables on a log; the log as `dyn`
+//! 6 flush clean table facade                 flushers of one log and of many; the cleaner; tables on a log; the log as `dyn`
 //! 7 store                                    data directories: names, checkpoints, ids, lock, clean-shutdown marker
 //! 8 inspect                                  read-only views for tools
 //! ```
 
+pub mod clean;
 pub mod clock;
 mod commit;
 pub mod config;
@@ -32,6 +33,7 @@ pub mod sync;
 pub mod table;
 pub mod units;
 
+pub use clean::{CleanError, CleanMode, CleanOptions, Cleaned};
 pub use clock::Deadline;
 pub use commit::{Mark, Marks};
 pub use config::{

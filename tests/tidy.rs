@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 10] = [
     &["segment"],
     &["commit"],
     &["log"],
-    &["flush", "table", "facade"],
+    &["flush", "clean", "table", "facade"],
     &["store"],
     &["inspect"],
 ];

@@ -1,0 +1,62 @@
+//! The log cleaner: key compaction of a partition log within a bounded memory.
+//!
+//! A pass cleans `[log start, upper)`, where upper is the first uncleanable offset; `[first dirty, upper)` is what no
+//! pass has cleaned yet. It learns the newest offset of each key, rewrites the segments without what is superseded,
+//! swaps each group of segments as it is finished, and stores the new first dirty offset when the last one is in.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | `options`, `cleaned` | what a pass is told, and what it tells |
+//! | `error` | why it ended without its work done |
+//! | `pass` | the state machine, one bounded step at a time |
+
+mod cleaned;
+mod error;
+mod options;
+mod pass;
+
+pub use cleaned::{CleanMode, Cleaned, LeftAlone};
+pub use error::CleanError;
+pub use options::{CleanOptions, MEMORY_BYTES_MIN};
+pub(crate) use pass::{Begun, Pass, PassStep, Phase, Progress};
+
+use crate::log::PartitionLog;
+
+/// About so many bytes a step of [`PartitionLog::clean`] reads and writes: nobody waits between its steps.
+const STEP_BYTES: u64 = 64 << 20;
+
+impl PartitionLog {
+    /// Removes from the sealed segments what newer records of the same keys have superseded, what aborted transactions
+    /// left, and tombstones and markers whose time has passed. Blocks until all is clean that may be cleaned now: one
+    /// pass, or as many partial ones as it takes where there is no disk for spilling.
+    ///
+    /// Any thread; appends and reads go on. Nothing at or past the first uncleanable offset is touched, which is the
+    /// least of the last stable offset, the high watermark, the durable end, the active segment's base offset, and the
+    /// first record younger than `min.compaction.lag.ms`. It asks for the sync of what it needs to be durable.
+    ///
+    /// # Errors
+    /// [`CleanError`]; groups of segments that were finished stay cleaned, and another call goes on behind them.
+    pub fn clean(&self, options: &CleanOptions) -> Result<Cleaned, CleanError> {
+        let mut total: Option<Cleaned> = None;
+        loop {
+            let mut pass = match Pass::begin(self, options)? {
+                Begun::Pass(pass) => pass,
+                Begun::Nothing(nothing) => return Ok(total.unwrap_or(nothing)),
+            };
+            let cleaned = loop {
+                if let Some(cleaned) = pass.step(STEP_BYTES)?.finished {
+                    break cleaned;
+                }
+            };
+            let is_partial = cleaned.mode == CleanMode::Partial;
+            let so_far = match total.take() {
+                Some(before) => before.and_then(cleaned),
+                None => cleaned,
+            };
+            if !is_partial {
+                return Ok(so_far);
+            }
+            total = Some(so_far);
+        }
+    }
+}
