@@ -5,6 +5,7 @@
 //! knows what must stand there.
 
 mod check;
+mod cleaning;
 mod store;
 mod victim;
 
@@ -174,6 +175,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
     writeln!(out, "5. a store")?;
     let stores = tempfile::tempdir()?;
     problems.extend(store::run(&stores.path().join("store"), &text, &clock)?);
+    writeln!(out, "6. a log of updates is cleaned")?;
+    problems.extend(cleaning::run(&stores.path().join("cleaned"), &text, &clock)?);
     for problem in &problems {
         writeln!(out, "  WRONG: {problem}")?;
     }

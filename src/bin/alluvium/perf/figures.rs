@@ -157,8 +157,21 @@ impl Measured {
 /// All rows, with what each column is.
 pub(crate) fn table(rows: &[Figures]) -> String {
     let mut table = Table::new(&[
-        "", "keys", "mode", "s", "MB/s", "M rec/s", "MB left", "MB written", "at most", "MiB held", "of", "raw s",
-        "x raw", "Kafka s", "x Kafka",
+        "",
+        "keys",
+        "mode",
+        "s",
+        "MB/s",
+        "M rec/s",
+        "MB left",
+        "MB written",
+        "at most",
+        "MiB held",
+        "of",
+        "raw s",
+        "x raw",
+        "Kafka s",
+        "x Kafka",
     ]);
     for row in rows {
         table.row(row.cells());

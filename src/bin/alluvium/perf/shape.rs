@@ -84,7 +84,9 @@ impl Batches {
             return Ok(None);
         }
         // A record has 16 bytes of key, and no more than 16 of lengths and differences.
-        while self.left > 0 && (self.builder.count() == 0 || self.builder.bytes() + self.shape.record_bytes + 32 <= BATCH_BYTES) {
+        while self.left > 0
+            && (self.builder.count() == 0 || self.builder.bytes() + self.shape.record_bytes + 32 <= BATCH_BYTES)
+        {
             self.left -= 1;
             let key = format!("{:016}", self.rng.below(self.shape.keys.max(1)));
             let room = RANDOM_BYTES.saturating_sub(self.shape.record_bytes).max(1) as u64;
