@@ -84,7 +84,7 @@ impl Cleaned {
     /// The figures of this one and of the pass that came after it.
     pub(crate) fn and_then(self, next: Self) -> Self {
         Self {
-            mode: CleanMode::Partial,
+            mode: if self.mode == CleanMode::Partial { self.mode } else { next.mode },
             passes: self.passes.saturating_add(next.passes),
             resumed: self.resumed,
             from: self.from,

@@ -1,6 +1,6 @@
 //! Why a pass ended before its work was done.
 
-use crate::error::{ChangeError, IoFailure};
+use crate::error::{ChangeError, IoFailure, ReadError};
 use crate::units::Offset;
 
 /// Why a log was not cleaned, or not to the end. The log is whole in any case; groups of segments that were finished stay
@@ -26,17 +26,22 @@ pub enum CleanError {
     #[error("the log changed while it was cleaned; plan anew and clean again")]
     Changed,
     /// The disk is full. What the pass had written aside is removed.
-    #[error(
-        "no space for what cleaning writes beside the log: {missing_bytes} bytes are missing{}; free them, or give a `group_bytes_max` that fits",
-        smallest_group.map(|bytes| format!(" (the smallest group needs {bytes})")).unwrap_or_default()
-    )]
+    #[error("no space for what cleaning writes beside the log: up to {missing_bytes} bytes are missing ({cause}); free them")]
     Space {
-        /// So many bytes more are needed for the group that was being written.
+        /// So many bytes more the group needs that was being written, if nothing of it is removed.
         missing_bytes: u64,
-        /// Bytes of the smallest group that there is.
-        smallest_group: Option<u64>,
         /// What the system said.
         cause: IoFailure,
+    },
+    /// What is left of a segment is more than may be written before the old ones are freed.
+    #[error(
+        "what is left of a segment is more than `group_bytes_max`, {bytes_max} bytes; give up to {missing_bytes} more, or free space"
+    )]
+    GroupTooLarge {
+        /// As given.
+        bytes_max: u64,
+        /// So many bytes more it needs, if nothing of it is removed.
+        missing_bytes: u64,
     },
     /// The pass would end without having cleaned anything, which another one like it would repeat for ever.
     #[error("cleaning cannot get past offset {at}; more memory, or disk for spilling, is needed")]
@@ -44,10 +49,23 @@ pub enum CleanError {
         /// First dirty offset, before and after.
         at: Offset,
     },
+    /// What the log says of aborted transactions cannot be read.
+    #[error("{0}; scrub the log or repair it, then clean again")]
+    Read(Box<ReadError>),
     /// A system call failed. The pass may be repeated.
     #[error("the log is as it was: {0}; check the disk, then clean again")]
     Io(#[from] IoFailure),
     /// The log failed or is closed, or what it should have is not there.
     #[error(transparent)]
     Log(#[from] ChangeError),
+}
+
+impl CleanError {
+    /// A write's failure, told as want of space where it is.
+    pub(super) fn of_write(failure: IoFailure, missing_bytes: impl FnOnce() -> u64) -> Self {
+        if failure.is_storage_full() {
+            return Self::Space { missing_bytes: missing_bytes(), cause: failure };
+        }
+        Self::Io(failure)
+    }
 }

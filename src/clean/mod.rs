@@ -8,15 +8,51 @@
 //! |---|---|
 //! | `options`, `cleaned` | what a pass is told, and what it tells |
 //! | `error` | why it ended without its work done |
+//! | `config` | the settings of a store's cleaner |
+//! | `plan`, `range` | which log is due, which range, what holds back the rest; pure |
+//! | `group` | which segments are rewritten together; pure |
+//! | `explain` | why each stretch of a log is kept, cleaned or held back; pure |
 //! | `pass` | the state machine, one bounded step at a time |
+//! | `budget` | how much memory there is, and for what |
+//! | `key_hash` | keys as 128 bits, by a hash that nobody else can compute |
+//! | `map` | the newest offset of each key in 16 bytes a slot |
+//! | `spill/` | what does not fit the memory, in files |
+//! | `learning` | what was read becomes verdicts: which offsets are superseded |
+//! | `transactions` | which data was aborted, which markers and aborted entries are still needed |
+//! | `filter` | what is kept of a batch |
 
+mod bounds;
+mod budget;
 mod cleaned;
+mod config;
 mod error;
+pub mod explain;
+mod facts;
+mod figures;
+mod filter;
+pub mod group;
+mod key_hash;
+mod learning;
+mod map;
 mod options;
+mod output;
 mod pass;
+#[cfg(test)]
+mod pass_tests;
+pub mod plan;
+mod range;
+mod rewrite;
+mod scan;
+mod spill;
+mod transactions;
 
+pub use budget::{CleanerMemory, MemoryError, PassMemory};
 pub use cleaned::{CleanMode, Cleaned, LeftAlone};
+pub use config::CleanerConfig;
+pub(crate) use config::{CLEANER_FLAGS, CLEANER_KEYS, CleanerFlag, CleanerKey};
 pub use error::CleanError;
+pub use key_hash::{KeyHash, KeyHasher};
+pub use map::{OffsetMap, Put};
 pub use options::{CleanOptions, MEMORY_BYTES_MIN};
 pub(crate) use pass::{Begun, Pass, PassStep, Phase, Progress};
 
@@ -37,9 +73,11 @@ impl PartitionLog {
     /// # Errors
     /// [`CleanError`]; groups of segments that were finished stay cleaned, and another call goes on behind them.
     pub fn clean(&self, options: &CleanOptions) -> Result<Cleaned, CleanError> {
+        options.validate()?;
+        let mut options = options.clone();
         let mut total: Option<Cleaned> = None;
         loop {
-            let mut pass = match Pass::begin(self, options)? {
+            let mut pass = match Pass::begin(self, &options)? {
                 Begun::Pass(pass) => pass,
                 Begun::Nothing(nothing) => return Ok(total.unwrap_or(nothing)),
             };
@@ -48,15 +86,17 @@ impl PartitionLog {
                     break cleaned;
                 }
             };
-            let is_partial = cleaned.mode == CleanMode::Partial;
+            // A pass that was interrupted ends where it was to end then.
+            let may_be_more = cleaned.mode == CleanMode::Partial || cleaned.resumed;
             let so_far = match total.take() {
                 Some(before) => before.and_then(cleaned),
                 None => cleaned,
             };
-            if !is_partial {
+            if !may_be_more {
                 return Ok(so_far);
             }
             total = Some(so_far);
+            options.cleans_clean = false;
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a pass is told.
 
+use super::budget::PassMemory;
 use super::error::CleanError;
 use crate::units::Offset;
 
@@ -67,11 +68,18 @@ impl CleanOptions {
         Self { upper: Some(upper), ..self }
     }
 
-    /// Refuses what no pass can work with.
+    /// Refuses what a cleaner cannot work with. A pass of one that runs several at a time may have less.
     pub(crate) fn validate(&self) -> Result<(), CleanError> {
         if self.memory_bytes < MEMORY_BYTES_MIN {
             return Err(CleanError::Options { memory_bytes: self.memory_bytes, min: MEMORY_BYTES_MIN });
         }
         Ok(())
+    }
+
+    /// The memory of one pass.
+    pub(super) fn memory(&self) -> Result<PassMemory, CleanError> {
+        let bytes = usize::try_from(self.memory_bytes).unwrap_or(usize::MAX);
+        PassMemory::new(bytes)
+            .map_err(|_| CleanError::Options { memory_bytes: self.memory_bytes, min: PassMemory::BYTES_MIN as u64 })
     }
 }

@@ -228,6 +228,8 @@ pub(crate) struct Parents {
     pub(crate) log_start: Option<Offset>,
     /// As it was last written down.
     pub(crate) high_watermark: Option<Offset>,
+    /// First dirty offset.
+    pub(crate) first_dirty: Option<Offset>,
     /// Whether all logs of the directory were closed.
     pub(crate) is_clean: bool,
 }
@@ -312,6 +314,7 @@ impl DirectoryWord {
         let points = read_list(fs, &dir.join(names::RECOVERY_POINTS))?;
         let starts = read_list(fs, &dir.join(names::LOG_STARTS))?;
         let marks = read_list(fs, &dir.join(names::HIGH_WATERMARKS))?;
+        let cleaned = read_list(fs, &dir.join(names::CLEANER_OFFSETS))?;
         let marker = read_list(fs, &dir.join(names::PARENT_CLEAN_SHUTDOWN))?;
         let parts = PrintParts::default()
             .with(Part::RecoveryPoints, points.as_deref())
@@ -327,6 +330,7 @@ impl DirectoryWord {
         word.take(points, |parents| &mut parents.recovery_point);
         word.take(starts, |parents| &mut parents.log_start);
         word.take(marks, |parents| &mut parents.high_watermark);
+        word.take(cleaned, |parents| &mut parents.first_dirty);
         Ok(word)
     }
 
@@ -486,7 +490,7 @@ mod tests {
         put(dir, names::PARENT_CLEAN_SHUTDOWN, b"{\"version\":0,\"brokerEpoch\":7}");
         let parents = word(dir).of("my-topic-12").parents;
         let expected =
-            Parents { recovery_point: Some(at(7)), log_start: None, high_watermark: Some(at(6)), is_clean: true };
+            Parents { recovery_point: Some(at(7)), high_watermark: Some(at(6)), is_clean: true, ..Parents::default() };
         assert_eq!(parents, expected);
         assert_eq!(word(dir).of("orders-1").parents, Parents { is_clean: true, ..Parents::default() });
     }

@@ -8,7 +8,7 @@ use super::report::{Found, RecoveryReport};
 use super::survey::{Scanned, Survey, live_logs};
 use crate::error::{IoFailure, IoOperation, OpenError};
 use crate::fs::{self, DirEntry, File, OpenMode};
-use crate::segment::{FileKind, SegmentFile, names, scan};
+use crate::segment::{FileKind, SegmentFile, Stage, names, scan};
 use crate::units::Offset;
 
 impl Unjudged {
@@ -60,7 +60,9 @@ impl Unjudged {
     pub(super) fn remove_again(&self) -> Result<(), OpenError> {
         let live = live_logs(&self.home.list()?);
         for base in &self.removed {
-            if live.binary_search(base).is_err() {
+            if live.binary_search(base).is_ok() {
+                self.touch_again(*base)?;
+            } else {
                 let path = self.home.path(*base, FileKind::Log);
                 drop(self.home.open(&path, OpenMode::CreateOrOpen)?);
                 self.home.remove_segment(*base)?;
@@ -70,6 +72,24 @@ impl Unjudged {
             if self.home.fs.metadata(&path).is_err() {
                 drop(self.home.open(&path, OpenMode::CreateOrOpen)?);
                 self.home.remove(&SegmentFile::live(*base, FileKind::Snapshot).name())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the names of a segment change that a swap may have put in place: one that is not durable would lose it to the
+    /// segment before. Its indexes are built again.
+    fn touch_again(&self, base: Offset) -> Result<(), OpenError> {
+        let (live, touched) = (SegmentFile::live(base, FileKind::Log), names::touched(base));
+        self.home.rename(&live.name(), &touched)?;
+        self.home.rename(&touched, &live.name())?;
+        for kind in FileKind::ALL_LOG_LAST {
+            let swap = SegmentFile::live(base, kind).at(Stage::Swap);
+            drop(self.home.open(&self.home.dir.join(swap.name()), OpenMode::CreateOrOpen)?);
+            self.home.remove(&swap.name())?;
+            if !matches!(kind, FileKind::Log | FileKind::Snapshot) {
+                drop(self.home.open(&self.home.path(base, kind), OpenMode::CreateOrOpen)?);
+                self.home.remove(&SegmentFile::live(base, kind).name())?;
             }
         }
         Ok(())

@@ -9,6 +9,8 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::ancestors::{make_directories, missing_directories};
+use super::clean_state::CleanFile;
 use super::directory::{Lineage, Own, Parents, Whose, Word, judge};
 use super::open::{self, Opening};
 use super::state::{CleanShutdown, RecoveryPoint, Standing};
@@ -53,8 +55,8 @@ impl Environment {
     ) -> Result<PartitionLog, OpenError> {
         config.validate()?;
         let home = Home::within(Arc::clone(&self.fs), Arc::from(dir), Arc::clone(residency));
-        let missing = open::missing_directories(&home)?;
-        open::make_directories(&home, &missing)?;
+        let missing = missing_directories(&home)?;
+        make_directories(&home, &missing)?;
         open::refuse_foreign(&home, &home.list()?)?;
         refuse_opened_alone(&home)?;
         let opening = Opening { home, clock: Arc::clone(&self.clock), config, word: word.clone() };
@@ -72,7 +74,10 @@ pub(crate) fn words_of(fs: &dyn FileSystem, dir: &Path) -> Result<Parents, IoFai
     match (judge(own.map(|own| own.for_judgement(has_canary, marker)), &word), own) {
         (Whose::Own, Some(own)) if own.restart.is_none() => {
             let Standing { log_start, high_watermark, .. } = own.standing;
-            Ok(Parents { recovery_point: Some(own.offset), log_start, high_watermark, is_clean: false })
+            let cleaned = CleanFile::read(fs, dir)?.ok().flatten().filter(|file| file.lineage == own.lineage);
+            let first_dirty = cleaned.map(|file| file.first_dirty);
+            let recovery_point = Some(own.offset);
+            Ok(Parents { recovery_point, log_start, high_watermark, first_dirty, is_clean: false })
         }
         (Whose::Lower, Some(own)) => {
             let recovery_point = word.parents.recovery_point.map(|listed| listed.min(own.offset));

@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::directory::Lineage;
 use super::hosted::Above;
 use super::state::{RecoveryPoint, Standing, SyncState};
 use crate::error::{IoFailure, IoOperation};
@@ -172,6 +173,13 @@ impl SyncKeeper {
             .map_err(|e| IoFailure::new(IoOperation::Sync, self.dir.join(names::SYNC_STATE), e))
     }
 
+    /// As [`SyncKeeper::forget_removed`], where an older state that comes back with a power loss does no harm: those bases
+    /// are not given out again, and who finds one of them in the log has its name changed once more. Written with the next
+    /// state.
+    pub(crate) fn settle_removed(&self) {
+        self.kept.lock().removed.clear();
+    }
+
     /// Makes the recovery point durable as it was read; `anew` by writing it again, where its sync is in doubt.
     pub(crate) fn confirm(&self, anew: bool) -> Result<(), IoFailure> {
         let point = self.kept.lock().point;
@@ -192,6 +200,11 @@ impl SyncKeeper {
     pub(crate) fn listed_point(&self) -> Offset {
         let kept = self.kept.lock();
         kept.cutting_to.map_or(kept.point.offset, |to| kept.point.offset.min(to))
+    }
+
+    /// The lineage of the data directory under which the log was opened.
+    pub(crate) fn lineage(&self) -> Lineage {
+        self.kept.lock().point.lineage
     }
 
     /// Generation that ties the state files together.

@@ -9,8 +9,11 @@
 //! write sync under `writer`, because nothing may be written in the place of a cut before the cut is durable.
 
 mod aborted;
+mod ancestors;
 mod append;
 mod batches;
+pub(crate) mod clean_state;
+pub(crate) mod cleaning;
 mod close;
 mod derived;
 pub(crate) mod directory;
@@ -21,11 +24,13 @@ pub(crate) mod hosted;
 mod hosting;
 mod incoming;
 mod keeper;
+mod leftovers;
 mod open;
 mod quarantine;
 mod read;
 mod recover;
 mod repair;
+pub(crate) mod replace;
 mod report;
 mod retain;
 mod roll;
@@ -35,6 +40,7 @@ mod slice;
 mod standing;
 pub(crate) mod state;
 mod survey;
+mod swap;
 mod sync;
 mod timestamps;
 mod truncate;
@@ -47,18 +53,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+pub(crate) use ancestors::sync_ancestors;
 pub use append::Appended;
 pub use batches::{AppendAs, AppendOptions, Batches};
+pub(crate) use clean_state::{CleanState, PassProgress, PutCleanError};
+pub(crate) use cleaning::{CleanSegment, CleanView, CleaningClaim, Staged, Staging};
 pub(crate) use derived::{derived_bytes, read_epochs, write_epochs};
 pub(crate) use handover::{Glimpse, HandOverError, Held, Prefix, Unfinished};
 pub(crate) use hosting::{Extent, Former, Lent, oldest_timestamp};
 pub use open::Environment;
-pub(crate) use open::{Left, sync_ancestors};
+pub(crate) use open::Left;
 pub use read::{Isolation, ReadOptions};
 pub use repair::Repaired;
+pub(crate) use replace::{ReplaceError, Replaced};
 pub use report::{Action, Finding, Found, RecoveryReport};
 
 pub use retain::{Deleted, DeletedBecause, Retained};
+pub(crate) use retain::{Facts as RetentionFacts, Untold, plan as plan_retention};
 pub(crate) use round::{Attempt, Member, Part};
 pub use scrub::{ScrubCursor, Scrubbed, SegmentScrub};
 pub use slice::{Fetched, FetchedBatches, FileSlice, Sent, SentInPart};
@@ -70,7 +81,7 @@ use crate::clock::Clock;
 use crate::commit::{CommitQueue, Due, MarkWaiters, Marks, Worker};
 use crate::config::LogConfig;
 use crate::error::{ChangeError, ConfigError, Damage, LogFailed};
-use crate::fs::LockGuard;
+use crate::fs::{FileSystem, LockGuard};
 use crate::metrics::LogMetrics;
 use crate::segment::{Home, SegmentOptions};
 use crate::sync::{Condvar, Mutex, RwLock};
@@ -129,6 +140,10 @@ struct LogCore {
     has_met_damage: AtomicBool,
     /// One repair at a time.
     is_repairing: AtomicBool,
+    /// How far it is clean.
+    cleaned: Mutex<clean_state::Cleaned>,
+    /// One cleaner at a time.
+    is_cleaning: AtomicBool,
     lock: Mutex<Option<Box<dyn LockGuard>>>,
 }
 
@@ -249,6 +264,11 @@ impl PartitionLog {
     /// The clock that the log goes by.
     pub fn clock(&self) -> &dyn Clock {
         &*self.core.clock
+    }
+
+    /// The file system that it is on.
+    pub(crate) fn file_system(&self) -> &Arc<dyn FileSystem> {
+        &self.core.home.fs
     }
 
     /// From now on waiters wake `worker` instead of syncing themselves; `None` undoes it. For flushers.

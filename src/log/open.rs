@@ -5,10 +5,12 @@
 //! anything else changes, so that a crash while opening counts as unclean.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::ancestors::{make_directories, missing_directories, parent_of, sync_ancestors};
+use super::clean_state::{CleanFile, Cleaned};
 use super::directory::{DirectoryWord, Lineage, Whose, Word, judge};
 use super::hosted;
 use super::keeper::SyncKeeper;
@@ -22,7 +24,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::commit::{CommitQueue, MarkWaiters, Marks, Unsynced};
 use crate::config::LogConfig;
 use crate::error::{Corruption, IoFailure, IoOperation, OpenError};
-use crate::fs::{DirEntry, EntryKind, FileSystem, LockGuard, OpenMode, OsFileSystem};
+use crate::fs::{DirEntry, FileSystem, LockGuard, OpenMode, OsFileSystem};
 use crate::segment::names::{self, Known};
 use crate::segment::sum::SumBuilder;
 use crate::segment::{FileKind, Home, Residency, SegmentFile, SegmentOptions, Stage};
@@ -125,6 +127,8 @@ pub(crate) struct Left {
     /// Whether there is a marker at all.
     pub(crate) had_marker: bool,
     pub(crate) damage: Result<DamageList, Corruption>,
+    /// How far the log is clean.
+    cleaned: Result<Option<CleanFile>, Corruption>,
     /// What stands in for a recovery point that is not there.
     no_point: RecoveryPoint,
     /// The state files are to be replaced; what is above is what the directory says.
@@ -146,6 +150,7 @@ impl Left {
             had_marker: !matches!(clean, Ok(None)),
             clean: clean.ok().flatten(),
             damage: state::read_damage(fs, dir)?,
+            cleaned: CleanFile::read(fs, dir)?,
             no_point: NO_POINT,
             is_replaced: false,
             is_obsolete: false,
@@ -160,12 +165,17 @@ impl Left {
         let own = match &self.point {
             Ok(own) => *own,
             // Whose it was cannot be told, and any list may be older than it: nobody's word is safe.
-            Err(_) => return Self { no_point, ..self },
+            Err(_) => {
+                let cleaned = self.cleaned.map(|file| file.map(CleanFile::of_unknown_lineage));
+                return Self { no_point, cleaned, ..self };
+            }
         };
         let whose = judge(own.map(|own| own.for_judgement(self.has_canary, self.clean)), word);
+        let lineage = own.map(|own| own.lineage);
+        let cleaned = self.cleaned.clone().map(|file| Some(file.unwrap_or_default().under(whose, lineage, word)));
         match whose {
-            Whose::Own => return Self { no_point, ..self },
-            Whose::Nobodys if own.is_none() => return Self { no_point, ..self },
+            Whose::Own => return Self { no_point, cleaned, ..self },
+            Whose::Nobodys if own.is_none() => return Self { no_point, cleaned, ..self },
             Whose::Parents | Whose::Lower | Whose::Nobodys => {}
         }
         // Past everything that is there, so that none of it passes for state that belongs to the new point.
@@ -184,18 +194,36 @@ impl Left {
         let (clean, damage) = (None, Ok(DamageList::new()));
         let (point, had_marker, is_replaced, is_obsolete) = (Ok(point), false, true, own.is_some());
         let trusts_parents_close = whose == Whose::Parents && word.parents.is_clean;
-        Self { point, clean, had_marker, damage, no_point, is_replaced, is_obsolete, trusts_parents_close, ..self }
+        let cleaned = Ok(cleaned.unwrap_or_default());
+        Self {
+            point,
+            clean,
+            had_marker,
+            damage,
+            cleaned,
+            no_point,
+            is_replaced,
+            is_obsolete,
+            trusts_parents_close,
+            ..self
+        }
     }
 
     /// Puts the directory's word in the place of the partition's own state, durably. The new recovery point goes last:
     /// until then the old state is of another lineage or without its canary, and none of it is believed.
-    fn replace(home: &Home, point: Option<RecoveryPoint>) -> Result<(), IoFailure> {
+    fn replace(&self, home: &Home, point: Option<RecoveryPoint>) -> Result<(), IoFailure> {
+        self.clean_file().replace(&*home.fs, &home.dir)?;
         state::remove_durably(&*home.fs, &home.dir, names::DAMAGE)?;
         state::remove_durably(&*home.fs, &home.dir, names::CLEAN_SHUTDOWN)?;
         match point {
             Some(point) => point.write(&*home.fs, &home.dir),
             None => state::remove_durably(&*home.fs, &home.dir, names::RECOVERY_POINT).map(drop),
         }
+    }
+
+    /// How far the log is clean, as far as anything says so.
+    fn clean_file(&self) -> CleanFile {
+        self.cleaned.as_ref().ok().cloned().flatten().unwrap_or_default()
     }
 
     /// Sets the canary, durably, in whose absence a guarded recovery point is not believed. A new point stands by now and
@@ -329,7 +357,7 @@ impl Opening {
         let keeper = SyncKeeper::start(fs, dir, counted, durable_end, left.removed(standing))?;
         let keeper = keeper.under(self.word.above.clone());
         if left.is_replaced {
-            Left::replace(home, point)?;
+            left.replace(home, point)?;
         }
         if self.word.is_shared {
             left.guard(home, point.as_mut())?;
@@ -347,7 +375,23 @@ impl Opening {
         if left.damage.is_err() && judged.segments.iter().all(|segment| segment.holes().is_empty()) {
             state::remove_durably(&*home.fs, &home.dir, names::DAMAGE)?;
         }
-        Ok(self.build(judged, keeper, report, lock))
+        let cleaned = self.settle_cleaned(&left, judged.log_end, &mut report)?;
+        Ok(self.build(judged, keeper, cleaned, report, lock))
+    }
+
+    /// What is written down of cleaning, as far as it is about the log that was opened.
+    fn settle_cleaned(
+        &self,
+        left: &Left,
+        log_end: Offset,
+        report: &mut RecoveryReport,
+    ) -> Result<CleanFile, IoFailure> {
+        let (fs, dir, policy) = (&*self.home.fs, &*self.home.dir, self.config.on_damage);
+        if let Err(corruption) = &left.cleaned {
+            report.note(Found::CleanStateUnreadable(corruption.kind.clone()), policy, names::CLEANED, 0, None);
+            state::remove_durably(fs, dir, names::CLEANED)?;
+        }
+        left.clean_file().settle(fs, dir, log_end, report, policy)
     }
 
     /// What vouches for the log's end without a scan: our marker, or Kafka's where the directory's word counts.
@@ -361,8 +405,10 @@ impl Opening {
     }
 
     fn unjudged(&self, left: &Left, point: Option<RecoveryPoint>, report: &mut RecoveryReport) -> Unjudged {
-        let options = SegmentOptions::of(&self.config);
+        let cleaned_to = left.clean_file().cleaned_to;
+        let options = SegmentOptions::of(&self.config).cleaned(cleaned_to > Offset::ZERO);
         Unjudged {
+            cleaned_to,
             home: self.home.clone(),
             options,
             config: self.config.clone(),
@@ -412,6 +458,7 @@ impl Opening {
         self,
         judged: Judged,
         keeper: SyncKeeper,
+        cleaned: CleanFile,
         mut report: RecoveryReport,
         lock: Option<Box<dyn LockGuard>>,
     ) -> PartitionLog {
@@ -452,7 +499,14 @@ impl Opening {
         let unsettled = Marks { log_start, last_stable: log_start, high_watermark, durable_end: log_end, log_end };
         let marks = view::settled(unsettled, &mut writer, self.config.high_watermark);
         let epochs = Arc::new(writer.derived.epochs.clone());
-        let view = LogView { segments: Arc::new(segments), marks, active_bytes: position, is_closed: false, epochs };
+        let view = LogView {
+            segments: Arc::new(segments),
+            marks,
+            active_bytes: position,
+            is_closed: false,
+            cleaned_to: cleaned.cleaned_to,
+            epochs,
+        };
         let point_written = self.clock.monotonic();
         let core = LogCore {
             home: self.home,
@@ -469,79 +523,12 @@ impl Opening {
             report,
             has_met_damage: AtomicBool::new(false),
             is_repairing: AtomicBool::new(false),
+            cleaned: Mutex::new(Cleaned::new(cleaned)),
+            is_cleaning: AtomicBool::new(false),
             lock: Mutex::new(lock),
         };
         PartitionLog { core: Arc::new(core) }
     }
-}
-
-/// `path`'s parent, with the current directory for a bare name.
-fn parent_of(path: &Path) -> Option<PathBuf> {
-    let parent = path.parent()?;
-    Some(if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() })
-}
-
-/// The directory and those above it that are not there, topmost first. Changes nothing.
-pub(super) fn missing_directories(home: &Home) -> Result<Vec<PathBuf>, OpenError> {
-    let mut missing = Vec::new();
-    let mut at = home.dir.to_path_buf();
-    loop {
-        match home.fs.metadata(&at) {
-            Ok(found) if found.kind == EntryKind::Directory => break,
-            Ok(_) => return Err(OpenError::NotADirectory { path: at }),
-            // Below a file nothing can be; which one it is shows further up.
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                let parent = parent_of(&at).filter(|parent| *parent != at);
-                missing.push(std::mem::take(&mut at));
-                let Some(parent) = parent else {
-                    return Err(IoFailure::new(IoOperation::CreateDir, missing.pop().unwrap_or_default(), e).into());
-                };
-                at = parent;
-            }
-            Err(e) => return Err(IoFailure::new(IoOperation::List, at, e).into()),
-        }
-    }
-    missing.reverse();
-    Ok(missing)
-}
-
-/// Makes the directories, and makes their names durable.
-pub(super) fn make_directories(home: &Home, missing: &[PathBuf]) -> Result<(), OpenError> {
-    for dir in missing {
-        match home.fs.create_dir(dir) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(IoFailure::new(IoOperation::CreateDir, dir, e).into());
-            }
-            _ => {}
-        }
-    }
-    // A log whose directory is forgotten by a crash is lost whole.
-    if let Err(failure) = sync_parents(home, missing) {
-        // Made anew by the next try: a name whose sync failed is not to be trusted.
-        missing.iter().rev().for_each(|dir| drop(home.fs.remove_dir(dir)));
-        return Err(failure.into());
-    }
-    Ok(())
-}
-
-fn sync_parents(home: &Home, made: &[PathBuf]) -> Result<(), IoFailure> {
-    for parent in made.iter().filter_map(|dir| parent_of(dir)) {
-        home.fs.sync_dir(&parent).map_err(|e| IoFailure::new(IoOperation::Sync, parent, e))?;
-    }
-    Ok(())
-}
-
-/// Syncs the names of the directory and of those above it, so many levels and as far as we may look at them.
-pub(crate) fn sync_ancestors(fs: &dyn FileSystem, dir: &Path, levels: usize) -> Result<(), IoFailure> {
-    for ancestor in dir.ancestors().filter_map(parent_of).take(levels) {
-        match fs.sync_dir(&ancestor) {
-            Ok(()) => {}
-            // What we may not open we did not make. Some file systems do not sync directories at all.
-            Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput) => {}
-            Err(e) => return Err(IoFailure::new(IoOperation::Sync, ancestor, e)),
-        }
-    }
-    Ok(())
 }
 
 /// A broker or store that holds the data directory owns its partitions.

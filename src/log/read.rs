@@ -4,9 +4,9 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
-use super::PartitionLog;
 use super::slice::{Fetched, FileSlice};
 use super::view::LogView;
+use super::{LogCore, PartitionLog};
 use crate::commit::Marks;
 use crate::error::{Damage, ReadError};
 use crate::segment::{Extent, Located, Segment, StretchLimits};
@@ -155,7 +155,7 @@ impl PartitionLog {
         match segment.locate(offset, extent)? {
             Located::Hole(hole) => Err(ReadError::Damaged(Box::new(segment.damage(&hole)))),
             Located::End => {
-                if end > offset && !self.core.config.read().cleanup_policy.compacts() {
+                if end > offset && !self.core.may_have_gaps(view, end) {
                     // A hole between segments is never joined silently, unless cleaning makes holes.
                     let damage = missing(segment, bound, offset, end);
                     return Err(ReadError::Damaged(Box::new(damage)));
@@ -173,11 +173,18 @@ impl PartitionLog {
                 let mapping = OnceLock::new();
                 let slice = FileSlice { segment: Arc::clone(segment), file, mapping, position, len };
                 // What the segment lacks at its end is met by a read of its own, and never skipped.
-                let is_hole = !self.core.config.read().cleanup_policy.compacts() || segment.ends_in_hole();
+                let is_hole = !self.core.may_have_gaps(view, end) || segment.ends_in_hole();
                 let is_complete = stretch.next_offset.is_some_and(|next| next >= end);
                 Ok((Some(slice), stretch.next_offset, stretch.end == bound && (is_complete || !is_hole)))
             }
         }
+    }
+}
+
+impl LogCore {
+    /// Whether offsets below `end`, where a segment ends, may be missing without anything having been lost.
+    pub(super) fn may_have_gaps(&self, view: &LogView, end: Offset) -> bool {
+        end <= view.cleaned_to || self.config.read().cleanup_policy.compacts()
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::derived::{self, BadSnapshot, Derived, Replay};
 use super::keeper::SyncKeeper;
-use super::report::{Action, Found, RecoveryReport};
+use super::report::{Found, RecoveryReport};
 use super::state::{self, CleanShutdown, DamageList, Standing};
 use super::survey::{Scanned, Survey, first_filled, has_index, live_logs};
 use crate::clock::Clock;
@@ -17,7 +17,7 @@ use crate::error::{IoFailure, IoOperation, OpenError, ReadError};
 use crate::fs::{DirEntry, File, OpenMode};
 use crate::index::{AbortedTxns, IndexCursor, IndexFault, LeaderEpochs, OffsetIndex, SegmentIndex, TimeIndex};
 use crate::segment::names::{self, Known};
-use crate::segment::{Extent, FileKind, Hole, Home, Segment, SegmentFile, SegmentOptions, Stage};
+use crate::segment::{Extent, FileKind, Hole, Home, Segment, SegmentFile, SegmentOptions};
 use crate::units::{Offset, TimestampMs};
 
 /// A directory that no decision has been taken on.
@@ -39,6 +39,8 @@ pub(super) struct Unjudged {
     /// A clean close left another file of leader epochs than there is now.
     pub(super) doubts_epochs: bool,
     pub(super) known_damage: DamageList,
+    /// Below it cleaning may have left gaps.
+    pub(super) cleaned_to: Offset,
     /// What its embedder decided about the log.
     pub(super) standing: Standing,
 }
@@ -251,105 +253,11 @@ impl Unjudged {
         Ok(())
     }
 
-    /// Brings unfinished swaps and removals to their end (Kafka's `LogLoader`, steps 1 to 3).
-    fn clear_leftovers(&self, report: &mut RecoveryReport) -> Result<(), OpenError> {
-        let entries = self.home.list()?;
-        let files: Vec<SegmentFile> = entries.iter().filter_map(SegmentFile::of).collect();
-        let smallest_unfinished = files.iter().filter(|f| f.stage == Stage::Cleaned).map(|f| f.base).min();
-        let mut did_anything = false;
-        for file in &files {
-            let found = match file.stage {
-                Stage::Live => continue,
-                Stage::Deleted => Found::LeftoverDeleted,
-                Stage::Cleaned => Found::LeftoverUnfinished,
-                Stage::Swap if smallest_unfinished.is_some_and(|unfinished| file.base >= unfinished) => {
-                    Found::LeftoverPartialSwap
-                }
-                Stage::Swap => Found::LeftoverSwap,
-            };
-            did_anything = true;
-            let name = file.name();
-            match report.note(found, self.config.on_damage, name.clone(), 0, Some(file.base)) {
-                Action::FinishSwap => self.home.rename(&name, &file.at(Stage::Live).name())?,
-                _ => self.home.remove(&name)?,
-            }
-        }
-        for entry in &entries {
-            match names::classify(entry) {
-                Known::Temporary => self.home.remove(&entry.name)?,
-                Known::Touched(base) => self.put_back(&entries, base, report)?,
-                _ => continue,
-            }
-            did_anything = true;
-        }
-        did_anything |= self.clear_orphans(report)?;
-        if did_anything {
-            self.home.sync_names()?;
-        }
-        Ok(())
-    }
-
-    /// Removes empty logs below the recovery point. The active segment, which alone may be empty, lies at or past it; these
-    /// are what a crash in [`Unjudged::remove_again`] leaves, and would hide the records of the segment before them.
-    fn remove_empty(&self, report: &mut RecoveryReport) -> Result<(), OpenError> {
-        for base in self.empty_logs()? {
-            let name = SegmentFile::live(base, FileKind::Log).name();
-            report.note(Found::EmptyLog, self.config.on_damage, name, 0, Some(base));
-            self.home.remove_segment(base)?;
-        }
-        Ok(())
-    }
-
-    /// Removes segments wholly below the log start, which was durable before this began. What comes back of them is removed
-    /// again.
-    fn remove_hidden(&self, report: &mut RecoveryReport) -> Result<(), OpenError> {
-        let bases = live_logs(&self.home.list()?);
-        for base in bases.iter().take(self.hidden(&bases)) {
-            let name = SegmentFile::live(*base, FileKind::Log).name();
-            report.note(Found::BelowLogStart, self.config.on_damage, name, 0, Some(*base));
-            self.home.remove(&SegmentFile::live(*base, FileKind::Snapshot).name())?;
-            self.home.remove_segment(*base)?;
-        }
-        Ok(())
-    }
-
-    /// Empty logs below the recovery point.
-    pub(super) fn empty_logs(&self) -> Result<Vec<Offset>, IoFailure> {
-        let durable_end = self.restart.or(self.durable_end).unwrap_or_default();
-        let mut empty = Vec::new();
-        // One that is known to have lost its records is what remembers them.
-        let is_known = |base: &Offset| self.known_damage.iter().any(|(at, _)| at == base);
-        let below = |base: &Offset| *base < durable_end && !is_known(base);
-        for base in live_logs(&self.home.list()?).into_iter().filter(below) {
-            let path = self.home.path(base, FileKind::Log);
-            let found = self.home.fs.metadata(&path).map_err(|e| IoFailure::new(IoOperation::List, path, e))?;
-            if found.len == 0 {
-                empty.push(base);
-            }
-        }
-        Ok(empty)
-    }
-
     /// Which of the segments is the first that the recovery point does not cover whole.
     pub(super) fn first_uncovered(&self, bases: &[Offset]) -> usize {
         let durable_end = self.restart.or(self.durable_end);
         let is_covered = |next: Option<&Offset>| next.is_some_and(|next| durable_end.is_some_and(|end| *next <= end));
         (0..bases.len()).find(|at| !is_covered(bases.get(at + 1))).unwrap_or(bases.len())
-    }
-
-    fn clear_orphans(&self, report: &mut RecoveryReport) -> Result<bool, OpenError> {
-        let entries = self.home.list()?;
-        let logs = live_logs(&entries);
-        let mut did_anything = false;
-        for file in entries.iter().filter_map(SegmentFile::of) {
-            let is_sidecar = !matches!(file.kind, FileKind::Log | FileKind::Snapshot);
-            if file.stage == Stage::Live && is_sidecar && logs.binary_search(&file.base).is_err() {
-                report.note(Found::OrphanIndex, self.config.on_damage, file.name(), 0, Some(file.base));
-                self.home.remove(&file.name())?;
-                did_anything = true;
-            }
-        }
-        Ok(did_anything)
     }
 
     /// Policy `Cut`: the log ends at the first damage; what follows is set aside or cut.

@@ -127,7 +127,7 @@ impl LogCore {
         self.writer.lock().check_open().map_err(ChangeError::from)?;
         let wound = find(&view, range)?;
         let incoming = judge(batches)?;
-        let may_have_gaps = self.config.read().cleanup_policy.compacts();
+        let may_have_gaps = self.may_have_gaps(&view, wound.end);
         check_offsets(incoming.as_ref(), range, may_have_gaps)?;
         check_epochs(incoming.as_ref(), range, &view)?;
         drop(view);

@@ -34,6 +34,8 @@ pub enum Found {
     LeftoverUnfinished,
     /// A complete file that was being swapped in.
     LeftoverSwap,
+    /// A file of a segment in whose place a complete one is being swapped in.
+    LeftoverReplaced,
     /// A swap file of a set that is not complete.
     LeftoverPartialSwap,
     /// A log whose name was being made to change.
@@ -74,6 +76,15 @@ pub enum Found {
     /// The partition's own state is from before somebody else, Kafka perhaps, had the data directory. What that one left
     /// in the directory's checkpoint files is gone by, as far as it says anything.
     StateObsolete,
+    /// What is written down of cleaning cannot be read: all of the log counts as dirty.
+    CleanStateUnreadable(CorruptionKind),
+    /// What is written down of cleaning is about offsets past the end of the log: all of the log counts as dirty.
+    CleanStateOutside {
+        /// Up to here the log was to be clean.
+        first_dirty: Offset,
+        /// Where it ends.
+        log_end: Offset,
+    },
     /// The list of known damage cannot be read.
     DamageListUnreadable(CorruptionKind),
 }
@@ -136,6 +147,8 @@ pub(crate) fn decide(found: &Found, on_damage: OnDamage) -> Action {
         Found::LeftoverUnfinished => Action::Remove,
         // L3: complete and synced before it got this name.
         Found::LeftoverSwap => Action::FinishSwap,
+        // L9: what is swapped in was made from it; to stay beside that it would bring back what was cleaned out of it.
+        Found::LeftoverReplaced => Action::Remove,
         // L4: an unfinished sibling shows that the set is not complete.
         Found::LeftoverPartialSwap => Action::Remove,
         // L6: the log is whole; only its name is on the way.
@@ -175,6 +188,8 @@ pub(crate) fn decide(found: &Found, on_damage: OnDamage) -> Action {
         },
         // K1: it speaks of files that others may have cut or written since.
         Found::StateObsolete => Action::Remove,
+        // R1, R2: to clean what is clean already costs time and nothing else.
+        Found::CleanStateUnreadable(_) | Found::CleanStateOutside { .. } => Action::Remove,
         // D7: damage shows itself again when it is read.
         Found::DamageListUnreadable(_) => Action::Remove,
     }

@@ -20,7 +20,7 @@ use super::view::LogView;
 use super::{LogCore, PartitionLog, RoundState};
 use crate::commit::Marks;
 use crate::config::{LogConfig, RetentionBasis};
-use crate::error::{ChangeError, IoFailure, ReadError};
+use crate::error::{ChangeError, ReadError};
 use crate::segment::Segment;
 use crate::units::{Offset, TimestampMs};
 
@@ -83,14 +83,25 @@ struct LeavingSegment {
 }
 
 impl Leaving {
+    /// These are out of the log, and their files have their other names since `now`. What waits under the names of an
+    /// earlier segment with the same base offset was removed before.
+    pub(super) fn add_renamed(&mut self, bases: &[Offset], now: Duration) {
+        self.segments.retain(|leaving| !bases.contains(&leaving.base));
+        self.segments.extend(bases.iter().map(|base| LeavingSegment { base: *base, renamed: Some(now) }));
+    }
+
     /// Every segment file is gone: what comes under these names from now on is another's.
     pub(super) fn forget(&mut self) {
         self.segments.clear();
     }
 }
 
+/// A time that cannot be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Untold;
+
 /// What the planner goes by, of one segment. Times are asked only where they decide.
-pub(super) trait Facts {
+pub(crate) trait Facts {
     /// First offset of the segment.
     fn base(&self) -> Offset;
     /// First offset after it.
@@ -99,14 +110,14 @@ pub(super) trait Facts {
     /// The one that takes appends.
     fn is_active(&self) -> bool;
     /// Largest timestamp of its records, if any has one.
-    fn largest_timestamp(&self) -> Result<Option<TimestampMs>, IoFailure>;
+    fn largest_timestamp(&self) -> Result<Option<TimestampMs>, Untold>;
     /// When it was last appended to.
-    fn last_written(&self) -> Result<TimestampMs, IoFailure>;
+    fn last_written(&self) -> Result<TimestampMs, Untold>;
 }
 
 /// Which segments go, from the oldest on, and why. Nothing at or past the high watermark goes, and an empty active
 /// segment stays. By log start the active one stays too, as in Kafka.
-pub(super) fn plan(facts: &[impl Facts], marks: &Marks, config: &LogConfig, now: TimestampMs) -> Vec<Deleted> {
+pub(crate) fn plan(facts: &[impl Facts], marks: &Marks, config: &LogConfig, now: TimestampMs) -> Vec<Deleted> {
     let deletes = config.cleanup_policy.deletes();
     let total: u64 = facts.iter().map(Facts::bytes).sum();
     let mut surplus = config.retention_bytes.filter(|_| deletes).map(|limit| total.saturating_sub(limit));
@@ -142,7 +153,7 @@ fn is_expired(segment: &impl Facts, config: &LogConfig, now: TimestampMs) -> boo
 /// What the age of a segment is counted from. A record time of 0 or less, or one that is still to come, says nothing of
 /// the age: it counts as the time of the append. So records from the future do not hold a segment for ever, and records
 /// without a time, or with the 0 of an unset one, do not let it go at once. Any other time is taken at its word, 1970 too.
-fn counted_from(segment: &impl Facts, basis: RetentionBasis, now: TimestampMs) -> Result<TimestampMs, IoFailure> {
+fn counted_from(segment: &impl Facts, basis: RetentionBasis, now: TimestampMs) -> Result<TimestampMs, Untold> {
     if basis == RetentionBasis::AppendTime {
         return segment.last_written();
     }
@@ -182,20 +193,20 @@ impl Facts for OfView<'_> {
         self.is_active
     }
 
-    fn largest_timestamp(&self) -> Result<Option<TimestampMs>, IoFailure> {
+    fn largest_timestamp(&self) -> Result<Option<TimestampMs>, Untold> {
         if self.is_active {
             return Ok(self.active_largest);
         }
         match self.segment.largest_timestamp() {
-            Err(ReadError::Io(failure)) => Err(failure),
+            Err(ReadError::Io(_)) => Err(Untold),
             // Damaged: nobody can tell any more, and the file's own time has to do.
             Err(_) => Ok(None),
             Ok(largest) => Ok(largest),
         }
     }
 
-    fn last_written(&self) -> Result<TimestampMs, IoFailure> {
-        self.segment.last_written(self.now, self.is_active)
+    fn last_written(&self) -> Result<TimestampMs, Untold> {
+        self.segment.last_written(self.now, self.is_active).map_err(|_| Untold)
     }
 }
 
@@ -273,6 +284,9 @@ impl LogCore {
         self.take_out(&gone, &config);
         self.forget_damage_of(&gone)?;
         let leaving = gone.iter().map(|segment| LeavingSegment { base: segment.base(), renamed: None });
+        // A cleaned segment may wait under the names that these are about to get.
+        let is_taken = |known: &LeavingSegment| gone.iter().any(|segment| segment.base() == known.base);
+        round.leaving.segments.retain(|known| !is_taken(known));
         round.leaving.segments.extend(leaving);
         self.rename_leaving(round);
         let retained = Retained { deleted: planned, log_start: end.max(log_start) };
@@ -373,7 +387,6 @@ impl LogCore {
 mod tests {
     use super::*;
     use crate::config::{CleanupPolicy, LogConfig};
-    use crate::error::IoOperation;
 
     /// Ends at `end` and holds ten bytes; `None` for a time that cannot be told.
     struct Planned {
@@ -400,12 +413,11 @@ mod tests {
         fn is_active(&self) -> bool {
             self.is_active
         }
-        fn largest_timestamp(&self) -> Result<Option<TimestampMs>, IoFailure> {
+        fn largest_timestamp(&self) -> Result<Option<TimestampMs>, Untold> {
             Ok(self.largest.map(TimestampMs::new))
         }
-        fn last_written(&self) -> Result<TimestampMs, IoFailure> {
-            let failed = || IoFailure::new(IoOperation::List, "gone", std::io::ErrorKind::PermissionDenied.into());
-            self.written.map(TimestampMs::new).ok_or_else(failed)
+        fn last_written(&self) -> Result<TimestampMs, Untold> {
+            self.written.map(TimestampMs::new).ok_or(Untold)
         }
     }
 

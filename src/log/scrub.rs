@@ -234,7 +234,7 @@ impl LogCore {
     }
 
     /// Whether the log has this segment still.
-    fn shows(&self, segment: &Arc<Segment>) -> bool {
+    pub(super) fn shows(&self, segment: &Arc<Segment>) -> bool {
         let view = self.view.read();
         view.segments.get(view.segment_of(segment.base())).is_some_and(|found| Arc::ptr_eq(found, segment))
     }

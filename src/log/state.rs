@@ -1,4 +1,5 @@
-//! What a partition opened alone remembers between processes: recovery point, sync state, clean shutdown, damage.
+//! What a partition remembers between processes: recovery point, sync state, clean shutdown, damage. How far it is clean
+//! is in a file of its own, see `clean_state`.
 //!
 //! The recovery point file is durable and replaced atomically. The sync state is written in place and never synced: it
 //! survives the death of the process, which is when it matters (a sync that failed leaves a page cache that lies), and
@@ -113,20 +114,37 @@ pub(crate) struct ClosedMarks {
 }
 
 /// Reads fields from a payload, front to back.
-struct Fields<'a>(&'a [u8]);
+pub(super) struct Fields<'a>(&'a [u8]);
 
-impl Fields<'_> {
+impl<'a> Fields<'a> {
+    /// Those of this payload.
+    pub(super) fn of(payload: &'a [u8]) -> Self {
+        Self(payload)
+    }
+
     fn take<const N: usize>(&mut self) -> Result<[u8; N], SmallFileFault> {
         let (head, rest) = self.0.split_first_chunk::<N>().ok_or(SmallFileFault::Length)?;
         self.0 = rest;
         Ok(*head)
     }
 
-    fn u64(&mut self) -> Result<u64, SmallFileFault> {
+    /// Bytes behind their number.
+    pub(super) fn sized(&mut self) -> Result<&'a [u8], SmallFileFault> {
+        let len = usize::try_from(u32::from_be_bytes(self.take()?)).map_err(|_| SmallFileFault::Length)?;
+        let (bytes, rest) = self.0.split_at_checked(len).ok_or(SmallFileFault::Length)?;
+        self.0 = rest;
+        Ok(bytes)
+    }
+
+    pub(super) fn i64(&mut self) -> Result<i64, SmallFileFault> {
+        self.take().map(i64::from_be_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Result<u64, SmallFileFault> {
         self.take().map(u64::from_be_bytes)
     }
 
-    fn offset(&mut self) -> Result<Offset, SmallFileFault> {
+    pub(super) fn offset(&mut self) -> Result<Offset, SmallFileFault> {
         Offset::new(i64::from_be_bytes(self.take()?)).ok_or(SmallFileFault::Field)
     }
 
@@ -138,7 +156,7 @@ impl Fields<'_> {
         }
     }
 
-    fn flag(&mut self) -> Result<bool, SmallFileFault> {
+    pub(super) fn flag(&mut self) -> Result<bool, SmallFileFault> {
         match self.take()? {
             [0] => Ok(false),
             [1] => Ok(true),
@@ -159,7 +177,7 @@ impl Fields<'_> {
         Ok((base, Hole { bytes: from..to, offsets: first..end, cause }))
     }
 
-    fn finish<T>(self, value: T) -> Result<T, SmallFileFault> {
+    pub(super) fn finish<T>(self, value: T) -> Result<T, SmallFileFault> {
         if self.0.is_empty() { Ok(value) } else { Err(SmallFileFault::Length) }
     }
 }
@@ -428,7 +446,7 @@ fn read_either<T>(
     read(fs, dir, name, older, |payload| decode(payload, BEFORE_LINEAGE))
 }
 
-fn read<T>(
+pub(super) fn read<T>(
     fs: &dyn FileSystem,
     dir: &Path,
     name: &str,

@@ -200,7 +200,8 @@ impl Unjudged {
     fn judge_gap(&self, scan: &mut Scan, next: Offset, durable_below: Offset) -> bool {
         let ends_whole = scan.stop.is_none() && scan.holes.is_empty();
         let is_unknown = self.durable_end.is_none();
-        if self.config.cleanup_policy.compacts() && ends_whole && (next <= durable_below || is_unknown) {
+        let may_have_gaps = self.config.cleanup_policy.compacts() || next <= self.cleaned_to;
+        if may_have_gaps && ends_whole && (next <= durable_below || is_unknown) {
             // Cleaning makes such gaps; below the recovery point nothing else does without leaving a trace.
             return false;
         }

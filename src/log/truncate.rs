@@ -17,7 +17,7 @@ use crate::commit::Marks;
 use crate::error::{ChangeError, IoFailure, IoOperation, ReadError};
 use crate::fs::{self, File, OpenMode};
 use crate::index::{AbortedTxns, IndexCursor, LeaderEpochs, ProducerTable, SegmentIndex};
-use crate::segment::{Extent, FileKind, Segment, SegmentFile, Stage};
+use crate::segment::{Extent, FileKind, Segment, SegmentFile, names};
 use crate::sync::MutexGuard;
 use crate::units::Offset;
 
@@ -68,7 +68,8 @@ impl PartitionLog {
             if is_pinned {
                 cut.copy = Some(core.copy_aside(cut.old.base(), cut.kept)?);
             }
-            let prepared = core.keeper.prepare_cut(cut.end, None);
+            let lowered = core.lower_clean_state(cut.end);
+            let prepared = lowered.and_then(|()| core.keeper.prepare_cut(cut.end, None));
             if prepared.is_err() && is_pinned {
                 // A copy that is left would have to be cleared away by the next opening, even after a clean close.
                 core.drop_copy(cut.old.base());
@@ -124,7 +125,10 @@ impl LogCore {
         mut writer: MutexGuard<'_, Writer>,
         offset: Offset,
     ) -> Result<(), ChangeError> {
-        self.prepare(&mut writer, || self.keeper.prepare_cut(Offset::ZERO, Some(offset)))?;
+        self.prepare(&mut writer, || {
+            self.lower_clean_state(Offset::ZERO)?;
+            self.keeper.prepare_cut(Offset::ZERO, Some(offset))
+        })?;
         round.leaving.forget();
         let restarted = self
             .restart(&mut writer, offset)
@@ -287,6 +291,7 @@ impl LogCore {
             view.active_bytes = kept;
             view.marks.log_end = end;
             view.marks.durable_end = view.marks.durable_end.min(end);
+            view.cleaned_to = view.cleaned_to.min(end);
         });
         self.queue.cut(end);
         removed
@@ -331,7 +336,7 @@ impl LogCore {
     /// Writes the kept prefix to a new file, synced: slices that are out go on reading the old one.
     fn copy_aside(&self, base: Offset, kept: u64) -> Result<Arc<dyn File>, IoFailure> {
         let live = SegmentFile::live(base, FileKind::Log);
-        let name = live.at(Stage::Cleaned).name();
+        let name = names::cut(base);
         let (path, aside) = (self.home.dir.join(live.name()), self.home.dir.join(&name));
         let source = self.home.open(&path, OpenMode::Read)?;
         self.home.remove(&name)?;
@@ -347,13 +352,13 @@ impl LogCore {
     /// Removes a copy that is not going to be used: it takes space that may be missing. One that cannot be removed now
     /// is when the log is opened again.
     fn drop_copy(&self, base: Offset) {
-        let _ = self.home.remove(&SegmentFile::live(base, FileKind::Log).at(Stage::Cleaned).name());
+        let _ = self.home.remove(&names::cut(base));
     }
 
     /// Puts the copy in the place of the old file.
     fn swap_in(&self, base: Offset, copy: Arc<dyn File>) -> Result<Arc<dyn File>, IoFailure> {
         let live = SegmentFile::live(base, FileKind::Log);
-        self.home.rename(&live.at(Stage::Cleaned).name(), &live.name())?;
+        self.home.rename(&names::cut(base), &live.name())?;
         Ok(copy)
     }
 
@@ -364,6 +369,7 @@ impl LogCore {
         let config = Arc::clone(&self.config.read());
         self.publish(writer, &config, |view| {
             view.marks = Marks { log_start: at, last_stable: at, high_watermark: at, durable_end: at, log_end: at };
+            view.cleaned_to = Offset::ZERO;
         });
         self.queue.cut(Offset::ZERO);
         self.queue.raise(at);

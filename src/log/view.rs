@@ -20,6 +20,8 @@ pub(crate) struct LogView {
     /// Published bytes of the active segment.
     pub(crate) active_bytes: u64,
     pub(crate) is_closed: bool,
+    /// Below it offsets may be missing between batches: cleaning may have been there, whatever the policy says now.
+    pub(crate) cleaned_to: Offset,
     /// Who led from which offset on, up to the log end.
     pub(crate) epochs: Arc<LeaderEpochs>,
 }

@@ -25,10 +25,13 @@ mod batch;
 mod builder;
 mod compress;
 mod control;
+mod keys;
+mod empty;
 pub mod layout;
 mod recompress;
 #[expect(clippy::module_inception, reason = "a record is what this file is about; the directory is about batches")]
 mod record;
+mod retain;
 mod stamp;
 mod validate;
 mod varint;
@@ -39,9 +42,12 @@ pub use batch::{Attributes, BatchHeader, BatchView, Batches, Body, batches, crc3
 pub use builder::{BatchBuilder, RecordBatch, TransactionEnd};
 pub use compress::Compression;
 pub use control::{ControlRecord, TransactionMarker, transaction_marker};
+pub(crate) use keys::{Keys, plain_records};
+pub(crate) use empty::empty_batch;
 pub use layout::HEADER_BYTES;
 pub use recompress::recompress;
 pub use record::{Headers, Record, Records};
+pub(crate) use retain::{Candidate, Retainer, VerifiedBatch, put_emptied};
 pub(crate) use stamp::unstamp;
 pub use stamp::{stamp, stamp_append_time};
 pub use validate::{Origin, Rules, validate};

@@ -176,7 +176,7 @@ fn check_plain_records(
         let timestamp = create_time(header, scanned.timestamp_delta).value();
         found_max = found_max.max(timestamp);
         let is_dense = scanned.offset_delta.cast_unsigned() == index;
-        let has_key = scanned.has_key || !rules.keys_required;
+        let has_key = scanned.key.is_some() || !rules.keys_required;
         let is_timely = bounds.0 <= timestamp && timestamp <= bounds.1;
         if is_dense && has_key && is_timely {
             return Ok(());
@@ -194,7 +194,7 @@ fn check_plain_records(
 #[cold]
 fn explain(
     index: u32,
-    scanned: &Scanned,
+    scanned: &Scanned<'_>,
     timestamp: i64,
     rules: &Rules,
     (earliest, latest): (i64, i64),
@@ -202,7 +202,7 @@ fn explain(
     if scanned.offset_delta.cast_unsigned() != index {
         return Err(BrokenRule::NotDense { index, found: scanned.offset_delta }.into());
     }
-    if rules.keys_required && !scanned.has_key {
+    if rules.keys_required && scanned.key.is_none() {
         return Err(BrokenRule::MissingKey { index }.into());
     }
     if timestamp == NO_TIMESTAMP {

@@ -44,6 +44,29 @@ impl Segment {
         self.is_leaving.store(true, Ordering::Release);
     }
 
+    /// Its files are about to get other names, and those of another segment to come under theirs. Who reads it goes on with
+    /// the file that is opened here, and with the index that is in memory from now on.
+    pub(crate) fn pin(&self) -> Result<(), IoFailure> {
+        self.slots().allow_dropping(false);
+        let pinned = self.file().and_then(|_| self.build_index());
+        if pinned.is_err() {
+            self.slots().allow_dropping(true);
+        }
+        pinned
+    }
+
+    /// Nothing came of it: its files are its own, and those of its index current if they were.
+    pub(crate) fn unpin(&self, is_index_saved: bool) {
+        self.is_leaving.store(false, Ordering::Release);
+        self.mark_index_saved(is_index_saved);
+        self.slots().allow_dropping(true);
+    }
+
+    /// It is as old as the one that was written last of those that it takes the place of, whatever its file says.
+    pub(crate) fn inherit_age(&self, written: TimestampMs) {
+        self.written.set(written.value().cast_unsigned());
+    }
+
     /// Whether its files may be gone.
     pub(super) fn is_leaving(&self) -> bool {
         self.is_leaving.load(Ordering::Acquire)

@@ -4,7 +4,10 @@
 //! the published view allows. Whoever holds an `Arc<Segment>` pins its bytes: they are never shortened or overwritten
 //! in place while another holder exists.
 
+mod aborted;
 mod age;
+mod clean_read;
+mod clean_write;
 mod home;
 mod integrity;
 pub mod names;
@@ -23,6 +26,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+pub(crate) use clean_read::{CacheUse, CleanReader, Met, VerifiedBatch};
+pub(crate) use clean_write::{CleanWriteError, CleanedSegment, CleanedWriter, FinishAt, WriteLimit, remove_cleaned};
 pub(crate) use home::Home;
 pub(crate) use integrity::Holes;
 pub use names::{FileKind, SegmentFile, Stage};
@@ -35,7 +40,7 @@ use crate::config::{LogConfig, ReadMode};
 use crate::error::{Corruption, CorruptionKind, Damage, InvalidBatch, IoFailure, IoOperation, ReadError};
 use crate::fs::{self, File, Mapping, OpenMode};
 use crate::index::{
-    AbortedTxns, IndexCursor, IndexFault, OffsetIndex, SegmentIndex, TimeIndex, replace_file, replace_small_file,
+    IndexCursor, IndexFault, OffsetIndex, SegmentIndex, TimeIndex, replace_file,
 };
 use crate::record::{BatchHeader, TransactionMarker};
 use crate::units::{FilePosition, Offset};
@@ -68,6 +73,11 @@ impl SegmentOptions {
             read_mode: config.read_mode,
             may_have_gaps: config.cleanup_policy.compacts(),
         }
+    }
+
+    /// The same; with `is_cleaned`, of a log that was compacted, whatever its settings say now.
+    pub(crate) fn cleaned(self, is_cleaned: bool) -> Self {
+        Self { may_have_gaps: self.may_have_gaps || is_cleaned, ..self }
     }
 }
 
@@ -326,55 +336,6 @@ impl Segment {
         resident.index.as_ref().map_or(0, |index| index.checksum(&aborted))
     }
 
-    /// Replaces what is known of aborted transactions.
-    pub(crate) fn put_aborted(&self, aborted: AbortedTxns) {
-        self.slots().change(|resident| resident.aborted = Some(Box::new(aborted)));
-    }
-
-    /// Adds to what is known of aborted transactions in the active segment.
-    pub(crate) fn extend_aborted(&self, extend: impl FnOnce(&mut AbortedTxns)) {
-        self.slots().change(|resident| extend(resident.aborted.get_or_insert_default()));
-    }
-
-    /// Looks at the aborted transactions, which are read from their file first if need be.
-    ///
-    /// # Errors
-    /// [`ReadError::Corrupt`] when the file is wrong, or not known to have been written: they are to be derived from the
-    /// log again.
-    pub(crate) fn with_aborted<T>(&self, look: impl FnOnce(&AbortedTxns) -> T) -> Result<T, ReadError> {
-        {
-            let resident = self.slots().look(Held::Index);
-            if let Some(aborted) = &resident.aborted {
-                return Ok(look(aborted));
-            }
-        }
-        if !self.is_index_saved() {
-            // A crash came before the files were written. That there is none says nothing then.
-            return Err(self.no_aborted().into());
-        }
-        let loaded = self.load_aborted()?;
-        Ok(self.slots().change(|resident| look(resident.aborted.get_or_insert_with(|| Box::new(loaded)))))
-    }
-
-    /// Reads `.txnindex`. It is written before the other index files: once those are there, the lack of this one means
-    /// that no transaction was aborted here, and before that it means nothing.
-    pub(crate) fn load_aborted(&self) -> Result<AbortedTxns, ReadError> {
-        let Some(bytes) = self.read_sidecar(FileKind::TxnIndex)? else {
-            if self.is_leaving() {
-                // It went with its segment: nothing says that no transaction was aborted here.
-                let path = self.home.path(self.base, FileKind::TxnIndex);
-                return Err(IoFailure::new(IoOperation::Open, path, io::ErrorKind::NotFound.into()).into());
-            }
-            return Ok(AbortedTxns::default());
-        };
-        AbortedTxns::decode(&bytes, self.base).map_err(|_| self.no_aborted().into())
-    }
-
-    fn no_aborted(&self) -> Corruption {
-        let file = self.home.path(self.base, FileKind::TxnIndex);
-        Corruption { file, at: FilePosition::START, kind: CorruptionKind::TransactionIndex }
-    }
-
     /// A copy of the index, loaded or rebuilt if need be.
     pub(crate) fn index_copy(&self) -> Result<SegmentIndex, ReadError> {
         self.with_index(Clone::clone)
@@ -419,6 +380,10 @@ impl Segment {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(|e| IoFailure::new(IoOperation::Open, &path, e))?,
         };
+        if self.is_leaving() {
+            // Asked after opening, as for the log: it may be the file of another one.
+            return Ok(None);
+        }
         let failed = |e| IoFailure::new(IoOperation::Read, &path, e);
         let len = file.size().map_err(failed)?;
         // No index is larger than positions can count; what claims to be is rebuilt.
@@ -530,21 +495,6 @@ impl Segment {
         }
         self.mark_index_saved(true);
         Ok(())
-    }
-
-    /// Before the other indexes, and durable by itself: once those are there, the lack of this one means that nothing was
-    /// aborted.
-    fn save_aborted(&self) -> Result<(), IoFailure> {
-        let encoded = {
-            let resident = self.slots().look(Held::Index);
-            let Some(aborted) = &resident.aborted else { return Ok(()) };
-            (!aborted.entries().is_empty()).then(|| aborted.encode())
-        };
-        let name = SegmentFile::live(self.base, FileKind::TxnIndex).name();
-        match encoded {
-            None => self.home.remove(&name),
-            Some(bytes) => replace_small_file(&*self.home.fs, &self.home.dir, &name, &bytes),
-        }
     }
 
     /// Has the index in memory, from its files or from the log. One that cannot be built is built when it is read.

@@ -10,11 +10,15 @@
 //! alluvium.sync-state               in place: the newest durable end, and whether a sync began and did not succeed
 //! alluvium.clean-shutdown           written last when closing, removed first when opening
 //! alluvium.damage                   ranges found unreadable below the recovery point
+//! alluvium.cleaned                  how far the log is clean, and a pass that did not come to its end
 //! alluvium.canary.deleted           goes when Kafka loads the partition
+//! alluvium.cleaner-state            how the cleaning of the partition stands
 //! alluvium.move                     in a copy that is to take the place of a partition: how far it has come
 //! alluvium.aside.<n>.<base:020>.log segments past a torn tail, kept for whoever wants to look
 //! alluvium.touched.<base:020>.log   a log for a moment, while its name is made to change after a sync in doubt
+//! alluvium.cut.<base:020>.log.tmp   what is kept of a log that is being cut while somebody reads it
 //! alluvium.repaired.<base:020>.log.tmp  a log that is being written anew by a repair
+//! alluvium.spill.<n>.tmp            what a pass of the cleaner cannot keep in memory; worth nothing after a crash
 //! ```
 
 use std::path::Path;
@@ -32,6 +36,10 @@ pub const SYNC_STATE: &str = "alluvium.sync-state";
 pub const CLEAN_SHUTDOWN: &str = "alluvium.clean-shutdown";
 /// Ranges known to be unreadable.
 pub const DAMAGE: &str = "alluvium.damage";
+/// How the cleaning of a partition stands: pauses, failures, what the last pass did.
+pub const CLEANER_STATE: &str = "alluvium.cleaner-state";
+/// How far the log is clean.
+pub const CLEANED: &str = "alluvium.cleaned";
 /// In a copy that takes the place of a partition elsewhere.
 pub const MOVE: &str = "alluvium.move";
 /// Kafka's list of leader epochs and where each starts.
@@ -50,11 +58,15 @@ pub const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 pub const LOG_STARTS: &str = "log-start-offset-checkpoint";
 /// Kafka's list of high watermarks of a data directory.
 pub const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
+/// Kafka's list of first dirty offsets of a data directory.
+pub const CLEANER_OFFSETS: &str = "cleaner-offset-checkpoint";
 /// Kafka's marker: the last shutdown of the data directory was clean.
 pub const PARENT_CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 const ASIDE_PREFIX: &str = "alluvium.aside.";
 const TOUCHED_PREFIX: &str = "alluvium.touched.";
+const CUT_PREFIX: &str = "alluvium.cut.";
 const REPAIRED_PREFIX: &str = "alluvium.repaired.";
+const SPILL_PREFIX: &str = "alluvium.spill.";
 const OURS_PREFIX: &str = "alluvium.";
 const TEMPORARY_SUFFIX: &str = ".tmp";
 /// Kafka pads base offsets to this many digits.
@@ -225,6 +237,17 @@ pub fn repaired(base: Offset) -> String {
     format!("{REPAIRED_PREFIX}{}{TEMPORARY_SUFFIX}", SegmentFile::live(base, FileKind::Log).name())
 }
 
+/// The name of the `n`-th file in which a pass of the cleaner keeps what does not fit the memory. Worth nothing after a
+/// crash, when opening removes it as it does all that is temporary.
+pub fn spill(n: u64) -> String {
+    format!("{SPILL_PREFIX}{n}{TEMPORARY_SUFFIX}")
+}
+
+/// The name under which what is kept of a log is written that is being cut. Worth nothing after a crash.
+pub fn cut(base: Offset) -> String {
+    format!("{CUT_PREFIX}{}{TEMPORARY_SUFFIX}", SegmentFile::live(base, FileKind::Log).name())
+}
+
 /// A free name under which a `.log` can be set aside.
 pub fn aside(taken: &[DirEntry], base: Offset) -> String {
     let name = |n: usize| format!("{ASIDE_PREFIX}{n}.{}", SegmentFile::live(base, FileKind::Log).name());
@@ -280,6 +303,9 @@ mod tests {
         assert_eq!(file("alluvium.lock"), Known::State);
         assert_eq!(file("alluvium.recovery-point.tmp"), Known::Temporary);
         assert_eq!(file(&repaired(Offset::ZERO)), Known::Temporary);
+        assert_eq!(file(&spill(7)), Known::Temporary);
+        assert_eq!(file(&cut(Offset::ZERO)), Known::Temporary);
+        assert_eq!(file(CLEANED), Known::State);
         assert_eq!(file("alluvium.aside.0.00000000000000000000.log"), Known::Aside);
         assert_eq!(file(&touched(Offset::ZERO)), Known::Touched(Offset::ZERO));
         assert_eq!(file("partition.metadata"), Known::State);

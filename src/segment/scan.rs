@@ -11,7 +11,7 @@ use super::window::Window;
 use crate::error::{CorruptionKind, InvalidBatch};
 use crate::fs::File;
 use crate::index::{IndexCursor, SegmentIndex};
-use crate::record::{BatchHeader, HEADER_BYTES};
+use crate::record::{BatchHeader, Crc32c, HEADER_BYTES, crc32c, layout};
 use crate::units::{LeaderEpoch, Offset, TimestampMs};
 
 /// Positions in a segment are i32; nothing larger is believed.
@@ -137,7 +137,7 @@ pub(crate) fn is_whole(file: Arc<dyn File>, range: Range<u64>) -> io::Result<boo
     while at < range.end {
         let bytes = scanner.window.at(at, HEADER_BYTES)?;
         let Ok(header) = BatchHeader::parse(bytes, BATCH_BYTES_MAX) else { return Ok(false) };
-        if u64::from(header.size) > range.end - at || scanner.window.batch_crc(at, header.size)? != header.crc {
+        if u64::from(header.size) > range.end - at || scanner.crc_of(at, header.size)? != header.crc {
             return Ok(false);
         }
         at += u64::from(header.size);
@@ -192,7 +192,7 @@ impl Scanner {
         if u64::from(header.size) > remaining {
             return bad(InvalidBatch::Short { need: u64::from(header.size), have: remaining }.into());
         }
-        let computed = self.window.batch_crc(position, header.size)?;
+        let computed = self.crc_of(position, header.size)?;
         if computed == header.crc {
             Ok(Ok(header))
         } else {
@@ -224,6 +224,29 @@ impl Scanner {
     fn fits_segment(&self, header: &BatchHeader) -> bool {
         let last = header.last_offset();
         last.relative_to(self.task.base).is_some() && self.task.next_base.is_none_or(|next| last < next)
+    }
+
+    /// CRC-32C of the batch of `size` bytes at `position`, as it ought to be stored there.
+    pub(crate) fn crc_of(&mut self, position: u64, size: u32) -> io::Result<u32> {
+        const COVERED_FROM: u64 = layout::ATTRIBUTES_AT as u64;
+        if size as usize <= Window::need_max() {
+            let bytes = self.window.at(position, size as usize)?;
+            let covered = bytes.get(layout::ATTRIBUTES_AT..size as usize).ok_or(io::ErrorKind::UnexpectedEof)?;
+            return Ok(crc32c(covered));
+        }
+        let mut crc = Crc32c::new();
+        let (mut at, end) = (position + COVERED_FROM, position + u64::from(size));
+        while at < end {
+            let left = usize::try_from(end - at).unwrap_or(usize::MAX);
+            let bytes = self.window.at(at, left.min(Window::need_max()))?;
+            let part = bytes.get(..left).unwrap_or(bytes);
+            if part.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            crc.update(part);
+            at += part.len() as u64;
+        }
+        Ok(crc.finish())
     }
 
     fn why_no_header(&mut self, position: u64, cause: InvalidBatch) -> io::Result<Stop> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::cleaner::CleanerPool;
 use super::directory::Directory;
 use super::events::Subscription;
 use super::hosted::{Hosted, Parked, SlotState};
@@ -24,6 +25,9 @@ use crate::sync::Mutex;
 pub(super) struct Owner {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
+    cleaners: CleanerPool,
+    /// How many threads there may be, the cleaner's included.
+    budget: ThreadBudget,
 }
 
 /// How closing went.
@@ -52,7 +56,9 @@ pub struct StoreTicked {
 impl Owner {
     /// Starts the threads that the settings ask for.
     pub(super) fn start(shared: &Arc<Shared>) -> Result<Self, StoreError> {
-        let mut owner = Self { shared: Arc::clone(shared), workers: Vec::new() };
+        let budget = ThreadBudget::new(shared.config.threads_max.unwrap_or(u32::MAX));
+        let mut owner =
+            Self { shared: Arc::clone(shared), workers: Vec::new(), cleaners: CleanerPool::default(), budget };
         if shared.config.workers == Workers::Threads {
             owner.start_threads().map_err(|error| StoreError::Thread(Arc::new(error)))?;
         }
@@ -60,7 +66,7 @@ impl Owner {
     }
 
     fn start_threads(&mut self) -> Result<(), SpawnError> {
-        let budget = ThreadBudget::new(self.shared.config.threads_max.unwrap_or(u32::MAX));
+        let budget = self.budget.clone();
         for (at, directory) in self.shared.directories.iter().enumerate() {
             let flusher = Arc::clone(&directory.flusher);
             let driver = StepDriver::new(format!("flusher-{at}"), move || {
@@ -86,7 +92,25 @@ impl Owner {
             });
             self.workers.push(self.run(driver, &budget)?);
         }
-        Ok(())
+        self.fit_cleaner()
+    }
+
+    /// Has as many threads clean as the settings say, unless there are no threads at all.
+    pub(super) fn fit_cleaner(&self) -> Result<(), SpawnError> {
+        if self.shared.config.workers == Workers::Tick {
+            return Ok(());
+        }
+        self.cleaners.fit(&self.shared, &self.budget)
+    }
+
+    /// How each thread that cleans is doing.
+    pub(super) fn cleaner_workers(&self) -> Vec<WorkerHealth> {
+        self.cleaners.health()
+    }
+
+    /// Threads that clean no more though nobody told them to end.
+    pub(super) fn dead_cleaners(&self) -> u64 {
+        if self.shared.check_open().is_ok() { self.cleaners.dead() } else { 0 }
     }
 
     fn run(&self, driver: StepDriver, budget: &ThreadBudget) -> Result<Worker, SpawnError> {
@@ -96,14 +120,17 @@ impl Owner {
 
     /// How each thread is doing.
     pub(super) fn health(&self) -> Vec<WorkerHealth> {
-        self.workers.iter().map(Worker::health).collect()
+        self.workers.iter().map(Worker::health).chain(self.cleaners.health()).collect()
     }
 
     /// Ends the threads, each after its present step, and waits for that until the deadline.
     pub(super) fn stop(&self, deadline: Deadline) {
+        self.cleaners.stop(deadline);
         for worker in &self.workers {
             worker.stop(deadline);
         }
+        // Between two steps: the next process goes on with them.
+        self.shared.cleaner.drop_passes(&self.shared);
     }
 }
 
@@ -146,7 +173,7 @@ fn end(shared: &Shared, workers: &[Worker]) {
 }
 
 impl Store {
-    /// Does what is due: syncs what policy or waiters ask for, the housekeeping, some scrubbing. For embedders that run no
+    /// Does what is due: syncs what policy or waiters ask for, the housekeeping, some scrubbing and cleaning. For embedders that run no
     /// workers ([`Workers::Tick`]); call it every few milliseconds to seconds, from one thread.
     pub fn tick(&self) -> StoreTicked {
         let shared = &self.shared;
@@ -159,6 +186,7 @@ impl Store {
         }
         ticked.housekept = shared.housekeeper.step(shared, now);
         shared.scrubber.step(shared, now);
+        shared.cleaner.tick(shared, now);
         ticked
     }
 
@@ -227,7 +255,7 @@ impl Shared {
         let closed = Mutex::new(StoreClosed::default());
         let work = || {
             while let Some(hosted) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let outcome = if deadline.has_passed() { Err(None) } else { close_one(hosted) };
+                let outcome = if deadline.has_passed() { Err(None) } else { self.close_one(hosted) };
                 let mut closed = closed.lock();
                 match outcome {
                     Ok(()) => closed.clean += 1,
@@ -257,20 +285,28 @@ impl Shared {
     }
 }
 
-/// Closes the log of a partition, if it is open, and keeps what the lists are to say of it.
-fn close_one(hosted: &Hosted) -> Result<(), Option<ChangeError>> {
-    let Some(log) = hosted.loaded() else {
-        return hosted.look(|slot| match &slot.state {
-            SlotState::Parked(parked) if parked.marks.is_some() => Ok(()),
-            SlotState::Away(Unavailable::Deleted) => Ok(()),
-            SlotState::Loaded(_) | SlotState::Parked(_) | SlotState::Failed(_) | SlotState::Away(_) => Err(None),
+impl Shared {
+    /// Closes the log of a partition, if it is open, and keeps what the lists are to say of it.
+    fn close_one(&self, hosted: &Hosted) -> Result<(), Option<ChangeError>> {
+        let Some(log) = hosted.loaded() else {
+            return hosted.look(|slot| match &slot.state {
+                SlotState::Parked(parked) if parked.marks.is_some() => Ok(()),
+                SlotState::Away(Unavailable::Deleted) => Ok(()),
+                SlotState::Loaded(_) | SlotState::Parked(_) | SlotState::Failed(_) | SlotState::Away(_) => Err(None),
+            });
+        };
+        let first_base = log.first_base();
+        let is_news = self.cleaner.look_last(self, hosted, &log);
+        let first_dirty = self.cleaner.first_dirty(&log);
+        log.close().map_err(Some)?;
+        if is_news {
+            self.cleaner.write(self, hosted);
+        }
+        let marks = log.marks();
+        hosted.change(|slot| {
+            slot.state =
+                SlotState::Parked(Parked { first_base: Some(first_base), first_dirty, ..Parked::closed_at(marks) });
         });
-    };
-    let first_base = log.first_base();
-    log.close().map_err(Some)?;
-    let marks = log.marks();
-    hosted.change(|slot| {
-        slot.state = SlotState::Parked(Parked { first_base: Some(first_base), ..Parked::closed_at(marks) });
-    });
-    Ok(())
+        Ok(())
+    }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::config_keys::KEYS;
 pub use super::config_keys::StoreKey;
 use super::space::SpaceLimits;
+use crate::clean::CleanerConfig;
 use crate::config::{IgnoredKey, IgnoredReason, LogConfig, Property, is_log_key, parse_properties, shown};
 use crate::error::ConfigError;
 use crate::fs::open_files_limit;
@@ -111,6 +112,8 @@ pub struct StoreConfig {
     pub reopen_after: Option<Duration>,
     /// `alluvium.reopen.after.max.ms`: the longest such pause, no less than `reopen_after`. Default 1 minute.
     pub reopen_after_max: Duration,
+    /// The cleaner's settings, whose keys begin with `log.cleaner.` and `alluvium.cleaner.`.
+    pub cleaner: CleanerConfig,
 }
 
 impl StoreConfig {
@@ -129,6 +132,7 @@ impl StoreConfig {
             key.check(self)?;
         }
         self.default_log.validate()?;
+        self.cleaner.validate()?;
         if let Some(first) = self.reopen_after.filter(|first| *first > self.reopen_after_max) {
             let millis = |pause: Duration| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
             let (lower_value, upper_value) = (millis(first), millis(self.reopen_after_max));
@@ -255,6 +259,7 @@ impl Default for StoreConfig {
             close_deadline: Duration::from_secs(30),
             reopen_after: None,
             reopen_after_max: Duration::from_mins(1),
+            cleaner: CleanerConfig::default(),
         }
     }
 }

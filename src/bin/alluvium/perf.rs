@@ -1,6 +1,7 @@
 //! `perf`: measures what the crate does, each time beside the same work by hand in the same run.
 //!
 //! ```text
+//! appends.rs  `perf appends`: appends while the cleaner works
 //! shape.rs    what is cleaned: the data, written once and copied for each round
 //! raw.rs      the same work by hand
 //! round.rs    one cleaning and its figures
@@ -8,6 +9,7 @@
 //! figures.rs  rounds summed up, as a table and as JSON
 //! ```
 
+mod appends;
 mod clean;
 mod figures;
 mod raw;
@@ -36,10 +38,13 @@ enum What {
     /// moved by hand. Without a shape a table of them is measured, which takes minutes and some gigabytes of disk. Exit 1
     /// when more was written, or more memory held, than the cleaner promises.
     Clean(clean::Args),
+    /// Append at a steady rate to a store while its cleaner works, and while it rests: how long each append takes.
+    Appends(appends::Args),
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
     match &args.what {
         What::Clean(args) => clean::run(args),
+        What::Appends(args) => appends::run(args),
     }
 }

@@ -166,6 +166,11 @@ impl SumBuilder {
         self.next
     }
 
+    /// Bytes of memory that it takes, room for more intervals included.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of::<Self>().saturating_add(self.intervals.capacity().saturating_mul(size_of::<Interval>()))
+    }
+
     /// Whether everything up to [`SumBuilder::next_position`] was fed, in order.
     pub fn is_whole(&self) -> bool {
         self.is_whole

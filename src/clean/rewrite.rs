@@ -1,0 +1,329 @@
+//! Segments anew, group by group: read, filtered, written aside, put in place.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::error::CleanError;
+use super::filter::{BatchFilter, Outcome, SupersededBy};
+use super::group::{Group, GroupFate};
+use super::learning::Verdicts;
+use super::output::{Copied, Output, OutputTask};
+use super::scan::aborted_of;
+use crate::error::IoFailure;
+use crate::log::{CleanSegment, PartitionLog, ReplaceError};
+use crate::record::{BatchHeader, VerifiedBatch};
+use crate::segment::{CacheUse, CleanReader, Hole, Met, Segment};
+use crate::units::{Offset, TimestampMs};
+
+/// A buffer for one batch that grew past this is not kept.
+const KEPT_BYTES_MAX: usize = 1 << 20;
+
+/// What is rewritten, and how.
+#[derive(Clone, Debug)]
+pub(super) struct RewriteTask {
+    pub(super) log: PartitionLog,
+    pub(super) segments: Arc<Vec<CleanSegment>>,
+    pub(super) groups: Vec<Group>,
+    /// For windows and buffers.
+    pub(super) buffer_bytes: usize,
+    pub(super) group_bytes_max: Option<u64>,
+    pub(super) cache: CacheUse,
+}
+
+/// How far a rewrite is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rewritten {
+    /// There is more.
+    Going,
+    /// A group is done: everything below the offset is clean, and in place if it `is_swapped`.
+    Group {
+        done_to: Offset,
+        is_swapped: bool,
+    },
+    /// A batch that was to be rewritten is damaged. Its segment is to be left alone.
+    Damaged,
+    /// All groups are done.
+    All,
+}
+
+/// Figures of a rewrite.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct RewriteCounts {
+    pub(super) bytes_read: u64,
+    pub(super) bytes_written: u64,
+    /// Of the segments that were replaced, and of those in their place.
+    pub(super) bytes_before: u64,
+    pub(super) bytes_after: u64,
+    pub(super) segments_after: u64,
+    /// The earliest time at which something that is left may go.
+    pub(super) next_horizon: Option<TimestampMs>,
+    /// The most memory that was held at once, without the verdicts'.
+    pub(super) memory_peak: usize,
+}
+
+/// The groups of a pass, one after the other.
+#[derive(Debug)]
+pub(super) struct Rewrite {
+    task: RewriteTask,
+    sieve: Sieve,
+    /// The group that is worked on, or comes next.
+    at: usize,
+    work: Option<Work>,
+    counts: RewriteCounts,
+}
+
+/// What decides, and what it leaves of one batch.
+#[derive(Debug)]
+struct Sieve {
+    filter: BatchFilter,
+    verdicts: Verdicts,
+    kept: Vec<u8>,
+    next_horizon: Option<TimestampMs>,
+}
+
+/// One group on its way.
+#[derive(Debug)]
+struct Work {
+    /// Segments that are yet to be opened.
+    rest: Range<usize>,
+    reader: Option<CleanReader>,
+    /// `None` for a segment that is left as it is.
+    output: Option<Output>,
+    /// Bytes read of segments that are done.
+    read_before: u64,
+}
+
+/// How far a group is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Worked {
+    Going,
+    Damaged,
+    All,
+}
+
+/// Verdicts, as the filter asks for them.
+struct Judge<'v>(&'v mut Verdicts);
+
+impl SupersededBy for Judge<'_> {
+    fn is_superseded(&mut self, offset: Offset, key: &[u8]) -> Result<bool, IoFailure> {
+        self.0.is_superseded(offset, || Some(key))
+    }
+}
+
+impl Rewrite {
+    /// Of what `task` says, by these verdicts; the filter stands where the first group begins.
+    pub(super) fn new(task: RewriteTask, filter: BatchFilter, verdicts: Verdicts) -> Self {
+        let sieve = Sieve { filter, verdicts, kept: Vec::new(), next_horizon: None };
+        Self { task, sieve, at: 0, work: None, counts: RewriteCounts::default() }
+    }
+
+    /// Figures of the groups that are done, and bytes of the one under way.
+    pub(super) fn counts(&self) -> RewriteCounts {
+        let (read, written) = self.work.as_ref().map_or((0, 0), Work::moved);
+        RewriteCounts {
+            bytes_read: self.counts.bytes_read.saturating_add(read),
+            bytes_written: self.counts.bytes_written.saturating_add(written),
+            next_horizon: self.sieve.next_horizon,
+            ..self.counts
+        }
+    }
+
+    /// What decides.
+    pub(super) fn filter(&self) -> &BatchFilter {
+        &self.sieve.filter
+    }
+
+    /// What it decides by.
+    pub(super) fn verdicts(&self) -> &Verdicts {
+        &self.sieve.verdicts
+    }
+
+    /// Reads and writes about `bytes_max` bytes, to the end of a group at most.
+    pub(super) fn step(&mut self, bytes_max: u64) -> Result<Rewritten, CleanError> {
+        let Some(group) = self.task.groups.get(self.at) else { return Ok(Rewritten::All) };
+        let work = self.work.get_or_insert_with(|| Work::begin(&self.task, group));
+        let worked = work.step(&mut self.sieve, &self.task, bytes_max)?;
+        self.counts.memory_peak = self.counts.memory_peak.max(self.sieve.memory_bytes().saturating_add(work.memory_bytes()));
+        match worked {
+            Worked::Going => Ok(Rewritten::Going),
+            Worked::Damaged => Ok(Rewritten::Damaged),
+            Worked::All => self.end_group(),
+        }
+    }
+
+    /// Puts what was written in the place of its group.
+    fn end_group(&mut self) -> Result<Rewritten, CleanError> {
+        let (Some(work), Some(group)) = (self.work.take(), self.task.groups.get(self.at)) else {
+            return Ok(Rewritten::All);
+        };
+        let (done_to, count) = (group.end, group.segments.len() as u64);
+        let (read, written) = work.moved();
+        self.counts.bytes_read = self.counts.bytes_read.saturating_add(read);
+        self.counts.bytes_written = self.counts.bytes_written.saturating_add(written);
+        let outputs = work.output.map_or_else(|| Ok(Vec::new()), Output::finish)?;
+        self.at = self.at.saturating_add(1);
+        if outputs.is_empty() {
+            self.counts.segments_after = self.counts.segments_after.saturating_add(count);
+            return Ok(Rewritten::Group { done_to, is_swapped: false });
+        }
+        let inputs: Vec<Arc<Segment>> = self.segments_of(group).iter().map(|one| Arc::clone(&one.segment)).collect();
+        let replaced = self.task.log.replace_segments(&inputs, outputs).map_err(of_replace)?;
+        let counts = &mut self.counts;
+        counts.bytes_before = counts.bytes_before.saturating_add(replaced.bytes_before);
+        counts.bytes_after = counts.bytes_after.saturating_add(replaced.bytes_after);
+        counts.segments_after = counts.segments_after.saturating_add(replaced.segments.len() as u64);
+        Ok(Rewritten::Group { done_to, is_swapped: true })
+    }
+
+    fn segments_of(&self, group: &Group) -> &[CleanSegment] {
+        self.task.segments.get(group.segments.clone()).unwrap_or_default()
+    }
+}
+
+fn of_replace(error: ReplaceError) -> CleanError {
+    match error {
+        ReplaceError::Changed | ReplaceError::Unfit(_) => CleanError::Changed,
+        ReplaceError::Io(failure) => CleanError::of_write(failure, || 1),
+        ReplaceError::Log(cause) => CleanError::Log(cause),
+    }
+}
+
+impl Work {
+    fn begin(task: &RewriteTask, group: &Group) -> Self {
+        let output = (group.fate != GroupFate::Damaged).then(|| {
+            Output::new(OutputTask {
+                log: task.log.clone(),
+                segments: Arc::clone(&task.segments),
+                group: group.segments.clone(),
+                buffer_bytes: task.buffer_bytes / 4,
+                bytes_max: task.group_bytes_max,
+                cache: task.cache,
+            })
+        });
+        Self { rest: group.segments.clone(), reader: None, output, read_before: 0 }
+    }
+
+    /// Bytes read and written.
+    fn moved(&self) -> (u64, u64) {
+        let read = self.reader.as_ref().map_or(0, CleanReader::bytes_read).saturating_add(self.read_before);
+        let (again, written) = self.output.as_ref().map_or((0, 0), |output| (output.bytes_read(), output.bytes_written()));
+        (read.saturating_add(again), written)
+    }
+
+    fn bytes_moved(&self) -> u64 {
+        let (read, written) = self.moved();
+        read.saturating_add(written)
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let window = self.reader.as_ref().map_or(0, CleanReader::memory_bytes);
+        window.saturating_add(self.output.as_ref().map_or(0, Output::memory_bytes))
+    }
+
+    fn step(&mut self, sieve: &mut Sieve, task: &RewriteTask, bytes_max: u64) -> Result<Worked, CleanError> {
+        let stop = self.bytes_moved().saturating_add(bytes_max);
+        while self.bytes_moved() < stop {
+            if let Some(output) = self.output.as_mut().filter(|output| output.is_copying()) {
+                if output.copy(bytes_max)? == Copied::Damaged {
+                    return Ok(Worked::Damaged);
+                }
+                continue;
+            }
+            let Some(mut reader) = self.open(sieve, task)? else { return Ok(Worked::All) };
+            let hole = match reader.advance()? {
+                Met::End => {
+                    self.read_before = self.read_before.saturating_add(reader.bytes_read());
+                    continue;
+                }
+                Met::Damaged(hole) => Some(hole),
+                Met::Batch(header) => match &mut self.output {
+                    Some(output) => sieve.rewrite(&mut reader, &header, output)?,
+                    None => sieve.observe(&mut reader)?,
+                },
+            };
+            if let Some(hole) = hole {
+                sieve.filter.forbid_removal_past(hole.offsets.start);
+                let is_news = task.log.quarantine_met(reader.segment(), vec![hole])?;
+                if self.output.is_some() {
+                    // What is no news has left the log.
+                    return if is_news { Ok(Worked::Damaged) } else { Err(CleanError::Changed) };
+                }
+            }
+            self.reader = Some(reader);
+        }
+        Ok(Worked::Going)
+    }
+
+    /// The reader of the segment that is due; `None` after the last one.
+    fn open(&mut self, sieve: &mut Sieve, task: &RewriteTask) -> Result<Option<CleanReader>, CleanError> {
+        if let Some(reader) = self.reader.take() {
+            return Ok(Some(reader));
+        }
+        let Some(segment) = self.rest.next().and_then(|at| task.segments.get(at)) else { return Ok(None) };
+        sieve.filter.expect_aborted(aborted_of(&task.log, segment)?);
+        Ok(Some(PartitionLog::read_for_cleaning(segment, task.buffer_bytes / 2, task.cache)?))
+    }
+}
+
+impl Sieve {
+    fn memory_bytes(&self) -> usize {
+        self.kept.capacity().saturating_add(self.verdicts.counts().memory_bytes)
+    }
+
+    /// Has `output` take what is kept of the batch that the reader has come to. The hole that it is, if it is damaged.
+    fn rewrite(
+        &mut self,
+        reader: &mut CleanReader,
+        header: &BatchHeader,
+        output: &mut Output,
+    ) -> Result<Option<Hole>, CleanError> {
+        let position = reader.position().saturating_sub(u64::from(header.size));
+        let known = self.verdicts.superseded_in(header.base_offset..header.next_offset())?;
+        if known.is_some_and(|superseded| superseded > 0 && self.filter.is_removable_unread(header, superseded)) {
+            self.filter.remove_unread(header);
+            output.put(&[], true, position)?;
+            return Ok(None);
+        }
+        let batch = match reader.batch()? {
+            Some(Ok(batch)) => batch,
+            Some(Err(hole)) => return Ok(Some(hole)),
+            None => return Err(CleanError::Changed),
+        };
+        let Ok(verified) = VerifiedBatch::verify(*batch.view()) else { return Err(CleanError::Changed) };
+        self.kept.clear();
+        let filtered = self.filter.filter(&verified, &mut Judge(&mut self.verdicts), &mut self.kept)?;
+        if filtered.unread.is_some() {
+            self.filter.forbid_removal_past(header.base_offset);
+        }
+        if let Some(aborted) = filtered.carried {
+            output.carry(aborted);
+        }
+        self.note_horizon();
+        output.put(&self.kept, filtered.outcome != Outcome::Unchanged, position)?;
+        if self.kept.capacity() > KEPT_BYTES_MAX {
+            self.kept = Vec::new();
+        }
+        Ok(None)
+    }
+
+    /// Takes notice of the batch that the reader has come to, and that stays.
+    fn observe(&mut self, reader: &mut CleanReader) -> Result<Option<Hole>, CleanError> {
+        match reader.batch()? {
+            Some(Ok(batch)) => {
+                if let Ok(verified) = VerifiedBatch::verify(*batch.view()) {
+                    self.filter.observe_left(&verified);
+                }
+                Ok(None)
+            }
+            Some(Err(hole)) => Ok(Some(hole)),
+            None => Ok(None),
+        }
+    }
+
+    fn note_horizon(&mut self) {
+        let kept = BatchHeader::parse(&self.kept, u32::MAX).ok();
+        if let Some(horizon) = kept.and_then(|header| header.delete_horizon()) {
+            self.next_horizon = Some(self.next_horizon.map_or(horizon, |earliest| earliest.min(horizon)));
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Writing the segment that takes the place of cleaned ones: its log, and beside it what appending would have made of the
+//! same batches: both indexes, the aborted transactions and the sum.
+//!
+//! All of it is written under names that an opening removes (`.cleaned`), and synced before the writer lets go of it. What
+//! puts it in place is the log's; see `log::replace`.
+//!
+//! # Fillers
+//! Apache Kafka's recovery knows of a swap by its `.swap` files alone: it removes every segment whose base offset lies
+//! between the first and the last offset of them. So a log that is written here reaches past the base offset of every
+//! segment that it takes the place of. Where no batch does that is kept, because the last of the segments has lost all of
+//! its records, an empty batch is written that spans their offsets: 61 bytes, as Kafka leaves of a batch that was emptied.
+//! Without it a crash in the middle of a swap could bring the emptied segment back, and a deleted key with it. The next
+//! pass drops it and writes another one if that is needed still.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::sum::{SidecarStamp, Sidecars, SumBuilder, UNCOVERED_BYTES};
+use super::{FileKind, Home, Segment, SegmentFile, SegmentOptions, Stage};
+use crate::error::{IoFailure, IoOperation};
+use crate::fs::{self, File, OpenMode};
+use crate::index::{AbortedTxns, IndexCursor, SegmentIndex};
+use crate::record::{BatchHeader, empty_batch};
+use crate::units::{LeaderEpoch, Offset, TimestampMs};
+
+/// Positions in a segment are i32, as in Kafka.
+const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
+const BATCH_BYTES_MAX: u32 = i32::MAX as u32;
+
+/// Why a batch does not fit a segment that is being written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WriteLimit {
+    /// Its log would be longer than positions can count.
+    Bytes,
+    /// The batch lies too far from the base offset.
+    Offsets,
+    /// It does not come after the one before: a mistake of the caller's.
+    Order,
+    /// The bytes are no whole batches: a mistake of the caller's.
+    Shape,
+}
+
+/// Why a batch was not written.
+#[derive(Debug)]
+pub(crate) enum CleanWriteError {
+    /// It does not fit; what was written stays.
+    Limit(WriteLimit),
+    /// The file could not be written.
+    Io(IoFailure),
+}
+
+/// Where an output ends.
+#[derive(Clone, Debug)]
+pub(crate) struct FinishAt {
+    /// Base offset of what comes behind it: no batch of it reaches past that.
+    pub(crate) end: Offset,
+    /// Base offset of the last of the segments that it takes the place of.
+    pub(crate) covers: Offset,
+    /// The leader epoch of a filler, where one led at all of its offsets.
+    pub(crate) filler_epoch: Option<LeaderEpoch>,
+    /// The aborted transactions whose markers lie in it.
+    pub(crate) aborted: AbortedTxns,
+}
+
+/// A segment that is being written. Holds the buffer that it was given the size of, and its indexes until they are written.
+#[derive(Debug)]
+pub(crate) struct CleanedWriter {
+    home: Home,
+    base: Offset,
+    file: Arc<dyn File>,
+    path: PathBuf,
+    buffer: Vec<u8>,
+    buffer_bytes: usize,
+    flushed: u64,
+    next: Offset,
+    index: SegmentIndex,
+    cursor: IndexCursor,
+    sum: SumBuilder,
+}
+
+/// A segment that is written, and synced but for its names.
+#[derive(Clone, Debug)]
+pub(crate) struct CleanedSegment {
+    pub(crate) base: Offset,
+    /// Offset after its last batch.
+    pub(crate) next: Offset,
+    /// Where the next segment begins.
+    pub(crate) end: Offset,
+    pub(crate) bytes: u64,
+    pub(crate) largest_timestamp: Option<TimestampMs>,
+    /// The files that it has, its log last.
+    pub(crate) kinds: Vec<FileKind>,
+}
+
+impl CleanedWriter {
+    /// Begins the segment at `base`, with a buffer of `buffer_bytes`. What an earlier one left under its names goes.
+    pub(crate) fn create(
+        home: &Home,
+        base: Offset,
+        options: SegmentOptions,
+        buffer_bytes: usize,
+    ) -> Result<Self, IoFailure> {
+        remove_cleaned(home, base)?;
+        let path = home.dir.join(SegmentFile::live(base, FileKind::Log).at(Stage::Cleaned).name());
+        let file = home.open(&path, OpenMode::CreateNew)?;
+        Ok(Self {
+            home: home.clone(),
+            base,
+            file,
+            path,
+            buffer: Vec::new(),
+            buffer_bytes,
+            flushed: 0,
+            next: base,
+            index: SegmentIndex::default(),
+            cursor: IndexCursor::new(base, options.interval_bytes),
+            sum: SumBuilder::new(base, options.interval_bytes),
+        })
+    }
+
+    /// Its base offset.
+    pub(crate) fn base(&self) -> Offset {
+        self.base
+    }
+
+    /// Length of its log so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.flushed + self.buffer.len() as u64
+    }
+
+    /// Offset after its last batch so far; its base offset while it is empty.
+    pub(crate) fn next_offset(&self) -> Offset {
+        self.next
+    }
+
+    /// Entries of its two indexes so far.
+    pub(crate) fn index_entries(&self) -> (usize, usize) {
+        (self.index.offsets.entries().len(), self.index.times.entries().len())
+    }
+
+    /// Bytes of memory that it holds: buffer, indexes, sum.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.buffer.capacity().saturating_add(self.index.memory_bytes()).saturating_add(self.sum.memory_bytes())
+    }
+
+    /// Whether a batch of `bytes` bytes that ends with offset `last` can be in it at all.
+    pub(crate) fn has_room(&self, bytes: u64, last: Offset) -> bool {
+        self.limit(bytes, last).is_none()
+    }
+
+    fn limit(&self, bytes: u64, last: Offset) -> Option<WriteLimit> {
+        if self.bytes().saturating_add(bytes) > SEGMENT_BYTES_MAX {
+            return Some(WriteLimit::Bytes);
+        }
+        last.relative_to(self.base).is_none().then_some(WriteLimit::Offsets)
+    }
+
+    /// Adds one or several whole batches as they are. They are not checked again: their checksums were, or are new.
+    pub(crate) fn append(&mut self, batches: &[u8]) -> Result<(), CleanWriteError> {
+        let mut rest = batches;
+        while !rest.is_empty() {
+            let shape = CleanWriteError::Limit(WriteLimit::Shape);
+            let Ok(header) = BatchHeader::parse(rest, BATCH_BYTES_MAX) else { return Err(shape) };
+            let Some((batch, behind)) = rest.split_at_checked(header.size as usize) else { return Err(shape) };
+            self.append_one(&header, batch)?;
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    fn append_one(&mut self, header: &BatchHeader, batch: &[u8]) -> Result<(), CleanWriteError> {
+        if header.base_offset < self.next {
+            return Err(CleanWriteError::Limit(WriteLimit::Order));
+        }
+        if let Some(limit) = self.limit(batch.len() as u64, header.last_offset()) {
+            return Err(CleanWriteError::Limit(limit));
+        }
+        let position = self.bytes();
+        self.put(batch).map_err(CleanWriteError::Io)?;
+        let uncovered: [u8; UNCOVERED_BYTES] = batch.first_chunk().copied().unwrap_or([0; UNCOVERED_BYTES]);
+        self.sum.observe(&uncovered, header.crc, position);
+        self.cursor.observe(header, position, &mut self.index);
+        self.next = header.next_offset();
+        Ok(())
+    }
+
+    /// Writes out what does not fit the buffer.
+    fn put(&mut self, bytes: &[u8]) -> Result<(), IoFailure> {
+        if self.buffer.len().saturating_add(bytes.len()) > self.buffer_bytes {
+            self.write_out()?;
+        }
+        if bytes.len() >= self.buffer_bytes {
+            fs::write_all_at(&*self.file, bytes, self.flushed).map_err(|e| self.failed(IoOperation::Write, e))?;
+            self.flushed += bytes.len() as u64;
+            return Ok(());
+        }
+        if self.buffer.capacity() == 0 {
+            self.buffer.reserve_exact(self.buffer_bytes);
+        }
+        self.buffer.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn write_out(&mut self) -> Result<(), IoFailure> {
+        fs::write_all_at(&*self.file, &self.buffer, self.flushed).map_err(|e| self.failed(IoOperation::Write, e))?;
+        self.flushed += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn failed(&self, operation: IoOperation, error: std::io::Error) -> IoFailure {
+        IoFailure::new(operation, &self.path, error)
+    }
+
+    /// Writes the rest, the files beside the log, and syncs all of them. The names last once the directory is synced.
+    pub(crate) fn finish(mut self, at: FinishAt) -> Result<CleanedSegment, IoFailure> {
+        if self.next <= at.covers {
+            self.fill(&at)?;
+        }
+        self.write_out()?;
+        // Both go before the other files are made of what they gathered.
+        self.buffer = Vec::new();
+        self.file.sync_data().map_err(|e| self.failed(IoOperation::Sync, e))?;
+        let bytes = self.flushed;
+        self.cursor.push_largest(&mut self.index.times);
+        let mut kinds = Vec::new();
+        let mut put = |kind, content: &[u8]| {
+            kinds.push(kind);
+            write_cleaned(&self.home, self.base, kind, content).map(|()| Some(SidecarStamp::of(content)))
+        };
+        let aborted = &at.aborted;
+        let txn_index = if aborted.entries().is_empty() { None } else { put(FileKind::TxnIndex, &aborted.encode())? };
+        let time_index = put(FileKind::TimeIndex, &self.index.times.encode())?;
+        let index = put(FileKind::Index, &self.index.offsets.encode())?;
+        let sidecars = Sidecars { index, time_index, txn_index, snapshot: None };
+        // Without it the segment is unprotected until it is scrubbed, and that is all.
+        if let Some(sum) = self.sum.finish(bytes, self.next, sidecars) {
+            put(FileKind::Sum, &sum.encode())?;
+        }
+        kinds.push(FileKind::Log);
+        let largest_timestamp = self.cursor.largest_timestamp().map(|(largest, _)| largest);
+        Ok(CleanedSegment { base: self.base, next: self.next, end: at.end, bytes, largest_timestamp, kinds })
+    }
+
+    /// An empty batch over the offsets that are left.
+    fn fill(&mut self, at: &FinishAt) -> Result<(), IoFailure> {
+        let filler = empty_batch(self.next..at.end, at.filler_epoch);
+        let Some(filler) = filler else { return Ok(()) };
+        match self.append(&filler) {
+            Err(CleanWriteError::Io(failure)) => Err(failure),
+            // A log at its limit of 2 GiB has batches enough.
+            Ok(()) | Err(CleanWriteError::Limit(_)) => Ok(()),
+        }
+    }
+}
+
+impl CleanedSegment {
+    /// The segment as the log will have it, once its files have their names.
+    pub(crate) fn segment(&self, home: &Home, options: SegmentOptions) -> Segment {
+        let segment = Segment::sealed(home, self.base, options, Vec::new());
+        segment.seal(self.bytes);
+        segment.next_base.set(self.end.value().cast_unsigned());
+        segment
+    }
+}
+
+fn write_cleaned(home: &Home, base: Offset, kind: FileKind, content: &[u8]) -> Result<(), IoFailure> {
+    let path = home.dir.join(SegmentFile::live(base, kind).at(Stage::Cleaned).name());
+    let failed = |operation| {
+        let path: &Path = &path;
+        move |e| IoFailure::new(operation, path, e)
+    };
+    let file = home.open(&path, OpenMode::CreateNew)?;
+    fs::write_all_at(&*file, content, 0).map_err(failed(IoOperation::Write))?;
+    file.sync_data().map_err(failed(IoOperation::Sync))
+}
+
+/// Removes what was written of the segment at `base` and not put in place.
+pub(crate) fn remove_cleaned(home: &Home, base: Offset) -> Result<(), IoFailure> {
+    for kind in FileKind::ALL_LOG_LAST {
+        home.remove(&SegmentFile::live(base, kind).at(Stage::Cleaned).name())?;
+    }
+    Ok(())
+}
