@@ -16,10 +16,10 @@ use alluvium::store::cleaner::{CauseKind, CleaningHealth, CleaningState};
 use alluvium::store::{Partition, Store, StoreConfig, StoreEvent, StoreOpening, Subscription, TopicPartition};
 use alluvium::{CleanupPolicy, Environment, LogConfig, Offset, ReadOptions};
 
+use super::Done;
 use super::cleaning::{load, log_bytes};
 use super::faults::{Fault, Faults, quiet_panics};
 use super::updates::{RECORD_BYTES, Updates};
-use super::Done;
 use crate::Outcome;
 use crate::output::{bytes, grouped, rate, real, time};
 use crate::watched::WatchedFs;
@@ -203,9 +203,10 @@ impl Story {
         self.faults.arm(Some(fault));
         self.write(ROUND, MANY_KEYS)?;
         self.roll()?;
-        let (health, _) = self.wait("a failed pass", |health| {
-            matches!(&health.state, CleaningState::Retry { cause, .. } if cause.kind == kind)
-        })?;
+        let (health, _) = self.wait(
+            "a failed pass",
+            |health| matches!(&health.state, CleaningState::Retry { cause, .. } if cause.kind == kind),
+        )?;
         let now = self.clock.monotonic();
         let struck = self.faults.struck().ok_or("the fault did not strike")?;
         let CleaningState::Retry { attempt, cause, .. } = &health.state else { return Err("no retry".into()) };

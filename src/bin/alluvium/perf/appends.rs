@@ -131,7 +131,8 @@ fn dirty(number: u16) -> Done<TopicPartition> {
 /// Makes the store's partitions that are to be cleaned.
 fn fill(store: &Store, args: &Args) -> Done<()> {
     let records = args.records;
-    let shape = Shape { records, record_bytes: 200, keys: (records / 3).max(1), memory_bytes: 0, segment_bytes: 64 << 20 };
+    let shape =
+        Shape { records, record_bytes: 200, keys: (records / 3).max(1), memory_bytes: 0, segment_bytes: 64 << 20 };
     for number in 0..args.partitions {
         let partition = store.create(&dirty(number)?, shape.config())?;
         let mut batches = Batches::new(&shape);
@@ -205,13 +206,18 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let mut out = io::stdout();
     if args.json {
         let micros = |latencies: &Latencies, per_mille| latencies.quantile(per_mille).as_secs_f64() * 1e6;
-        let of = |one: &Latencies| json!({ "appends": one.0.len(), "p50_us": micros(one, 500), "p99_us": micros(one, 990) });
+        let of =
+            |one: &Latencies| json!({ "appends": one.0.len(), "p50_us": micros(one, 500), "p99_us": micros(one, 990) });
         writeln!(out, "{}", json!({ "without": of(&without), "cleaning": of(&with), "p99_ratio": ratio }))?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut table = Table::new(&["append of 16 KiB", "calls", "p50", "p99", "p99.9", "max"]);
     table.row(without.row("cleaner at rest"));
     table.row(with.row("while cleaning"));
-    writeln!(out, "{table}  p99 while cleaning: {ratio:.2} of what it is without, the median of {} rounds", ratios.len())?;
+    writeln!(
+        out,
+        "{table}  p99 while cleaning: {ratio:.2} of what it is without, the median of {} rounds",
+        ratios.len()
+    )?;
     Ok(ExitCode::SUCCESS)
 }

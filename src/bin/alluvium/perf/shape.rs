@@ -149,7 +149,8 @@ mod tests {
     #[test]
     fn a_copy_of_a_filled_log_holds_what_was_asked_for() {
         let dir = tempfile::tempdir().unwrap();
-        let shape = Shape { records: 5000, record_bytes: 100, keys: 700, memory_bytes: 1 << 20, segment_bytes: 1 << 17 };
+        let shape =
+            Shape { records: 5000, record_bytes: 100, keys: 700, memory_bytes: 1 << 20, segment_bytes: 1 << 17 };
         let filled = shape.fill(&dir.path().join("filled")).unwrap();
         assert!(filled.files.len() > 3 && filled.bytes > 5000 * 116, "{filled:?}");
         let copy = dir.path().join("copy");
