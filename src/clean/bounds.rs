@@ -35,7 +35,9 @@ impl Bounds {
         let range = CleanRange::of(facts, &view.marks, Some(stored), &view.config, now);
         let from = range.log_start;
         let is_valid = |upper: Offset| range.first_dirty < upper && upper <= range.secure_to;
-        if let Some(pass) = view.state.pass.as_ref().filter(|pass| is_valid(pass.upper) && pass.first_dirty < pass.upper) {
+        if let Some(pass) =
+            view.state.pass.as_ref().filter(|pass| is_valid(pass.upper) && pass.first_dirty < pass.upper)
+        {
             return Self {
                 from,
                 first_dirty: pass.first_dirty.max(from),

@@ -104,7 +104,9 @@ impl LearningMemory {
 #[non_exhaustive]
 pub enum MemoryError {
     /// It is too little to clean in.
-    #[error("{bytes} bytes of memory are too little to clean in; give {bytes_min} or more, or run fewer passes at a time")]
+    #[error(
+        "{bytes} bytes of memory are too little to clean in; give {bytes_min} or more, or run fewer passes at a time"
+    )]
     TooLittle {
         /// What was given.
         bytes: usize,

@@ -26,7 +26,9 @@ pub enum CleanError {
     #[error("the log changed while it was cleaned; plan anew and clean again")]
     Changed,
     /// The disk is full. What the pass had written aside is removed.
-    #[error("no space for what cleaning writes beside the log: up to {missing_bytes} bytes are missing ({cause}); free them")]
+    #[error(
+        "no space for what cleaning writes beside the log: up to {missing_bytes} bytes are missing ({cause}); free them"
+    )]
     Space {
         /// So many bytes more the group needs that was being written, if nothing of it is removed.
         missing_bytes: u64,

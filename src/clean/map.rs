@@ -136,7 +136,8 @@ impl OffsetMap {
         let Some(after) = self.after(offset) else { return Put::Full };
         let [first, second] = self.places(hash);
         for place in [first, second] {
-            let known = self.buckets.get_mut(place).and_then(|bucket| bucket.0.iter_mut().find(|slot| slot.is_of(hash)));
+            let known =
+                self.buckets.get_mut(place).and_then(|bucket| bucket.0.iter_mut().find(|slot| slot.is_of(hash)));
             if let Some(slot) = known {
                 let before = slot.after;
                 slot.after = before.max(after);
@@ -144,7 +145,9 @@ impl OffsetMap {
             }
         }
         let entry = Slot { high: hash.high, low: hash.low, after };
-        if self.len < self.keys_max() && (self.take_in(entry, [first, second]) || self.make_room(entry, [first, second])) {
+        if self.len < self.keys_max()
+            && (self.take_in(entry, [first, second]) || self.make_room(entry, [first, second]))
+        {
             self.len += 1;
             return Put::New;
         }
@@ -163,7 +166,9 @@ impl OffsetMap {
     /// the first is used waits for memory once and not for each: the processor fetches the lines together.
     #[inline]
     pub fn touch(&self, hash: KeyHash) -> u32 {
-        let word = |place: usize| self.buckets.get(place).map_or(0, |bucket| bucket.0.iter().fold(0, |sum, slot| sum ^ slot.low));
+        let word = |place: usize| {
+            self.buckets.get(place).map_or(0, |bucket| bucket.0.iter().fold(0, |sum, slot| sum ^ slot.low))
+        };
         let [first, second]: [u32; 2] = self.places(hash).map(word);
         first ^ second
     }

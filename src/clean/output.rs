@@ -169,7 +169,9 @@ impl Output {
         match staging.append(batches) {
             Ok(()) => {}
             Err(CleanWriteError::Io(failure)) => return Err(self.refused(failure)),
-            Err(CleanWriteError::Limit(WriteLimit::Bytes | WriteLimit::Offsets)) => return self.append_to_next(batches),
+            Err(CleanWriteError::Limit(WriteLimit::Bytes | WriteLimit::Offsets)) => {
+                return self.append_to_next(batches);
+            }
             Err(CleanWriteError::Limit(WriteLimit::Order | WriteLimit::Shape)) => return Err(CleanError::Changed),
         }
         match self.task.bytes_max.filter(|max| self.bytes_written() > *max) {

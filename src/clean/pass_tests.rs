@@ -302,7 +302,8 @@ fn measures_a_pass() {
         }
         log.roll().unwrap();
         log.flush().unwrap();
-        let cleaned = log.clean(&CleanOptions { drops_cache: false, ..CleanOptions::default().with_memory(4 << 20) }).unwrap();
+        let cleaned =
+            log.clean(&CleanOptions { drops_cache: false, ..CleanOptions::default().with_memory(4 << 20) }).unwrap();
         println!(
             "{multiple:>4} x: {:>6.3} s for {} MB, {:?}, read {} MB, written {} MB, spilled {} MB, freed {} MB, {} keys, peak {} KiB",
             cleaned.took.as_secs_f64(),

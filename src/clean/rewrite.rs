@@ -36,10 +36,7 @@ pub(super) enum Rewritten {
     /// There is more.
     Going,
     /// A group is done: everything below the offset is clean, and in place if it `is_swapped`.
-    Group {
-        done_to: Offset,
-        is_swapped: bool,
-    },
+    Group { done_to: Offset, is_swapped: bool },
     /// A batch that was to be rewritten is damaged. Its segment is to be left alone.
     Damaged,
     /// All groups are done.
@@ -143,7 +140,8 @@ impl Rewrite {
         let Some(group) = self.task.groups.get(self.at) else { return Ok(Rewritten::All) };
         let work = self.work.get_or_insert_with(|| Work::begin(&self.task, group));
         let worked = work.step(&mut self.sieve, &self.task, bytes_max)?;
-        self.counts.memory_peak = self.counts.memory_peak.max(self.sieve.memory_bytes().saturating_add(work.memory_bytes()));
+        self.counts.memory_peak =
+            self.counts.memory_peak.max(self.sieve.memory_bytes().saturating_add(work.memory_bytes()));
         match worked {
             Worked::Going => Ok(Rewritten::Going),
             Worked::Damaged => Ok(Rewritten::Damaged),
@@ -206,7 +204,8 @@ impl Work {
     /// Bytes read and written.
     fn moved(&self) -> (u64, u64) {
         let read = self.reader.as_ref().map_or(0, CleanReader::bytes_read).saturating_add(self.read_before);
-        let (again, written) = self.output.as_ref().map_or((0, 0), |output| (output.bytes_read(), output.bytes_written()));
+        let (again, written) =
+            self.output.as_ref().map_or((0, 0), |output| (output.bytes_read(), output.bytes_written()));
         (read.saturating_add(again), written)
     }
 

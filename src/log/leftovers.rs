@@ -27,8 +27,7 @@ impl Unjudged {
         let files: Vec<SegmentFile> = entries.iter().filter_map(SegmentFile::of).collect();
         let at = |stage| files.iter().copied().filter(move |file| file.stage == stage);
         let smallest_unfinished = at(Stage::Cleaned).map(|file| file.base).min();
-        let is_partial =
-            |file: &SegmentFile| smallest_unfinished.is_some_and(|unfinished| file.base >= unfinished);
+        let is_partial = |file: &SegmentFile| smallest_unfinished.is_some_and(|unfinished| file.base >= unfinished);
         let (partial, swaps): (Vec<SegmentFile>, Vec<SegmentFile>) = at(Stage::Swap).partition(is_partial);
         let mut did_anything = self.remove_leftovers(at(Stage::Deleted), &Found::LeftoverDeleted, report)?;
         if self.remove_leftovers(partial.into_iter(), &Found::LeftoverPartialSwap, report)? {
@@ -87,13 +86,13 @@ impl Unjudged {
                 None if is_live_log(log.base) => {
                     let (bad, good) = swaps.into_iter().partition::<Vec<_>, _>(|file| file.base == log.base);
                     swaps = good;
-                    is_unusable |=
-                        self.remove_leftovers(bad.into_iter(), &Found::LeftoverPartialSwap, report)?;
+                    is_unusable |= self.remove_leftovers(bad.into_iter(), &Found::LeftoverPartialSwap, report)?;
                 }
                 None => {}
             }
         }
-        let range = covers.keys().next().copied().unwrap_or_default()..covers.values().max().copied().unwrap_or_default();
+        let range =
+            covers.keys().next().copied().unwrap_or_default()..covers.values().max().copied().unwrap_or_default();
         let is_replaced = |file: &&SegmentFile| {
             let is_snapshot_of_new = file.kind == FileKind::Snapshot && covers.contains_key(&file.base);
             file.stage == Stage::Live && range.contains(&file.base) && !is_snapshot_of_new

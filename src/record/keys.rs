@@ -8,7 +8,7 @@
 use super::batch::BatchView;
 use super::compress::{self, Compression};
 use super::record::{Fields, HeaderKeys, check_headers, split_record};
-use super::walk::{nullable_length, plain_length, short_varint, varint_of, walk_headers, NULL};
+use super::walk::{NULL, nullable_length, plain_length, short_varint, varint_of, walk_headers};
 use crate::error::{InvalidBatch, InvalidRecord};
 
 /// The records of `batch`, uncompressed: as they lie in it, or expanded into `plain` to at most `limit` bytes.

@@ -25,8 +25,8 @@ mod batch;
 mod builder;
 mod compress;
 mod control;
-mod keys;
 mod empty;
+mod keys;
 pub mod layout;
 mod recompress;
 #[expect(clippy::module_inception, reason = "a record is what this file is about; the directory is about batches")]
@@ -42,8 +42,8 @@ pub use batch::{Attributes, BatchHeader, BatchView, Batches, Body, batches, crc3
 pub use builder::{BatchBuilder, RecordBatch, TransactionEnd};
 pub use compress::Compression;
 pub use control::{ControlRecord, TransactionMarker, transaction_marker};
-pub(crate) use keys::{Keys, plain_records};
 pub(crate) use empty::empty_batch;
+pub(crate) use keys::{Keys, plain_records};
 pub use layout::HEADER_BYTES;
 pub use recompress::recompress;
 pub use record::{Headers, Record, Records};

@@ -39,9 +39,7 @@ pub(crate) use walk::{MARKER_BYTES_MAX, Walked};
 use crate::config::{LogConfig, ReadMode};
 use crate::error::{Corruption, CorruptionKind, Damage, InvalidBatch, IoFailure, IoOperation, ReadError};
 use crate::fs::{self, File, Mapping, OpenMode};
-use crate::index::{
-    IndexCursor, IndexFault, OffsetIndex, SegmentIndex, TimeIndex, replace_file,
-};
+use crate::index::{IndexCursor, IndexFault, OffsetIndex, SegmentIndex, TimeIndex, replace_file};
 use crate::record::{BatchHeader, TransactionMarker};
 use crate::units::{FilePosition, Offset};
 use home::Place;

@@ -95,11 +95,6 @@ impl CleaningCause {
         Self::new(CauseKind::Panic, said.unwrap_or_else(|| "a panic without a message".to_owned()))
     }
 
-    /// A call to the system that failed outside of a pass.
-    pub(super) fn of_io(failure: &IoFailure) -> Self {
-        Self::io(failure, &failure.to_string())
-    }
-
     fn io(failure: &IoFailure, message: &str) -> Self {
         let kind = if failure.is_storage_full() { CauseKind::Space { missing_bytes: 0 } } else { CauseKind::Io };
         Self::new(kind, message)
@@ -124,6 +119,8 @@ pub(super) fn judge(error: &CleanError) -> Consequence {
         CleanError::Changed | CleanError::Busy | CleanError::NotCompacted => Consequence::LookAgain,
         CleanError::Options { .. } => retry(CauseKind::Memory),
         CleanError::Space { missing_bytes, .. } => retry(CauseKind::Space { missing_bytes: *missing_bytes }),
+        CleanError::GroupTooLarge { missing_bytes, .. } => retry(CauseKind::Space { missing_bytes: *missing_bytes }),
+        CleanError::Read(_) => retry(CauseKind::Corrupt),
         CleanError::Stuck { .. } => retry(CauseKind::NoProgress),
         CleanError::Io(failure) | CleanError::Log(ChangeError::Io(failure)) => {
             Consequence::Retry(CleaningCause::io(failure, &said))

@@ -3,17 +3,17 @@
 
 use std::fmt;
 
-use super::state::{CleaningPhase, LastPass};
+use super::state::{CleaningPhase, CleaningReason, LastPass};
 use super::track::{Look, PassBytes};
-use crate::clean::{Begun, CleanError, CleanMode, CleanOptions, Cleaned, Pass, Phase};
-use crate::error::IoFailure;
+use crate::clean::plan::{Decision, DueBecause, Outlook, judge};
+use crate::clean::{Begun, CleanError, CleanMode, CleanOptions, Cleaned, Pass, Phase, log_facts, segment_facts};
 use crate::log::PartitionLog;
 use crate::units::{Offset, TimestampMs};
 
 /// Looks at logs and begins passes.
 pub(in crate::store) trait CleaningEngine: fmt::Debug + Send + Sync {
     /// What there is to clean. Reads nothing from a disk but what lags ask for, the times of segments.
-    fn look(&self, log: &PartitionLog, last: Option<LastPass>, now: TimestampMs) -> Result<Look, IoFailure>;
+    fn look(&self, log: &PartitionLog, last: Option<LastPass>, now: TimestampMs) -> Result<Look, CleanError>;
 
     /// Begins a pass, or goes on with one that was interrupted; `None` when there is nothing to clean.
     fn begin(&self, log: &PartitionLog, options: &CleanOptions) -> Result<Option<Box<dyn CleaningPass>>, CleanError>;
@@ -45,8 +45,11 @@ pub(in crate::store) struct Stepped {
 pub(in crate::store) struct LogCleaner;
 
 impl CleaningEngine for LogCleaner {
-    fn look(&self, log: &PartitionLog, _last: Option<LastPass>, _now: TimestampMs) -> Result<Look, IoFailure> {
-        Ok(Look { log_end: log.log_end(), ..Look::default() })
+    fn look(&self, log: &PartitionLog, last: Option<LastPass>, now: TimestampMs) -> Result<Look, CleanError> {
+        let view = log.cleanable()?;
+        let segments = segment_facts(&view, now)?;
+        let next_horizon = last.and_then(|last| last.next_horizon);
+        Ok(look_of(&judge(&log_facts(&view, &segments, next_horizon), &view.config, now), view.marks.log_end))
     }
 
     fn begin(&self, log: &PartitionLog, options: &CleanOptions) -> Result<Option<Box<dyn CleaningPass>>, CleanError> {
@@ -58,6 +61,33 @@ impl CleaningEngine for LogCleaner {
 
     fn first_dirty(&self, log: &PartitionLog) -> Offset {
         log.clean_state().first_dirty
+    }
+}
+
+/// What the planner says, in as far as it matters here.
+fn look_of(outlook: &Outlook, log_end: Offset) -> Look {
+    let range = &outlook.range;
+    let reason = |because: &DueBecause| match because {
+        DueBecause::Interrupted(_) => CleaningReason::Interrupted,
+        DueBecause::DirtyRatio { .. } => CleaningReason::Ratio,
+        DueBecause::Overdue { .. } => CleaningReason::Overdue,
+        DueBecause::Horizon { .. } => CleaningReason::Horizon,
+    };
+    let due = match &outlook.decision {
+        Decision::Due { because, .. } => because.first().map(reason),
+        Decision::NotDue { .. } => None,
+    };
+    Look {
+        due,
+        dirty_bytes: range.dirty_bytes,
+        excess_bytes: if due.is_some() { outlook.excess_bytes } else { 0 },
+        clean_bytes: range.clean_bytes,
+        held_bytes: range.held_bytes,
+        held_by: range.held_back.first().map(ToString::to_string),
+        overdue_ms: outlook.urgency().map_or(0, |urgency| urgency.overdue_ms),
+        first_dirty: range.first_dirty,
+        log_end,
+        due_at: outlook.next_look,
     }
 }
 

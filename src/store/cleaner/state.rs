@@ -167,7 +167,7 @@ pub struct CleaningHealth {
     pub dirty_bytes: u64,
     /// Bytes below them.
     pub clean_bytes: u64,
-    /// Bytes above them, which may not be cleaned yet.
+    /// Bytes above them, which may not be cleaned yet, those of the active segment included.
     pub held_bytes: u64,
     /// What holds those back, in words.
     pub held_by: Option<String>,

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::cause::{CauseKind, CleaningCause};
+use super::cause::{CauseKind, Consequence, judge};
 use super::room::{CleanerRoom, Known, Tracked, now_of};
-use super::track::{Look, Now};
+use super::track::{Effects, Look, Now};
 use crate::config::LogConfig;
 use crate::log::PartitionLog;
 use crate::store::directory::Directory;
@@ -137,7 +137,10 @@ impl CleanerRoom {
             tracked.is_unseen = false;
             match look {
                 Ok(look) => tracked.track.saw(look, now, &settings),
-                Err(failure) => tracked.track.could_not_be_seen(CleaningCause::of_io(&failure), now, &settings),
+                Err(error) => match judge(&error) {
+                    Consequence::Retry(cause) => tracked.track.could_not_be_seen(cause, now, &settings),
+                    Consequence::LookAgain => Effects::default(),
+                },
             }
         });
         if let Some(effects) = effects {

@@ -199,7 +199,8 @@ impl Track {
             due_since: self.due.map(|(since, _)| since),
             behind_since: self.behind.map(|behind| behind.since),
             last: self.last,
-            seen: self.seen.clone(),
+            // What holds back the rest is for whoever asks now.
+            seen: self.seen.clone().map(|seen| Look { held_by: None, ..seen }),
         }
     }
 
