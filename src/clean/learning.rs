@@ -1,16 +1,60 @@
 //! What was read becomes verdicts: which offsets are superseded.
+//!
+//! *In the map*: keys of the dirty range are kept in an [`OffsetMap`], the newest offset of each. A record of the clean
+//! head is superseded if its key is in the map, one of the dirty range if the map has a later offset for its key; where a
+//! bitmap of the dirty range fits an eighth of the memory, that is known without asking for the key.
+//!
+//! *In spill*: pairs of hash and offset of every record, head and dirty, go to files and come back as superseded
+//! offsets (`spill/`). Bytes written are 16 a record for the first level, and again for each further level for
+//! those that it takes, plus 40 a block; and two to four for a superseded record, again where the range is so wide that windows are split.
+//!
+//! ```text
+//! Learning --note, note_all--> Learning --finish--> Finishing --step ..--> Verdicts --is_superseded, superseded_in-->
+//! ```
 
+use std::hint::black_box;
 use std::ops::Range;
 
 use super::budget::LearningMemory;
-use super::key_hash::KeyHasher;
-use super::spill::SpillFiles;
+use super::key_hash::{KeyHash, KeyHasher};
+use super::map::{OffsetMap, Put};
+use super::spill::{Bitmap, Pairs, Resolve, Resolved, Sizes, SpillFiles, Windows};
 use crate::error::IoFailure;
 use crate::units::Offset;
 
+/// Keys that are hashed, and their places in the map touched, before the first of them is put.
+const TOGETHER: usize = 32;
+
 /// Takes note of keys and the offsets of their records, in rising order of offsets.
 #[derive(Debug)]
-pub(super) struct Learning {}
+pub(super) struct Learning {
+    hasher: KeyHasher,
+    into: Into,
+    notes: u64,
+}
+
+#[derive(Debug)]
+enum Into {
+    Map(MapLearning),
+    Spill(SpillLearning),
+}
+
+#[derive(Debug)]
+struct MapLearning {
+    dirty: Range<Offset>,
+    map: OffsetMap,
+    /// Superseded offsets of the dirty range, where there is room for it.
+    superseded: Option<Bitmap>,
+    full_at: Option<Offset>,
+}
+
+#[derive(Debug)]
+struct SpillLearning {
+    whole: Range<Offset>,
+    files: SpillFiles,
+    sizes: Sizes,
+    pairs: Pairs,
+}
 
 /// Whether a record could be noted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,20 +89,26 @@ pub(super) struct LearningCounts {
 }
 
 impl Learning {
-    /// Keys of the dirty range are kept in memory. Once there is no room for another one, [`Noted::Full`]: the pass ends
-    /// at [`Learning::full_at`], or spills.
+    /// Keys of the dirty range are kept in memory. Once there is no room for another one, or an offset is too far from
+    /// the first for the map, [`Noted::Full`]: the pass ends at [`Learning::full_at`], or spills.
     pub(super) fn in_map(hasher: KeyHasher, memory: LearningMemory, dirty: Range<Offset>) -> Self {
-        unimplemented!("{hasher:?} {memory:?} {dirty:?}")
+        let fits = |bytes: &usize| *bytes <= memory.bytes() / 8;
+        let superseded = Bitmap::bytes_for(&dirty).filter(fits).map(|_| Bitmap::new(dirty.clone()));
+        let taken = superseded.as_ref().map_or(0, Bitmap::memory_bytes);
+        let map = OffsetMap::new(memory.bytes().saturating_sub(taken), dirty.start);
+        Self { hasher, into: Into::Map(MapLearning { dirty, map, superseded, full_at: None }), notes: 0 }
     }
 
     /// Keys of the whole range, head and dirty, go to files; never [`Noted::Full`].
     pub(super) fn in_spill(
         hasher: KeyHasher,
         memory: LearningMemory,
-        files: SpillFiles,
+        mut files: SpillFiles,
         whole: Range<Offset>,
     ) -> Result<Self, IoFailure> {
-        unimplemented!("{hasher:?} {memory:?} {files:?} {whole:?}")
+        let sizes = Sizes::of(memory.bytes());
+        let pairs = Pairs::begin(&mut files, sizes)?;
+        Ok(Self { hasher, into: Into::Spill(SpillLearning { whole, files, sizes, pairs }), notes: 0 })
     }
 
     /// Notes that the record at `offset` has `key`. Offsets rise from call to call.
@@ -71,45 +121,189 @@ impl Learning {
         &mut self,
         records: impl IntoIterator<Item = (&'k [u8], Offset)>,
     ) -> Result<Noted, IoFailure> {
-        unimplemented!("{}", records.into_iter().count())
+        let hasher = self.hasher;
+        let hashed = records.into_iter().map(|(key, offset)| (hasher.hash(key), offset));
+        match &mut self.into {
+            Into::Map(learning) => Ok(learning.note_all(hashed, &mut self.notes)),
+            Into::Spill(learning) => {
+                for (hash, offset) in hashed {
+                    learning.pairs.put(hash, offset)?;
+                    self.notes += 1;
+                }
+                Ok(Noted::Taken)
+            }
+        }
     }
 
     /// The first offset that found no room; nothing from there on was noted.
     pub(super) fn full_at(&self) -> Option<Offset> {
-        unimplemented!()
+        match &self.into {
+            Into::Map(learning) => learning.full_at,
+            Into::Spill(_) => None,
+        }
     }
 
     /// What it has cost so far.
     pub(super) fn counts(&self) -> LearningCounts {
-        unimplemented!()
+        match &self.into {
+            Into::Map(learning) => learning.counts(self.notes),
+            Into::Spill(learning) => LearningCounts {
+                notes: self.notes,
+                spilled_bytes: learning.pairs.traffic().written,
+                levels: 1,
+                memory_bytes: learning.pairs.memory_bytes(),
+                memory_peak_bytes: learning.pairs.memory_bytes(),
+                ..LearningCounts::default()
+            },
+        }
     }
 
     /// Begins to decide. A map has nothing left to do; spilled records are read back in steps.
     pub(super) fn finish(self) -> Finishing {
-        unimplemented!()
+        let counts = self.counts();
+        Finishing { state: Some(State::Learned(self)), counts }
+    }
+}
+
+impl MapLearning {
+    fn note_all(&mut self, mut hashed: impl Iterator<Item = (KeyHash, Offset)>, notes: &mut u64) -> Noted {
+        let mut batch = [None; TOGETHER];
+        loop {
+            let mut count = 0;
+            for (place, (hash, offset)) in batch.iter_mut().zip(hashed.by_ref()) {
+                // Fetches the lines of all of them before the first is waited for.
+                black_box(self.map.touch(hash));
+                *place = Some((hash, offset));
+                count += 1;
+            }
+            for (hash, offset) in batch.iter().take(count).flatten() {
+                if self.note(*hash, *offset) == Noted::Full {
+                    return Noted::Full;
+                }
+                *notes += 1;
+            }
+            if count < TOGETHER {
+                return Noted::Taken;
+            }
+        }
+    }
+
+    #[inline]
+    fn note(&mut self, hash: KeyHash, offset: Offset) -> Noted {
+        if self.full_at.is_some() {
+            return Noted::Full;
+        }
+        match self.map.put(hash, offset) {
+            Put::New => {}
+            Put::Known(before) => {
+                if let Some(superseded) = self.superseded.as_mut().filter(|_| before != offset) {
+                    superseded.set(before.min(offset));
+                }
+            }
+            Put::Full => {
+                self.full_at = Some(offset);
+                return Noted::Full;
+            }
+        }
+        Noted::Taken
+    }
+
+    fn counts(&self, notes: u64) -> LearningCounts {
+        let bitmap_bytes = self.superseded.as_ref().map_or(0, Bitmap::memory_bytes);
+        let memory_bytes = self.map.memory_bytes() + bitmap_bytes;
+        let keys = self.map.len() as u64;
+        LearningCounts {
+            notes,
+            keys,
+            superseded: notes.saturating_sub(keys),
+            memory_bytes,
+            memory_peak_bytes: memory_bytes,
+            ..LearningCounts::default()
+        }
     }
 }
 
 /// Spilled records on their way to verdicts.
 #[derive(Debug)]
-pub(super) struct Finishing {}
+pub(super) struct Finishing {
+    /// `None` after the verdicts, and after an error.
+    state: Option<State>,
+    counts: LearningCounts,
+}
+
+#[derive(Debug)]
+enum State {
+    Learned(Learning),
+    Resolving(KeyHasher, Resolve),
+}
 
 impl Finishing {
     /// Reads and writes about `bytes_max` bytes. The verdicts once they are complete. After an error, or after the
     /// verdicts, drop it.
     pub(super) fn step(&mut self, bytes_max: u64) -> Result<Option<Verdicts>, IoFailure> {
-        unimplemented!("{bytes_max}")
+        let Some(state) = self.state.take() else { panic!("there is nothing after the verdicts or an error") };
+        let (hasher, mut resolve) = match state {
+            State::Resolving(hasher, resolve) => (hasher, resolve),
+            State::Learned(Learning { hasher, into: Into::Map(learning), notes }) => {
+                self.counts = learning.counts(notes);
+                return Ok(Some(Verdicts { hasher, by: By::Map(learning), counts: self.counts }));
+            }
+            State::Learned(Learning { hasher, into: Into::Spill(learning), .. }) => {
+                let SpillLearning { whole, files, sizes, pairs } = learning;
+                (hasher, Resolve::begin(files, sizes, pairs, &whole)?)
+            }
+        };
+        let is_resolved = resolve.step(bytes_max)?;
+        self.count(&resolve);
+        if !is_resolved {
+            self.state = Some(State::Resolving(hasher, resolve));
+            return Ok(None);
+        }
+        let by = match resolve.finish()? {
+            Resolved::Bitmap(bitmap) => By::Bitmap(bitmap),
+            Resolved::Windows(windows) => {
+                self.counts.mark_bytes = windows.traffic().written;
+                By::Windows(windows)
+            }
+        };
+        Ok(Some(Verdicts { hasher, by, counts: self.counts }))
     }
 
     /// What it has cost so far.
     pub(super) fn counts(&self) -> LearningCounts {
-        unimplemented!()
+        self.counts
+    }
+
+    fn count(&mut self, resolve: &Resolve) {
+        let (pairs, marks) = (resolve.pair_traffic(), resolve.mark_traffic());
+        self.counts = LearningCounts {
+            notes: self.counts.notes,
+            keys: resolve.keys(),
+            superseded: resolve.superseded(),
+            spilled_bytes: pairs.written,
+            mark_bytes: marks.written,
+            read_bytes: pairs.read,
+            levels: resolve.depth(),
+            memory_bytes: resolve.memory_bytes(),
+            memory_peak_bytes: self.counts.memory_peak_bytes.max(resolve.memory_peak_bytes()),
+        };
     }
 }
 
 /// Which offsets are superseded.
 #[derive(Debug)]
-pub(super) struct Verdicts {}
+pub(super) struct Verdicts {
+    hasher: KeyHasher,
+    by: By,
+    counts: LearningCounts,
+}
+
+#[derive(Debug)]
+enum By {
+    Map(MapLearning),
+    Bitmap(Bitmap),
+    Windows(Windows),
+}
 
 impl Verdicts {
     /// Whether the record at `offset` is superseded. Asked in rising order of offsets, only of records that were noted or
@@ -120,17 +314,52 @@ impl Verdicts {
         offset: Offset,
         key: impl FnOnce() -> Option<&'k [u8]>,
     ) -> Result<bool, IoFailure> {
-        unimplemented!("{offset} {:?}", key())
+        match &mut self.by {
+            By::Map(learning) => {
+                if let Some(superseded) = learning.superseded.as_ref().filter(|_| offset >= learning.dirty.start) {
+                    return Ok(superseded.has(offset));
+                }
+                let newest = key().and_then(|key| learning.map.find(self.hasher.hash(key)));
+                Ok(newest.is_some_and(|newest| offset < newest))
+            }
+            By::Bitmap(bitmap) => Ok(bitmap.has(offset)),
+            By::Windows(windows) => windows.has(offset),
+        }
     }
 
     /// How many offsets in `range` are superseded, where that is known without keys: then a batch of which all records
     /// are need not be read. Asked in rising order, together with [`Verdicts::is_superseded`].
     pub(super) fn superseded_in(&mut self, range: Range<Offset>) -> Result<Option<u64>, IoFailure> {
-        unimplemented!("{range:?}")
+        match &mut self.by {
+            By::Map(learning) => {
+                let superseded = learning.superseded.as_ref().filter(|_| range.start >= learning.dirty.start);
+                Ok(superseded.map(|superseded| superseded.count_in(&range)))
+            }
+            By::Bitmap(bitmap) => Ok(Some(bitmap.count_in(&range))),
+            By::Windows(windows) => windows.count_in(&range),
+        }
     }
 
     /// What it has cost so far.
     pub(super) fn counts(&self) -> LearningCounts {
-        unimplemented!()
+        let By::Windows(windows) = &self.by else {
+            let memory_bytes = match &self.by {
+                By::Bitmap(bitmap) => bitmap.memory_bytes(),
+                _ => self.counts.memory_bytes,
+            };
+            return LearningCounts { memory_bytes, ..self.counts };
+        };
+        let traffic = windows.traffic();
+        LearningCounts {
+            mark_bytes: traffic.written,
+            read_bytes: self.counts.read_bytes.saturating_add(traffic.read),
+            memory_bytes: windows.memory_bytes(),
+            memory_peak_bytes: self.counts.memory_peak_bytes.max(windows.memory_peak_bytes()),
+            ..self.counts
+        }
     }
 }
+
+#[cfg(test)]
+#[path = "learning_tests.rs"]
+mod tests;
