@@ -11,6 +11,10 @@ use crate::fs::{self, DirEntry, File, OpenMode};
 use crate::segment::{FileKind, SegmentFile, Stage, names, scan};
 use crate::units::Offset;
 
+/// The files that a swap gives names to.
+const SWAPPED: [FileKind; 5] =
+    [FileKind::Sum, FileKind::TxnIndex, FileKind::TimeIndex, FileKind::Index, FileKind::Log];
+
 impl Unjudged {
     /// After a directory sync that may have failed: removes the indexes of what will be scanned, also those that are not
     /// there any more. One of a shorter log could come back with a power loss, when its segment is no longer looked at.
@@ -58,6 +62,7 @@ impl Unjudged {
     /// After a directory sync that may have failed: removes again what was removed, so that the coming sync has
     /// something to do and the old segments do not come back with a power loss.
     pub(super) fn remove_again(&self) -> Result<(), OpenError> {
+        self.forget_unfinished()?;
         let live = live_logs(&self.home.list()?);
         for base in &self.removed {
             if live.binary_search(base).is_ok() {
@@ -77,22 +82,42 @@ impl Unjudged {
         Ok(())
     }
 
+    /// After a directory sync that may have failed in a swap: names of unfinished files that are gone could come back with
+    /// a power loss, and have a later swap pass for one that is not complete.
+    fn forget_unfinished(&self) -> Result<(), OpenError> {
+        for base in &self.removed {
+            for kind in SWAPPED {
+                self.make_and_remove(SegmentFile::live(*base, kind).at(Stage::Cleaned))?;
+            }
+        }
+        if !self.removed.is_empty() {
+            self.home.sync_names()?;
+        }
+        Ok(())
+    }
+
     /// Makes the names of a segment change that a swap may have put in place: one that is not durable would lose it to the
-    /// segment before. Its indexes are built again.
+    /// segment before, or to an older swap. By the names of a swap, which is finished whenever a crash comes; nothing is
+    /// unfinished any more.
     fn touch_again(&self, base: Offset) -> Result<(), OpenError> {
-        let (live, touched) = (SegmentFile::live(base, FileKind::Log), names::touched(base));
-        self.home.rename(&live.name(), &touched)?;
-        self.home.rename(&touched, &live.name())?;
-        for kind in FileKind::ALL_LOG_LAST {
-            let swap = SegmentFile::live(base, kind).at(Stage::Swap);
-            drop(self.home.open(&self.home.dir.join(swap.name()), OpenMode::CreateOrOpen)?);
-            self.home.remove(&swap.name())?;
-            if !matches!(kind, FileKind::Log | FileKind::Snapshot) {
-                drop(self.home.open(&self.home.path(base, kind), OpenMode::CreateOrOpen)?);
-                self.home.remove(&SegmentFile::live(base, kind).name())?;
+        for kind in SWAPPED {
+            let live = SegmentFile::live(base, kind);
+            let (live_name, swap_name) = (live.name(), live.at(Stage::Swap).name());
+            if self.home.fs.metadata(&self.home.dir.join(&live_name)).is_ok() {
+                self.home.rename(&live_name, &swap_name)?;
+                self.home.rename(&swap_name, &live_name)?;
+            } else {
+                self.make_and_remove(live)?;
+                self.make_and_remove(live.at(Stage::Swap))?;
             }
         }
         Ok(())
+    }
+
+    fn make_and_remove(&self, file: SegmentFile) -> Result<(), OpenError> {
+        let name = file.name();
+        drop(self.home.open(&self.home.dir.join(&name), OpenMode::CreateOrOpen)?);
+        Ok(self.home.remove(&name)?)
     }
 
     /// Gives a log its name back that lost it while names were made to change.

@@ -256,3 +256,7 @@ impl LogCore {
         round.leaving.add_renamed(bases, self.clock.monotonic());
     }
 }
+
+#[cfg(test)]
+#[path = "replace_tests.rs"]
+mod tests;

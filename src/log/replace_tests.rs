@@ -1,0 +1,383 @@
+//! Swaps of all shapes: with a crash at every I/O step, of the machine and of the process, also while the opening that
+//! follows is at work; with a disk that fails or is full at every step; and beside everything else that changes a log.
+//! Besides our own opening, what Apache Kafka's would make of the files is worked out by a few naive lines.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::config::{CleanupPolicy, LogConfig, OnDamage};
+use crate::fs::FileSystem;
+use crate::fs::sim::{Effect, Errno, Fault, FaultOn, SimFs, Survival};
+use crate::index::AbortedTxns;
+use crate::log::{AppendAs, CleanState, CleanView, Environment, PassProgress, ReadOptions};
+use crate::record::{BatchBuilder, BatchView};
+use crate::segment::{CacheUse, Met};
+use crate::units::{LeaderEpoch, TimestampMs};
+
+const DIR: &str = "/data/topic-0";
+const SEGMENTS: i64 = 6;
+const BATCHES: i64 = 4;
+
+fn at(value: i64) -> Offset {
+    Offset::new(value).unwrap()
+}
+
+fn config() -> LogConfig {
+    LogConfig {
+        cleanup_policy: CleanupPolicy::Compact,
+        index_interval_bytes: 100,
+        on_damage: OnDamage::Refuse,
+        file_delete_delay_ms: 1000,
+        ..LogConfig::default()
+    }
+}
+
+fn open_with(fs: &SimFs, config: LogConfig) -> Result<PartitionLog, crate::error::OpenError> {
+    let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+    Environment { fs: Arc::new(fs.clone()), clock }.open(DIR, config)
+}
+
+fn open(fs: &SimFs) -> PartitionLog {
+    open_with(fs, config()).unwrap_or_else(|e| panic!("{e}: {:?}", names(fs)))
+}
+
+fn append(log: &PartitionLog, key: i64) {
+    let mut builder = BatchBuilder::new();
+    let value = format!("value-{key}");
+    builder.record(TimestampMs::new(1_700_000_000_000 + key), Some(&key.to_be_bytes()), Some(value.as_bytes()));
+    let as_client = AppendAs::Client { epoch: LeaderEpoch::new(3).unwrap() };
+    log.append(builder.build().unwrap(), as_client).unwrap();
+}
+
+/// A log of so many segments of one record a batch, and an active one, all of it durable; ready for swaps of everything
+/// that is sealed.
+fn prepared(fs: &SimFs) -> PartitionLog {
+    let log = open(fs);
+    for segment in 0..=SEGMENTS {
+        for batch in 0..BATCHES {
+            append(&log, segment * BATCHES + batch);
+        }
+        if segment < SEGMENTS {
+            log.roll().unwrap();
+        }
+    }
+    log.flush().unwrap();
+    announce(&log);
+    log
+}
+
+fn announce(log: &PartitionLog) {
+    let upper = log.cleanable().unwrap().active_base;
+    log.secure(upper).unwrap();
+    let state = log.clean_state();
+    let pass = PassProgress {
+        upper,
+        first_dirty: state.first_dirty,
+        done_to: state.first_dirty,
+        horizon_from: TimestampMs::new(7),
+        transactions: vec![1, 2, 3],
+    };
+    log.put_clean_state(CleanState { pass: Some(pass), ..state }).unwrap();
+}
+
+/// A swap to be made: of which segments, which offsets stay, and where outputs begin besides the first one.
+#[derive(Clone, Debug)]
+struct Story {
+    name: &'static str,
+    inputs: std::ops::Range<usize>,
+    keep: fn(i64) -> bool,
+    splits: &'static [i64],
+}
+
+const STORIES: [Story; 5] = [
+    Story { name: "identity", inputs: 2..3, keep: |_| true, splits: &[] },
+    Story { name: "merged", inputs: 1..4, keep: |offset| offset % 3 != 0, splits: &[] },
+    Story { name: "the last one is empty", inputs: 1..4, keep: |offset| offset < 10, splits: &[] },
+    Story { name: "nothing is left of the beginning", inputs: 0..3, keep: |_| false, splits: &[] },
+    Story { name: "split where no segment began", inputs: 1..4, keep: |offset| offset != 7, splits: &[10] },
+];
+
+/// Writes the outputs of a story, and puts them in place.
+fn swap(log: &PartitionLog, story: &Story) -> Result<Replaced, ReplaceError> {
+    let view = log.cleanable()?;
+    let outputs = stage(log, &view, story)?;
+    let inputs: Vec<_> = view.segments[story.inputs.clone()].iter().map(|found| Arc::clone(&found.segment)).collect();
+    log.replace_segments(&inputs, outputs)
+}
+
+fn stage(log: &PartitionLog, view: &CleanView, story: &Story) -> Result<Vec<Staged>, IoFailure> {
+    let inputs = &view.segments[story.inputs.clone()];
+    let (end, last) = (inputs.last().unwrap().end, inputs.last().unwrap().base);
+    let starts: Vec<Offset> = std::iter::once(inputs[0].base).chain(story.splits.iter().map(|base| at(*base))).collect();
+    let mut staged = Vec::new();
+    for (index, start) in starts.iter().enumerate() {
+        let stop = starts.get(index + 1).copied().unwrap_or(end);
+        let mut staging = log.stage(*start, 200)?;
+        for input in inputs {
+            let mut reader = PartitionLog::read_for_cleaning(input, 64, CacheUse::DropBehind)?;
+            loop {
+                match reader.advance()? {
+                    Met::End => break,
+                    Met::Damaged(hole) => panic!("{hole:?}"),
+                    Met::Batch(header) => {
+                        let offset = header.base_offset;
+                        if (*start..stop).contains(&offset) && (story.keep)(offset.value()) {
+                            let batch = reader.batch()?.unwrap().unwrap();
+                            match staging.append(batch.bytes()) {
+                                Err(crate::segment::CleanWriteError::Io(failure)) => return Err(failure),
+                                appended => appended.unwrap(),
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        staged.push(staging.finish(stop, if stop == end { last } else { *start }, AbortedTxns::default())?);
+    }
+    Ok(staged)
+}
+
+/// What a reader finds: the offset of each record, and its value.
+type Records = BTreeMap<i64, Vec<u8>>;
+
+fn records_in(mut bytes: &[u8], into: &mut Records) {
+    while !bytes.is_empty() {
+        let view = BatchView::parse(bytes, u32::MAX).unwrap();
+        view.verify_crc().unwrap();
+        for record in view.body(1 << 20).unwrap().records() {
+            let record = record.unwrap();
+            let known = into.insert(record.offset.value(), record.value.unwrap().to_vec());
+            assert_eq!(known, None, "offset {} twice", record.offset);
+        }
+        bytes = &bytes[view.bytes().len()..];
+    }
+}
+
+fn contents(log: &PartitionLog) -> Records {
+    let mut found = Records::new();
+    let mut next = log.log_start();
+    while next < log.log_end() {
+        let fetched = log.read(next, &ReadOptions::default()).unwrap_or_else(|e| panic!("read at {next}: {e}"));
+        if fetched.is_empty() {
+            break;
+        }
+        records_in(&fetched.read().unwrap(), &mut found);
+        next = fetched.next_offset().unwrap();
+    }
+    // And from every offset by itself.
+    for offset in log.log_start().value()..log.log_end().value() {
+        let fetched = log.read(at(offset), &ReadOptions::default()).unwrap();
+        let mut behind = Records::new();
+        records_in(&fetched.read().unwrap(), &mut behind);
+        let expected = found.range(offset..).next().map(|(offset, _)| *offset);
+        let first = behind.range(offset..).next().map(|(offset, _)| *offset);
+        // What is left of an emptied range is read by itself.
+        assert!(first == expected || behind.is_empty(), "at {offset}: {first:?}, not {expected:?}");
+    }
+    found
+}
+
+fn kept(before: &Records, story: &Story, view: &CleanView) -> Records {
+    let inputs = &view.segments[story.inputs.clone()];
+    let range = inputs[0].base.value()..inputs.last().unwrap().end.value();
+    before.iter().filter(|(offset, _)| !range.contains(offset) || (story.keep)(**offset)).map(|(k, v)| (*k, v.clone())).collect()
+}
+
+fn names(fs: &SimFs) -> BTreeMap<String, usize> {
+    let entries = fs.list(Path::new(DIR)).unwrap();
+    entries.into_iter().map(|entry| {
+        let len = fs.live_bytes(&Path::new(DIR).join(&entry.name)).map_or(0, |bytes| bytes.len());
+        (entry.name, len)
+    }).collect()
+}
+
+/// What Apache Kafka's `LogLoader` makes of the directory, and what its segments hold then.
+fn kafka_finds(fs: &SimFs) -> Records {
+    let bytes = |name: &String| fs.live_bytes(&Path::new(DIR).join(name)).unwrap();
+    let mut files: BTreeMap<String, Vec<u8>> = names(fs).keys().map(|name| (name.clone(), bytes(name))).collect();
+    let base = |name: &str| name.split('.').next().and_then(|digits| digits.parse::<i64>().ok());
+    files.retain(|name, _| !name.ends_with(".deleted"));
+    let unfinished = files.keys().filter(|name| name.ends_with(".cleaned")).filter_map(|name| base(name)).min();
+    files.retain(|name, _| {
+        let is_partial = name.ends_with(".swap") && unfinished.is_some_and(|from| base(name).unwrap() >= from);
+        !is_partial && !name.ends_with(".cleaned")
+    });
+    let mut range = i64::MAX..i64::MIN;
+    for (name, content) in files.iter().filter(|(name, _)| name.ends_with(".log.swap")) {
+        let next = crate::record::batches(content, u32::MAX).map(|batch| batch.unwrap().header().next_offset().value());
+        let base = base(name).unwrap();
+        range = range.start.min(base)..range.end.max(next.max().unwrap_or(base));
+    }
+    files.retain(|name, _| name.ends_with(".swap") || base(name).is_none_or(|base| !range.contains(&base)));
+    let swapped: Vec<String> = files.keys().filter(|name| name.ends_with(".swap")).cloned().collect();
+    for name in swapped {
+        let content = files.remove(&name).unwrap();
+        files.insert(name.trim_end_matches(".swap").to_owned(), content);
+    }
+    let mut found = Records::new();
+    let mut next = 0;
+    for (name, content) in files.iter().filter(|(name, _)| name.ends_with(".log") && base(name).is_some()) {
+        assert!(base(name).unwrap() >= next, "{name} begins before {next}: {:?}", names(fs));
+        for batch in crate::record::batches(content, u32::MAX) {
+            next = batch.unwrap().header().next_offset().value();
+        }
+        records_in(content, &mut found);
+    }
+    found
+}
+
+/// What a crash may leave, each world once.
+fn images(fs: &SimFs, seed: u64, random: u64) -> Vec<(String, SimFs)> {
+    let mut images = vec![("kill".to_owned(), fs.kill())];
+    let random = (0..random).map(|n| Survival::Random(seed * 100 + n));
+    for survival in [Survival::Nothing, Survival::Everything].into_iter().chain(random) {
+        images.push((format!("{survival:?}"), fs.power_loss_keeping(survival)));
+    }
+    let mut seen = BTreeSet::new();
+    images.retain(|(_, image)| seen.insert(names(image)));
+    images
+}
+
+/// Opens a world twice, goes on in it, and closes and opens it again; what it holds must be one of `allowed`.
+fn examine(image: &SimFs, allowed: &[&Records], what: &str) {
+    let log = open(image);
+    let found = contents(&log);
+    assert!(allowed.contains(&&found), "{what}: {:?} in {:?}", found.keys(), names(image));
+    assert_eq!(log.log_end(), at((SEGMENTS + 1) * BATCHES), "{what}");
+    drop(log);
+    let log = open(image);
+    assert_eq!(contents(&log), found, "{what}: a second opening");
+    append(&log, 999);
+    log.flush().unwrap();
+    let grown = contents(&log);
+    assert_eq!(grown.len(), found.len() + 1, "{what}");
+    log.close().unwrap();
+    let leftover = |name: &String| [".swap", ".cleaned", ".tmp", ".log.deleted"].iter().any(|end| name.ends_with(end));
+    assert!(!names(image).keys().any(leftover), "{what}: {:?}", names(image));
+    let log = open(image);
+    assert!(log.recovery_report().was_clean, "{what}: {:?}", log.recovery_report().findings);
+    assert_eq!(contents(&log), grown, "{what}: after a close");
+    scrub(&log, what);
+}
+
+/// Every sum, and every file that it vouches for, is right.
+fn scrub(log: &PartitionLog, what: &str) {
+    let mut cursor = crate::log::ScrubCursor::default();
+    loop {
+        let scrubbed = log.scrub(&mut cursor, 1 << 20).unwrap();
+        if scrubbed.is_round_done {
+            return;
+        }
+        if let Some(segment) = scrubbed.segment_done {
+            assert!(segment.quarantined.is_empty() && segment.sidecars.is_empty(), "{what}: {segment:?}");
+        }
+    }
+}
+
+#[test]
+fn segments_are_replaced_and_stay_so() {
+    for story in STORIES {
+        let fs = SimFs::new(1);
+        let log = prepared(&fs);
+        let before = contents(&log);
+        let view = log.cleanable().unwrap();
+        let after = kept(&before, &story, &view);
+        let replaced = swap(&log, &story).unwrap_or_else(|e| panic!("{}: {e:?}", story.name));
+        assert_eq!(replaced.segments.len(), story.splits.len() + 1);
+        assert_eq!(contents(&log), after, "{}", story.name);
+        let left = SEGMENTS as usize - story.inputs.len() + replaced.segments.len();
+        assert_eq!(log.cleanable().unwrap().segments.len(), left, "{}", story.name);
+        assert_eq!(kafka_finds(&fs), after, "{}", story.name);
+        scrub(&log, story.name);
+        examine(&fs.kill(), &[&after], story.name);
+        // The old files go when their delay has passed, and only they.
+        assert!(names(&fs).keys().any(|name| name.ends_with(".log.deleted")));
+        log.close().unwrap();
+        assert!(!names(&fs).keys().any(|name| name.ends_with(".deleted")), "{:?}", names(&fs));
+        examine(&fs, &[&after], story.name);
+    }
+}
+
+/// Row 47 of what a log layer must survive.
+#[test]
+fn every_step_of_a_swap_is_a_crash_that_leaves_the_old_segments_or_the_new_ones() {
+    let random = std::env::var("ALLUVIUM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(6);
+    for (seed, story) in STORIES.iter().enumerate() {
+        let seed = seed as u64;
+        let whole = SimFs::new(seed);
+        let log = prepared(&whole);
+        let first = whole.steps() + 1;
+        let before = contents(&log);
+        let after = kept(&before, story, &log.cleanable().unwrap());
+        let rehearsed = SimFs::new(seed);
+        let log = prepared(&rehearsed);
+        swap(&log, story).unwrap();
+        let last = rehearsed.steps();
+        for step in first..=last {
+            let fs = SimFs::new(seed);
+            let log = prepared(&fs);
+            fs.crash_after(step);
+            let done = swap(&log, story).is_ok();
+            assert!(fs.is_crashed());
+            drop(log);
+            for (name, image) in images(&fs, step, random) {
+                let what = format!("{}, step {} of {first}..={last}, {name}", story.name, step);
+                let allowed: &[&Records] = if done { &[&after] } else { &[&before, &after] };
+                let kafkas = kafka_finds(&image);
+                assert!(allowed.contains(&&kafkas), "{what}: Kafka finds {:?} in {:?}", kafkas.keys(), names(&image));
+                examine(&image, allowed, &what);
+            }
+        }
+    }
+}
+
+/// The same while the opening after the crash is at work.
+#[test]
+fn a_second_crash_while_a_swap_is_finished_leaves_no_third_thing() {
+    for (seed, story) in STORIES.iter().enumerate() {
+        let seed = 50 + seed as u64;
+        let rehearsed = SimFs::new(seed);
+        let log = prepared(&rehearsed);
+        let first = rehearsed.steps() + 1;
+        let before = contents(&log);
+        let after = kept(&before, story, &log.cleanable().unwrap());
+        let from = rehearsed.steps() + 1;
+        swap(&log, story).unwrap();
+        let last = rehearsed.steps();
+        for step in (first..=last).filter(|step| step % 3 == seed % 3 || *step + 25 > last) {
+            let fs = SimFs::new(seed);
+            let log = prepared(&fs);
+            // What the contents were asked for above.
+            contents(&log);
+            fs.crash_after(step - from + fs.steps() + 1);
+            let _ = swap(&log, story);
+            drop(log);
+            if !fs.is_crashed() {
+                continue;
+            }
+            for (index, (name, image)) in images(&fs, step, 1).into_iter().enumerate() {
+                let rehearsal = image.kill();
+                drop(open(&rehearsal));
+                for second in (1..=rehearsal.steps()).filter(|second| (second + index as u64).is_multiple_of(3)) {
+                    let fs = image.kill();
+                    fs.crash_after(second);
+                    let _ = open_with(&fs, config());
+                    for (later, image) in images(&fs, step + second, 1) {
+                        let what = format!("{}, step {step} {name}, then {second} {later}", story.name);
+                        let kafkas = kafka_finds(&image);
+                        assert!([&before, &after].contains(&&kafkas), "{what}: {:?}", names(&image));
+                        let log = open(&image);
+                        let found = contents(&log);
+                        assert!([&before, &after].contains(&&found), "{what}: {:?}", found.keys());
+                        drop(log);
+                        assert_eq!(contents(&open(&image)), found, "{what}");
+                    }
+                }
+            }
+        }
+    }
+}
