@@ -49,6 +49,7 @@ impl Bounds {
             };
         }
         let upper = options.upper.map_or(range.secure_to, |upper| upper.min(range.secure_to)).max(from);
+        let upper = before_unreplicated(view, upper).max(from);
         let first_dirty = range.first_dirty;
         Self { from, first_dirty, upper, done_to: from, horizon_from: now, transactions: Vec::new(), resumed: false }
     }
@@ -57,6 +58,12 @@ impl Bounds {
     pub(super) fn dirty(&self) -> Range<Offset> {
         self.first_dirty.min(self.upper)..self.upper
     }
+}
+
+/// A segment is replaced as a whole, so that one which reaches past the high watermark, and may be cut, has to wait.
+fn before_unreplicated(view: &CleanView, upper: Offset) -> Offset {
+    let cut = view.segments.iter().find(|segment| segment.base < upper && segment.end > view.marks.high_watermark);
+    cut.map_or(upper, |segment| segment.base)
 }
 
 /// The log as a pass sees it.
@@ -79,6 +86,12 @@ impl Source {
     /// Where its first segment begins.
     pub(super) fn start(&self) -> Offset {
         self.segments.first().map_or(self.view.active_base, |first| first.base)
+    }
+
+    /// Where the last segment ends that has something below `upper`.
+    pub(super) fn end_of(&self, upper: Offset) -> Offset {
+        let last = self.segments.iter().rfind(|segment| segment.base < upper);
+        last.map_or(upper, |segment| segment.end.max(upper))
     }
 
     /// Bytes of its logs from `from` to `to`.

@@ -95,7 +95,7 @@ impl CleanerConfig {
     /// [`ConfigError::OutOfRange`], also for memory that is less than 1 MiB for each thread;
     /// [`ConfigError::Contradiction`] when the first pause before a retry is longer than the longest.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        for key in CLEANER_KEYS {
+        for key in &CLEANER_KEYS {
             (key.read)(self).map_or(Ok(()), |value| key.check_value(value))?;
         }
         let least = MEMORY_BYTES_MIN.saturating_mul(u64::from(self.threads));
@@ -210,7 +210,7 @@ macro_rules! number {
 }
 
 /// Every number, in the order in which they are listed and checked.
-pub(crate) const CLEANER_KEYS: &[CleanerKey] = &[
+pub(crate) static CLEANER_KEYS: [CleanerKey; 10] = [
     number!(
         "log.cleaner.threads", 1, THREADS_MAX, threads: u32,
         "How many logs are cleaned at a time. Kafka's 0 is refused: set log.cleaner.enable."
@@ -253,7 +253,7 @@ pub(crate) const CLEANER_KEYS: &[CleanerKey] = &[
 ];
 
 /// Every setting that is `true` or `false`.
-pub(crate) const CLEANER_FLAGS: &[CleanerFlag] = &[
+pub(crate) static CLEANER_FLAGS: &[CleanerFlag] = &[
     CleanerFlag {
         name: "log.cleaner.enable",
         doc: "Whether compacted logs are cleaned.",

@@ -1,13 +1,14 @@
 //! Which segments are rewritten together. Pure.
 //!
 //! Neighbours are merged while the result fits one segment even if nothing is removed: its bytes, its indexes, and offsets
-//! relative to its base within 31 bits. A damaged segment is left as it is, and nothing is merged across it. The active
+//! relative to its base within 31 bits; and while there are no more of them than are replaced at once. A damaged segment is left as it is, and nothing is merged across it. The active
 //! segment and everything past the end of the pass are in no group.
 
 use std::ops::Range;
 
 use super::range::SegmentFacts;
 use crate::config::LogConfig;
+use crate::log::REPLACED_MAX;
 use crate::units::Offset;
 
 /// What a group must fit.
@@ -81,7 +82,9 @@ impl Group {
         let index_bytes = self.index_bytes.checked_add(next.index_bytes)?;
         let output_max = limits.output_bytes.map_or(limits.segment_bytes, |limit| limit.min(limits.segment_bytes));
         let last_relative = next.end.distance_from(self.base).saturating_sub(1);
-        let fits = bytes <= output_max
+        let count = next.segments.end.saturating_sub(self.segments.start);
+        let fits = count <= REPLACED_MAX
+            && bytes <= output_max
             && index_bytes <= limits.index_bytes
             && last_relative <= u64::from(i32::MAX.unsigned_abs());
         let segments = self.segments.start..next.segments.end;

@@ -18,7 +18,7 @@ use std::ops::Range;
 use super::budget::LearningMemory;
 use super::key_hash::{KeyHash, KeyHasher};
 use super::map::{OffsetMap, Put};
-use super::spill::{Bitmap, Pairs, Resolve, Resolved, Sizes, SpillFiles, Windows};
+use super::spill::{Bitmap, Pairs, Quantiles, Resolve, Resolved, Sizes, SpillFiles, Windows};
 use crate::error::IoFailure;
 use crate::units::Offset;
 
@@ -54,6 +54,8 @@ struct SpillLearning {
     files: SpillFiles,
     sizes: Sizes,
     pairs: Pairs,
+    /// Where the records lie.
+    quantiles: Quantiles,
 }
 
 /// Whether a record could be noted.
@@ -108,7 +110,8 @@ impl Learning {
     ) -> Result<Self, IoFailure> {
         let sizes = Sizes::of(memory.bytes());
         let pairs = Pairs::begin(&mut files, sizes)?;
-        Ok(Self { hasher, into: Into::Spill(SpillLearning { whole, files, sizes, pairs }), notes: 0 })
+        let quantiles = Quantiles::new(sizes.windows);
+        Ok(Self { hasher, into: Into::Spill(SpillLearning { whole, files, sizes, pairs, quantiles }), notes: 0 })
     }
 
     /// Notes that the record at `offset` has `key`. Offsets rise from call to call.
@@ -128,6 +131,7 @@ impl Learning {
             Into::Spill(learning) => {
                 for (hash, offset) in hashed {
                     learning.pairs.put(hash, offset)?;
+                    learning.quantiles.note(offset);
                     self.notes += 1;
                 }
                 Ok(Noted::Taken)
@@ -151,8 +155,8 @@ impl Learning {
                 notes: self.notes,
                 spilled_bytes: learning.pairs.traffic().written,
                 levels: 1,
-                memory_bytes: learning.pairs.memory_bytes(),
-                memory_peak_bytes: learning.pairs.memory_bytes(),
+                memory_bytes: learning.memory_bytes(),
+                memory_peak_bytes: learning.memory_bytes(),
                 ..LearningCounts::default()
             },
         }
@@ -223,6 +227,12 @@ impl MapLearning {
     }
 }
 
+impl SpillLearning {
+    fn memory_bytes(&self) -> usize {
+        self.pairs.memory_bytes() + self.quantiles.memory_bytes()
+    }
+}
+
 /// Spilled records on their way to verdicts.
 #[derive(Debug)]
 pub(super) struct Finishing {
@@ -249,8 +259,8 @@ impl Finishing {
                 return Ok(Some(Verdicts { hasher, by: By::Map(learning), counts: self.counts }));
             }
             State::Learned(Learning { hasher, into: Into::Spill(learning), .. }) => {
-                let SpillLearning { whole, files, sizes, pairs } = learning;
-                (hasher, Resolve::begin(files, sizes, pairs, &whole)?)
+                let SpillLearning { whole, files, sizes, pairs, quantiles } = learning;
+                (hasher, Resolve::begin(files, sizes, pairs, &whole, quantiles)?)
             }
         };
         let is_resolved = resolve.step(bytes_max)?;

@@ -165,7 +165,7 @@ fn assert_bounds(counts: LearningCounts, workload: &Workload, bytes: usize, seed
 #[test]
 fn spilling_agrees_with_a_naive_model() {
     let (mut deepest, mut with_marks) = (0, 0);
-    for seed in 0..seeds(150) {
+    for seed in 0..seeds(100) {
         let mut rng = fastrand::Rng::with_seed(seed);
         let (count_bits, distinct_bits) = (rng.u32(1..15), rng.u32(1..15));
         let (count, distinct) = (rng.usize(0..1 << count_bits), rng.u64(1..=1 << distinct_bits));
@@ -177,7 +177,16 @@ fn spilling_agrees_with_a_naive_model() {
         deepest = deepest.max(counts.levels);
         with_marks += u32::from(counts.mark_bytes > 0);
     }
-    assert!(deepest >= 3 && with_marks > 10, "{deepest} levels, {with_marks} with offsets in files");
+    assert!(deepest >= 2 && with_marks > 10, "{deepest} levels, {with_marks} with offsets in files");
+}
+
+/// What was split is split again, as often as it takes.
+#[test]
+fn splitting_goes_on_until_each_chain_fits() {
+    let workload = Workload::random(8, 40_000, 30_000, 1 << 10);
+    let counts = Disk::new(0).spill(&workload, 16 << 10, 8).unwrap();
+    assert_bounds(counts, &workload, 16 << 10, 8);
+    assert!(counts.levels >= 3, "{counts:?}");
 }
 
 /// Many more keys than the memory of the smallest pass holds: splitting again, each level less than the one before.
@@ -292,7 +301,7 @@ fn a_step_is_bounded() {
 /// Whatever call fails, and however: an error that tells a full disk from others, no verdicts, nothing left behind.
 #[test]
 fn every_failed_call_is_an_error_and_leaves_nothing() {
-    let workload = Workload::random(2, 2500, 1800, 1 << 20);
+    let workload = Workload::random(2, 1200, 900, 1 << 20);
     let mut failed = 0;
     for operation in [FaultOn::Create, FaultOn::Write, FaultOn::Read] {
         for errno in [Errno::Eio, Errno::Enospc] {
@@ -305,7 +314,7 @@ fn every_failed_call_is_an_error_and_leaves_nothing() {
             }
         }
     }
-    assert!(failed > 200, "{failed}");
+    assert!(failed > 100, "{failed}");
 }
 
 /// A reading that ends early, as of a file that was cut, is an error.
@@ -330,7 +339,7 @@ fn a_file_that_was_cut_is_an_error() {
 fn a_flipped_bit_is_never_a_wrong_verdict() {
     let workload = Workload::random(2, 1500, 900, 1 << 20);
     let (mut errors, mut none) = (0, 0);
-    for seed in 0..seeds(300) {
+    for seed in 0..seeds(150) {
         let mut rng = fastrand::Rng::with_seed(seed);
         let disk = Disk::new(0);
         let memory = LearningMemory::tiny(16 << 10);

@@ -49,7 +49,7 @@ mod transactions;
 pub use budget::{CleanerMemory, MemoryError, PassMemory};
 pub use cleaned::{CleanMode, Cleaned, LeftAlone};
 pub use config::CleanerConfig;
-pub(crate) use config::{CLEANER_FLAGS, CLEANER_KEYS, CleanerFlag, CleanerKey};
+pub(crate) use config::{CLEANER_FLAGS, CLEANER_KEYS};
 pub use error::CleanError;
 pub(crate) use facts::{log_facts, segment_facts};
 pub use key_hash::{KeyHash, KeyHasher};

@@ -187,9 +187,9 @@ impl Pass {
     }
 
     fn secure(&mut self) -> Result<State, CleanError> {
-        let upper = self.bounds.upper;
-        let recovery_point = self.log.secure(upper)?;
-        if recovery_point < upper {
+        // Segments are replaced as a whole.
+        let end = self.source.end_of(self.bounds.upper);
+        if self.log.secure(end)? < end {
             return Err(CleanError::Changed);
         }
         self.begin_learning()

@@ -203,7 +203,8 @@ fn interrupted(facts: &LogFacts<'_>, range: &CleanRange) -> Option<DueBecause> {
 
 fn by_ratio(range: &CleanRange, config: &LogConfig) -> Result<DueBecause, NotDueBecause> {
     if range.first_dirty >= range.secure_to {
-        let held_back = range.held_back.iter().copied().find(|held| held.at() <= range.first_dirty);
+        let decides = |held: &HeldBack| !held.is_lifted_by_sync() && held.at() <= range.first_dirty;
+        let held_back = range.held_back.iter().copied().find(decides);
         return Err(NotDueBecause::NothingDirty { first_dirty: range.first_dirty, held_back });
     }
     if let Some(to) = range.retention_to.filter(|to| *to >= range.secure_to) {

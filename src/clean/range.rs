@@ -161,6 +161,11 @@ impl HeldBack {
             | Self::MinimumLag { at, .. } => at,
         }
     }
+
+    /// Whether the sync that a pass asks for is all that it takes.
+    pub(super) fn is_lifted_by_sync(&self) -> bool {
+        matches!(self, Self::DurableEnd { .. })
+    }
 }
 
 impl fmt::Display for HeldBack {
@@ -249,10 +254,9 @@ impl CleanRange {
         let mut held_back = held_back(segments, marks, first_dirty, config, now);
         // A stable sort: of several at one offset, the one that is named first is the one to know about.
         held_back.sort_by_key(HeldBack::at);
-        let is_for_good = |held: &&HeldBack| !matches!(held, HeldBack::DurableEnd { .. });
         let least = |held: Option<&HeldBack>| held.map_or(marks.log_end, HeldBack::at).max(log_start);
         let first_uncleanable = least(held_back.first());
-        let secure_to = least(held_back.iter().find(is_for_good));
+        let secure_to = least(held_back.iter().find(|held| !held.is_lifted_by_sync()));
         let retained = plan_retention(segments, marks, config, now);
         let last_taken = retained.len().checked_sub(1).and_then(|last| segments.get(last));
         let retention_to = last_taken.map(|segment| segment.end).filter(|to| *to > log_start);

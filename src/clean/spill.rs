@@ -24,7 +24,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(super) use marks::Bitmap;
+pub(super) use marks::{Bitmap, Quantiles};
 pub(super) use pairs::Pairs;
 pub(super) use resolve::{Resolve, Resolved};
 pub(super) use windows::Windows;

@@ -206,7 +206,7 @@ pub(super) static KEYS: &[KeyDoc] = &[
         "86400000",
         integer(0, LONG_MAX),
         field!(U64, delete_retention_ms),
-        "Milliseconds that tombstones and transaction markers are kept for after the cleaner first meets them. Read by a cleaner, which is not there yet.",
+        "Milliseconds that tombstones and transaction markers are kept for after the cleaner first meets them.",
     )
     .synonyms(&[Synonym::same("log.cleaner.delete.retention.ms")]),
     KeyDoc::new(
@@ -214,7 +214,7 @@ pub(super) static KEYS: &[KeyDoc] = &[
         "0",
         integer(0, LONG_MAX),
         field!(U64, min_compaction_lag_ms),
-        "Milliseconds for which a record is not compacted away. Not larger than max.compaction.lag.ms. Read by a cleaner, which is not there yet.",
+        "Milliseconds for which a record is not compacted away. Not larger than max.compaction.lag.ms.",
     )
     .synonyms(&[Synonym::same("log.cleaner.min.compaction.lag.ms")]),
     KeyDoc::new(
@@ -230,7 +230,7 @@ pub(super) static KEYS: &[KeyDoc] = &[
         "0.5",
         Values::Ratio,
         field!(Ratio, min_cleanable_dirty_ratio),
-        "The share of a compacted log that must be dirty before it is cleaned. Read by a cleaner, which is not there yet.",
+        "A compacted log is cleaned when so large a share of it is dirty.",
     )
     .synonyms(&[Synonym::same("log.cleaner.min.cleanable.ratio")]),
     KeyDoc::new(
@@ -342,6 +342,8 @@ const REPLICATION: &str = "replication is the embedder's";
 const STORE: &str = "it belongs to a store of many partitions, not to one log";
 const REMOTE: &str = "there is no remote storage";
 const FORMAT: &str = "record batches v2 are the only format, as in Kafka 4";
+const CLEANER_MEMORY: &str =
+    "log.cleaner.dedupe.buffer.size is all of the cleaner's memory, and the cleaner shares it out itself";
 const PREALLOCATION: &str = "files are not preallocated; see alluvium.zero.ahead.bytes";
 
 /// Keys that Kafka has for topics, or for logs of a broker, and that say nothing to one log, with the reason.
@@ -386,8 +388,8 @@ pub(super) static NOT_OURS: &[(&str, &str)] = &[
     ("log.cleaner.threads", STORE),
     ("log.cleaner.backoff.ms", STORE),
     ("log.cleaner.dedupe.buffer.size", STORE),
-    ("log.cleaner.io.buffer.size", STORE),
-    ("log.cleaner.io.buffer.load.factor", STORE),
+    ("log.cleaner.io.buffer.size", CLEANER_MEMORY),
+    ("log.cleaner.io.buffer.load.factor", CLEANER_MEMORY),
     ("log.cleaner.io.max.bytes.per.second", STORE),
 ];
 

@@ -24,12 +24,16 @@
 mod data_dir;
 mod derived;
 mod derived_check;
+mod estimate;
 mod follow;
 mod index_check;
 mod indexes;
+mod records;
 mod report;
 mod state;
 mod sum_check;
+mod survey;
+mod verdict;
 mod verify;
 mod walk;
 
@@ -38,10 +42,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use data_dir::{DataDirectory, ListInfo, PartitionInfo, WitnessInfo};
+pub use estimate::CleanEstimate;
 pub use follow::{Follow, Followed};
 pub use indexes::{IndexEntry, IndexReader};
 pub use report::{Finding, FindingKind, IndexProblem, Report};
 pub use state::{LastClose, StateFiles};
+pub use survey::{CleanSurvey, SurveyOptions};
+pub use verdict::{Asked, KeyRecords, RecordFate, RecordVerdict};
 pub use verify::VerifyOptions;
 pub use walk::{Item, Limits, SegmentWalk};
 

@@ -69,9 +69,9 @@ impl PassProgress {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CleanFile {
     pub(super) lineage: Lineage,
-    pub(super) first_dirty: Offset,
+    pub(crate) first_dirty: Offset,
     pub(super) cleaned_to: Offset,
-    pub(super) pass: Option<PassProgress>,
+    pub(crate) pass: Option<PassProgress>,
 }
 
 /// What of an open log is clean. Guarded by `LogCore::cleaned`, and changed under the round.

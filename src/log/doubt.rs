@@ -12,8 +12,7 @@ use crate::segment::{FileKind, SegmentFile, Stage, names, scan};
 use crate::units::Offset;
 
 /// The files that a swap gives names to.
-const SWAPPED: [FileKind; 5] =
-    [FileKind::Sum, FileKind::TxnIndex, FileKind::TimeIndex, FileKind::Index, FileKind::Log];
+const SWAPPED: [FileKind; 5] = [FileKind::Sum, FileKind::TxnIndex, FileKind::TimeIndex, FileKind::Index, FileKind::Log];
 
 impl Unjudged {
     /// After a directory sync that may have failed: removes the indexes of what will be scanned, also those that are not

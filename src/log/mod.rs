@@ -65,7 +65,7 @@ pub use open::Environment;
 pub(crate) use open::Left;
 pub use read::{Isolation, ReadOptions};
 pub use repair::Repaired;
-pub(crate) use replace::{ReplaceError, Replaced};
+pub(crate) use replace::{REPLACED_MAX, ReplaceError};
 pub use report::{Action, Finding, Found, RecoveryReport};
 
 pub use retain::{Deleted, DeletedBecause, Retained};

@@ -56,7 +56,7 @@ pub(crate) enum Unfit {
     Coverage,
     /// [`PartitionLog::secure`] was not called for all of it.
     Unsecured,
-    /// No pass over all of it is written down: see [`PartitionLog::put_clean_state`].
+    /// No pass that reaches into the last of it is written down: see [`PartitionLog::put_clean_state`].
     Unannounced,
 }
 
@@ -135,7 +135,8 @@ impl LogCore {
         if self.keeper.recovery_point() < end {
             return Err(ReplaceError::Unfit(Unfit::Unsecured));
         }
-        if view.cleaned_to < end {
+        // A pass may end within the last of them; what lies past its end it leaves as it is, so that no gap comes there.
+        if inputs.last().is_none_or(|last| view.cleaned_to <= last.base()) {
             return Err(ReplaceError::Unfit(Unfit::Unannounced));
         }
         let bytes_before = inputs.iter().map(|input| input.bytes()).sum::<Result<u64, IoFailure>>()?;

@@ -112,7 +112,8 @@ fn swap(log: &PartitionLog, story: &Story) -> Result<Replaced, ReplaceError> {
 fn stage(log: &PartitionLog, view: &CleanView, story: &Story) -> Result<Vec<Staged>, IoFailure> {
     let inputs = &view.segments[story.inputs.clone()];
     let (end, last) = (inputs.last().unwrap().end, inputs.last().unwrap().base);
-    let starts: Vec<Offset> = std::iter::once(inputs[0].base).chain(story.splits.iter().map(|base| at(*base))).collect();
+    let starts: Vec<Offset> =
+        std::iter::once(inputs[0].base).chain(story.splits.iter().map(|base| at(*base))).collect();
     let mut staged = Vec::new();
     for (index, start) in starts.iter().enumerate() {
         let stop = starts.get(index + 1).copied().unwrap_or(end);
@@ -184,15 +185,22 @@ fn contents(log: &PartitionLog) -> Records {
 fn kept(before: &Records, story: &Story, view: &CleanView) -> Records {
     let inputs = &view.segments[story.inputs.clone()];
     let range = inputs[0].base.value()..inputs.last().unwrap().end.value();
-    before.iter().filter(|(offset, _)| !range.contains(offset) || (story.keep)(**offset)).map(|(k, v)| (*k, v.clone())).collect()
+    before
+        .iter()
+        .filter(|(offset, _)| !range.contains(offset) || (story.keep)(**offset))
+        .map(|(k, v)| (*k, v.clone()))
+        .collect()
 }
 
 fn names(fs: &SimFs) -> BTreeMap<String, usize> {
     let entries = fs.list(Path::new(DIR)).unwrap();
-    entries.into_iter().map(|entry| {
-        let len = fs.live_bytes(&Path::new(DIR).join(&entry.name)).map_or(0, |bytes| bytes.len());
-        (entry.name, len)
-    }).collect()
+    entries
+        .into_iter()
+        .map(|entry| {
+            let len = fs.live_bytes(&Path::new(DIR).join(&entry.name)).map_or(0, |bytes| bytes.len());
+            (entry.name, len)
+        })
+        .collect()
 }
 
 /// What Apache Kafka's `LogLoader` makes of the directory, and what its segments hold then.

@@ -119,7 +119,7 @@ pub(crate) trait Facts {
 /// segment stays. By log start the active one stays too, as in Kafka.
 pub(crate) fn plan(facts: &[impl Facts], marks: &Marks, config: &LogConfig, now: TimestampMs) -> Vec<Deleted> {
     let deletes = config.cleanup_policy.deletes();
-    let total: u64 = facts.iter().map(Facts::bytes).sum();
+    let total = facts.iter().map(Facts::bytes).fold(0, u64::saturating_add);
     let mut surplus = config.retention_bytes.filter(|_| deletes).map(|limit| total.saturating_sub(limit));
     let mut planned = Vec::new();
     for segment in facts {

@@ -147,7 +147,8 @@ mod tests {
                     1 => &[("h", None)],
                     _ => &[("a", Some(b"1")), ("é", Some(b""))],
                 };
-                let timestamp = TimestampMs::new(rng.i64(0..i64::MAX >> rng.u8(0..50)));
+                let shift = rng.u8(0..50);
+                let timestamp = TimestampMs::new(rng.i64(0..i64::MAX >> shift));
                 builder.record_with_headers(timestamp, key.as_deref(), value.as_deref(), headers);
             }
             let batch = builder.build().unwrap();

@@ -47,6 +47,8 @@ pub(crate) use keys::{Keys, plain_records};
 pub use layout::HEADER_BYTES;
 pub use recompress::recompress;
 pub use record::{Headers, Record, Records};
+#[cfg(test)]
+pub(crate) use retain::naive_tests;
 pub(crate) use retain::{Candidate, Retainer, VerifiedBatch, put_emptied};
 pub(crate) use stamp::unstamp;
 pub use stamp::{stamp, stamp_append_time};

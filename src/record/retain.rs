@@ -374,4 +374,6 @@ fn put_retimed<'a>(records: &'a [u8], deltas: Deltas, out: &mut Vec<u8>) -> Resu
 }
 
 #[cfg(test)]
+pub(crate) mod naive_tests;
+#[cfg(test)]
 mod tests;

@@ -103,8 +103,8 @@ impl Owner {
         self.cleaners.fit(&self.shared, &self.budget)
     }
 
-    /// How each thread that cleans is doing.
-    pub(super) fn cleaner_workers(&self) -> Vec<WorkerHealth> {
+    /// How each thread that cleans is doing, by the number of its bench.
+    pub(super) fn cleaner_workers(&self) -> Vec<(usize, WorkerHealth)> {
         self.cleaners.health()
     }
 
@@ -120,7 +120,11 @@ impl Owner {
 
     /// How each thread is doing.
     pub(super) fn health(&self) -> Vec<WorkerHealth> {
-        self.workers.iter().map(Worker::health).chain(self.cleaners.health()).collect()
+        self.workers
+            .iter()
+            .map(Worker::health)
+            .chain(self.cleaners.health().into_iter().map(|(_, health)| health))
+            .collect()
     }
 
     /// Ends the threads, each after its present step, and waits for that until the deadline.
@@ -146,25 +150,29 @@ fn wait(pause: Duration) -> Step {
 impl Drop for Owner {
     fn drop(&mut self) {
         let (shared, workers) = (Arc::clone(&self.shared), std::mem::take(&mut self.workers));
-        if !workers.iter().any(Worker::is_current) {
-            return end(&shared, &workers);
+        let cleaners = std::mem::take(&mut self.cleaners);
+        if !workers.iter().any(Worker::is_current) && !cleaners.is_current() {
+            return end(&shared, &workers, &cleaners);
         }
         // The last handle went in a waker that a worker called, in the middle of a round, whose locks are not to be met
         // here. Without a thread for it the logs stay as they are until their handles go.
         let builder = std::thread::Builder::new().name("alluvium-end".into());
-        let _ = builder.spawn(move || end(&shared, &workers));
+        let _ = builder.spawn(move || end(&shared, &workers, &cleaners));
     }
 }
 
 /// Leaves the store as a crash would.
-fn end(shared: &Shared, workers: &[Worker]) {
+fn end(shared: &Shared, workers: &[Worker], cleaners: &CleanerPool) {
     let is_first = shared.set_closed();
     // Steps are short; one that hangs in a dead disk must not keep the embedder.
     let deadline: Deadline = Duration::from_secs(1).into();
+    cleaners.stop(deadline);
     for worker in workers {
         worker.stop(deadline);
     }
     if is_first {
+        // What they have written aside goes while the directories are still locked.
+        shared.cleaner.drop_passes(shared);
         shared.abandon_all();
     }
     for directory in &shared.directories {

@@ -4,6 +4,7 @@
 //! `alluvium.`. One table knows all of them, [`StoreConfig::describe`]. What a log is opened with is a [`LogConfig`] of
 //! its own; keys for topics that stand in a broker's properties become the store's default for it.
 
+use std::borrow::Cow;
 use std::num::NonZeroU64;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use super::config_keys::KEYS;
 pub use super::config_keys::StoreKey;
 use super::space::SpaceLimits;
-use crate::clean::CleanerConfig;
+use crate::clean::{CLEANER_FLAGS, CleanerConfig};
 use crate::config::{IgnoredKey, IgnoredReason, LogConfig, Property, is_log_key, parse_properties, shown};
 use crate::error::ConfigError;
 use crate::fs::open_files_limit;
@@ -20,6 +21,7 @@ const LOG_DIRS: &str = "log.dirs";
 const LOG_DIR: &str = "log.dir";
 const WORKERS: &str = "alluvium.workers";
 const FAILURE_TIMEOUT: &str = "log.dir.failure.timeout.ms";
+const CLEANER_RATE: &str = "log.cleaner.io.max.bytes.per.second";
 const NO_FAILURE_TIMEOUT: &str = "it ends a broker that no controller heard of a failed directory; \
     subscribe to the store's events instead";
 /// Descriptors for a store where the system does not say how many there may be: half of what systems allow at least.
@@ -51,6 +53,8 @@ pub struct StoreConfig {
     pub default_log: LogConfig,
     /// `alluvium.workers`: `threads`, the default, or `tick`.
     pub workers: Workers,
+    /// `log.cleaner.*`, `alluvium.cleaner.*`: how compacted partitions are cleaned.
+    pub cleaner: CleanerConfig,
     /// `alluvium.threads.max`: bound on the store's background threads, 1 to 4,096. Default none: there are as many as
     /// roles, which grow with the directories alone.
     pub threads_max: Option<u32>,
@@ -112,8 +116,6 @@ pub struct StoreConfig {
     pub reopen_after: Option<Duration>,
     /// `alluvium.reopen.after.max.ms`: the longest such pause, no less than `reopen_after`. Default 1 minute.
     pub reopen_after_max: Duration,
-    /// The cleaner's settings, whose keys begin with `log.cleaner.` and `alluvium.cleaner.`.
-    pub cleaner: CleanerConfig,
 }
 
 impl StoreConfig {
@@ -131,8 +133,8 @@ impl StoreConfig {
         for key in KEYS {
             key.check(self)?;
         }
-        self.default_log.validate()?;
         self.cleaner.validate()?;
+        self.default_log.validate()?;
         if let Some(first) = self.reopen_after.filter(|first| *first > self.reopen_after_max) {
             let millis = |pause: Duration| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
             let (lower_value, upper_value) = (millis(first), millis(self.reopen_after_max));
@@ -142,8 +144,8 @@ impl StoreConfig {
         check_directories(&self.directories)
     }
 
-    /// Every key with a number, its range and meaning, in a fixed order. Beside these there are `log.dirs`, `log.dir` and
-    /// `alluvium.workers`, and the keys of [`LogConfig::describe`].
+    /// Every key with a number, its range and meaning, in a fixed order. Beside these there are `log.dirs`, `log.dir`,
+    /// `alluvium.workers`, those of [`describe_flags`](Self::describe_flags), and the keys of [`LogConfig::describe`].
     ///
     /// ```
     /// use alluvium::store::config::StoreConfig;
@@ -154,6 +156,17 @@ impl StoreConfig {
     /// ```
     pub fn describe() -> &'static [StoreKey] {
         KEYS
+    }
+
+    /// Every key that is `true` or `false`, with its value here and its meaning.
+    ///
+    /// ```
+    /// use alluvium::store::config::StoreConfig;
+    /// let config = StoreConfig::new("/data");
+    /// assert!(config.describe_flags().any(|(key, value, _)| (key, value) == ("log.cleaner.enable", true)));
+    /// ```
+    pub fn describe_flags(&self) -> impl Iterator<Item = (&'static str, bool, &'static str)> + '_ {
+        CLEANER_FLAGS.iter().map(|flag| (flag.name, (flag.read)(&self.cleaner), flag.doc))
     }
 
     /// Reads settings from a broker's properties: the store's own keys, and as [`default_log`](Self::default_log) all that
@@ -237,6 +250,7 @@ impl Default for StoreConfig {
             directories: Vec::new(),
             default_log: LogConfig::default(),
             workers: Workers::Threads,
+            cleaner: CleanerConfig::default(),
             threads_max: None,
             recovery_threads: 2,
             retention_check_interval: Duration::from_mins(5),
@@ -259,7 +273,6 @@ impl Default for StoreConfig {
             close_deadline: Duration::from_secs(30),
             reopen_after: None,
             reopen_after_max: Duration::from_mins(1),
-            cleaner: CleanerConfig::default(),
         }
     }
 }
@@ -294,7 +307,14 @@ impl ParsedStoreConfig {
             }
             _ => {
                 if let Some(key) = KEYS.iter().find(|key| key.name == name) {
-                    key.set(text, &mut self.config)?;
+                    let is_rate = name == CLEANER_RATE;
+                    key.set(&if is_rate { whole_rate(text) } else { text.into() }, &mut self.config)?;
+                }
+                if let Some(flag) = CLEANER_FLAGS.iter().find(|flag| flag.name == name) {
+                    let allowed = &["false", "true"];
+                    let value = text.to_ascii_lowercase().parse();
+                    let refused = |_| ConfigError::NotOneOf { key: name, value: shown(text), allowed };
+                    (flag.write)(&mut self.config.cleaner, value.map_err(refused)?);
                 }
             }
         }
@@ -318,7 +338,23 @@ impl ParsedStoreConfig {
 /// Our own spelling of a key that is the store's.
 fn store_key(key: &str) -> Option<&'static str> {
     let others = [LOG_DIRS, LOG_DIR, WORKERS, FAILURE_TIMEOUT];
-    others.into_iter().chain(KEYS.iter().map(|known| known.name)).find(|known| *known == key)
+    let flags = CLEANER_FLAGS.iter().map(|flag| flag.name);
+    others.into_iter().chain(KEYS.iter().map(|known| known.name)).chain(flags).find(|known| *known == key)
+}
+
+/// Kafka's rate is a floating-point number, whose largest, the default, is no limit. Others lose their fraction.
+fn whole_rate(text: &str) -> Cow<'_, str> {
+    const NO_LIMIT_FROM: f64 = 9.2e18;
+    match text.parse::<f64>() {
+        Ok(rate) if text.parse::<i128>().is_err() && rate.is_finite() => {
+            if rate >= NO_LIMIT_FROM {
+                "-1".into()
+            } else {
+                format!("{:.0}", rate.trunc()).into()
+            }
+        }
+        _ => text.into(),
+    }
 }
 
 /// An unknown key of this kind is a mistake, and the log's settings refuse it.

@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::config::StoreConfig;
+use crate::clean::CLEANER_KEYS;
 use crate::config::shown;
 use crate::error::ConfigError;
 
@@ -129,6 +130,21 @@ macro_rules! optional_time {
     };
 }
 
+/// The cleaner's own table has the rest of it.
+macro_rules! cleaner {
+    ($at:literal) => {
+        StoreKey {
+            name: CLEANER_KEYS[$at].name,
+            min: CLEANER_KEYS[$at].min,
+            max: CLEANER_KEYS[$at].max,
+            also: CLEANER_KEYS[$at].also,
+            doc: CLEANER_KEYS[$at].doc,
+            read: |config| (CLEANER_KEYS[$at].read)(&config.cleaner),
+            write: |config, value| (CLEANER_KEYS[$at].write)(&mut config.cleaner, value),
+        }
+    };
+}
+
 /// Every key, in the order in which they are listed and checked.
 pub(super) static KEYS: &[StoreKey] = &[
     optional!("alluvium.threads.max", 1, 4096, threads_max: u32, "Bound on the store's background threads."),
@@ -218,4 +234,14 @@ pub(super) static KEYS: &[StoreKey] = &[
         "A partition that failed is opened again after so long, doubled each time; -1 for never."
     ),
     time!("alluvium.reopen.after.max.ms", 1, reopen_after_max, "The longest pause before a partition is opened again."),
+    cleaner!(0),
+    cleaner!(1),
+    cleaner!(2),
+    cleaner!(3),
+    cleaner!(4),
+    cleaner!(5),
+    cleaner!(6),
+    cleaner!(7),
+    cleaner!(8),
+    cleaner!(9),
 ];

@@ -96,7 +96,8 @@ fn a_brokers_properties_become_settings_of_store_and_logs() {
     let text = "process.roles=broker\nlisteners=PLAINTEXT://:9092\nlog.dir=/c\nlog.dirs = /a ,,/b\n\
         log.segment.bytes=1048576\nlog.retention.check.interval.ms=7\nlog.dir.failure.timeout.ms=5\n\
         file.delete.delay.ms=9\nalluvium.workers=tick\nalluvium.scrub.bytes.per.second=-1\n\
-        log.flush.scheduler.interval.ms=1000\nlog.cleaner.threads=3";
+        log.flush.scheduler.interval.ms=1000\nlog.cleaner.threads=3\nlog.cleaner.enable=FALSE\n\
+        log.cleaner.io.max.bytes.per.second=1.7976931348623157E308\nlog.cleaner.io.buffer.size=524288";
     let parsed = parsed(text).unwrap();
     let config = &parsed.config;
     assert_eq!(config.directories, [Path::new("/a"), Path::new("/b")]);
@@ -106,9 +107,45 @@ fn a_brokers_properties_become_settings_of_store_and_logs() {
     assert_eq!(config.default_log.segment_bytes, 1 << 20);
     assert_eq!(config.default_log.flush.after, Some(Duration::from_secs(1)));
     let ignored: Vec<&str> = parsed.ignored.iter().map(|ignored| ignored.key).collect();
-    assert_eq!(ignored, ["log.cleaner.threads", "log.dir", "log.dir.failure.timeout.ms"]);
+    assert_eq!((config.cleaner.threads, config.cleaner.enabled, config.cleaner.bytes_per_second), (3, false, None));
+    assert_eq!(ignored, ["log.cleaner.io.buffer.size", "log.dir", "log.dir.failure.timeout.ms"]);
     assert_eq!(parsed.ignored[1].reason, IgnoredReason::OverriddenBy("log.dirs"));
     assert_eq!(parsed.others, ["process.roles", "listeners"]);
+}
+
+#[test]
+fn every_key_of_the_cleaner_is_one_of_the_stores() {
+    for key in &crate::clean::CLEANER_KEYS {
+        assert!(StoreConfig::describe().iter().any(|known| known.name == key.name), "{}", key.name);
+    }
+    let mut names: Vec<&str> = StoreConfig::describe().iter().map(|key| key.name).collect();
+    names.extend(StoreConfig::default().describe_flags().map(|(key, ..)| key));
+    let count = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), count, "each once");
+    let all: String = StoreConfig::describe()
+        .iter()
+        .filter(|key| key.name.contains(".cleaner."))
+        .map(|key| format!("{}={}\n", key.name, key.value_of(&StoreConfig::default())))
+        .collect();
+    assert_eq!(parsed(&format!("log.dirs=/data\n{all}")).unwrap().config, StoreConfig::new("/data"));
+}
+
+#[test]
+fn the_cleaners_rate_is_kafkas_floating_point_number() {
+    let rate = |text: &str| {
+        let text = format!("log.dirs=/a\nlog.cleaner.io.max.bytes.per.second={text}");
+        parsed(&text).map(|parsed| parsed.config.cleaner.bytes_per_second.map(NonZeroU64::get))
+    };
+    assert_eq!(rate("10485760.0"), Ok(Some(10 << 20)));
+    assert_eq!(rate("1.5e3"), Ok(Some(1500)));
+    assert_eq!(rate("1e19"), Ok(None));
+    assert_eq!(rate("-1"), Ok(None));
+    for refused in ["0.5", "-2.0", "NaN", "inf", "0", "", "fast"] {
+        let error = rate(refused).unwrap_err().to_string();
+        assert!(error.contains("log.cleaner.io.max.bytes.per.second"), "{refused}: {error}");
+    }
 }
 
 #[test]
@@ -121,6 +158,8 @@ fn what_is_wrong_in_properties_is_named() {
     assert!(error("log.dirs=/a\nalluvium.workers=none").contains("threads | tick"));
     assert!(error("log.dirs=/a\nlog.retention.check.interval.ms=0").contains("outside 1..="));
     assert!(error("log.dirs=/a\nlog.retention.check.interval.ms=\\u12").contains("line 2"));
+    assert!(error("log.dirs=/a\nlog.cleaner.enable=no").contains("false | true"));
+    assert!(error("log.dirs=/a\nlog.cleaner.threads=2\nlog.cleaner.dedupe.buffer.size=1048576").contains("2097152..="));
     assert!(error("log.dirs=/a,/a/b").contains("lies within"));
 }
 

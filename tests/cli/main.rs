@@ -7,6 +7,7 @@
 )]
 
 mod append_cat;
+mod clean;
 mod config;
 mod crash;
 mod dump;

@@ -1,17 +1,21 @@
 //! The `alluvium` command-line tool: looks at partition logs, writes them, checks them, and shows what the crate does.
 //!
-//! Exit codes: 0 done, 1 what was looked for is not as it should be (`verify`, `stat`, `demo`, `config check`), 2 could not run.
+//! Exit codes: 0 done, 1 what was looked for is not as it should be (`verify`, `stat`, `demo`, `config check`, `clean` and
+//! `explain`: damage was left as it is, or there is no such record), 2 could not run.
 
 mod append;
 mod cat;
+mod clean;
 mod config;
 mod demo;
 mod dump;
 mod dump_all;
 mod dump_derived;
+mod explain;
 mod output;
 mod perf;
 mod rng;
+mod settings;
 mod stat;
 mod verify;
 mod watched;
@@ -54,6 +58,11 @@ enum Command {
     /// Say what lies in a data directory: partitions, offsets, sizes, lists, markers. Takes no lock; exit 1 when something
     /// is wrong by what its files say. Batches are not checked: see `verify`.
     Stat(stat::Args),
+    /// Remove what newer records of the same keys have superseded, or say with `--dry-run` what that would take. Exit 1
+    /// when damage was left as it is.
+    Clean(clean::Args),
+    /// Say why a log is cleaned or not, or why a record stays or goes. Takes no lock.
+    Explain(explain::Args),
     /// List every setting with its type, default, range and meaning, or check a file of settings.
     Config(config::Args),
     /// Measure what the crate does, against the same work by hand.
@@ -78,6 +87,8 @@ fn main() -> ExitCode {
         Command::Dump(args) => dump::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Stat(args) => stat::run(&args),
+        Command::Clean(args) => clean::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Perf(args) => perf::run(&args),
         Command::WriteWorkload(args) => workload::run(&args),

@@ -1,16 +1,17 @@
 //! Superseded offsets: a bitmap where one of the whole range fits, else chains by ranges of offsets.
 //!
 //! Chains are found to hold superseded offsets one after the other, each all over the range. Instead of sorted runs that are merged later, each
-//! offset goes at once to the window, an equal part of the range, that it lies in, so that it is written once whatever
+//! offset goes at once to the window, a part of the range with its share of the records, that it lies in, so that it is written once whatever
 //! the number of chains. Within a window an offset is the difference from the one before, folded so that small ones of
 //! either sign are small, in groups of seven bits, lowest first, all but the last with the upper bit set: two or three
 //! bytes.
+
+use std::ops::Range;
 
 use super::fan::{Chains, Fan};
 use super::{Sizes, SpillFiles, Traffic};
 use crate::error::IoFailure;
 use crate::units::Offset;
-use std::ops::Range;
 
 /// The longest form of a difference.
 const DELTA_BYTES_MAX: usize = 10;
@@ -40,35 +41,94 @@ pub(in crate::clean) struct WindowMarks {
     count: u64,
 }
 
-/// A range of offsets in equal parts.
-#[derive(Clone, Copy, Debug)]
+/// A range of offsets in parts that hold about equally many records, however far those are from one another.
+#[derive(Clone, Debug)]
 pub(super) struct Division {
-    base: i64,
-    end: i64,
-    /// Offsets in each part, but for the last that has what is left.
-    width: u64,
+    start: Offset,
+    /// Where the second and all further parts begin, rising.
+    starts: Vec<Offset>,
+    end: Offset,
 }
 
 impl Division {
-    pub(super) fn new(range: &Range<Offset>, parts: usize) -> Self {
-        let width = range.end.distance_from(range.start).div_ceil(parts as u64).max(1);
-        Self { base: range.start.value(), end: range.end.value(), width }
+    /// Of a range, at offsets that rise, of which those that are within the range count.
+    pub(super) fn new(range: &Range<Offset>, mut starts: Vec<Offset>) -> Self {
+        starts.retain(|start| *start > range.start && *start < range.end);
+        starts.dedup();
+        Self { start: range.start, starts, end: range.end }
+    }
+
+    /// Number of parts.
+    pub(super) fn parts(&self) -> usize {
+        self.starts.len() + 1
     }
 
     /// The part that an offset of the range lies in.
     #[inline]
     fn part_of(&self, offset: Offset) -> usize {
-        let past = offset.value().abs_diff(self.base);
-        usize::try_from(past / self.width).unwrap_or(usize::MAX)
+        self.starts.partition_point(|start| *start <= offset)
     }
 
     /// Where a part begins and ends.
     pub(super) fn part(&self, number: u32) -> Range<Offset> {
-        let at = |number: u64| {
-            let value = self.base.saturating_add_unsigned(self.width.saturating_mul(number)).min(self.end);
-            Offset::new(value).unwrap_or(Offset::MAX)
-        };
-        at(u64::from(number))..at(u64::from(number) + 1)
+        let number = usize::try_from(number).unwrap_or(usize::MAX);
+        let start = number.checked_sub(1).map_or(Some(self.start), |before| self.starts.get(before).copied());
+        start.unwrap_or(self.end)..self.starts.get(number).copied().unwrap_or(self.end)
+    }
+
+    /// What is allocated.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.starts.capacity() * size_of::<Offset>()
+    }
+}
+
+/// Where to divide what comes in rising order, without knowing how much will come: every so many offsets one is kept,
+/// and whenever there are too many, every second goes and twice as many are passed over from then on.
+#[derive(Debug)]
+pub(in crate::clean) struct Quantiles {
+    kept: Vec<Offset>,
+    kept_max: usize,
+    stride: u64,
+    seen: u64,
+}
+
+impl Quantiles {
+    /// For at most `parts` parts.
+    pub(in crate::clean) fn new(parts: usize) -> Self {
+        let kept_max = parts.saturating_sub(1).max(1);
+        Self { kept: Vec::with_capacity(kept_max), kept_max, stride: 1, seen: 0 }
+    }
+
+    /// The next offset.
+    #[inline]
+    pub(in crate::clean) fn note(&mut self, offset: Offset) {
+        self.seen += 1;
+        if self.seen >= self.stride {
+            self.keep(offset);
+        }
+    }
+
+    fn keep(&mut self, offset: Offset) {
+        self.seen = 0;
+        if self.kept.len() == self.kept_max {
+            let mut number = 0_u32;
+            self.kept.retain(|_| {
+                number += 1;
+                number % 2 == 0
+            });
+            self.stride = self.stride.saturating_mul(2);
+        }
+        self.kept.push(offset);
+    }
+
+    /// What is allocated.
+    pub(in crate::clean) fn memory_bytes(&self) -> usize {
+        self.kept.capacity() * size_of::<Offset>()
+    }
+
+    /// The parts of a range.
+    pub(super) fn division(self, range: &Range<Offset>) -> Division {
+        Division::new(range, self.kept)
     }
 }
 
@@ -157,11 +217,16 @@ impl Bitmap {
 
 impl Marks {
     /// For offsets of `range`: in memory if the bitmap has room, else in a new file.
-    pub(super) fn new(files: &mut SpillFiles, sizes: &Sizes, range: &Range<Offset>) -> Result<Self, IoFailure> {
+    pub(super) fn new(
+        files: &mut SpillFiles,
+        sizes: &Sizes,
+        range: &Range<Offset>,
+        quantiles: Quantiles,
+    ) -> Result<Self, IoFailure> {
         if Bitmap::bytes_for(range).is_some_and(|bytes| bytes <= sizes.bitmap_bytes_max()) {
             return Ok(Self::Bitmap(Bitmap::new(range.clone())));
         }
-        Ok(Self::Windows(WindowMarks::new(files, sizes, range)?))
+        Ok(Self::Windows(WindowMarks::new(files, sizes, quantiles.division(range))?))
     }
 
     /// What it will take for `range`.
@@ -208,15 +273,15 @@ impl Marks {
 }
 
 impl WindowMarks {
-    /// As many windows of `range` as there is memory for, empty.
-    pub(super) fn new(files: &mut SpillFiles, sizes: &Sizes, range: &Range<Offset>) -> Result<Self, IoFailure> {
-        let fan = Fan::new(files, sizes.windows, sizes.mark_block)?;
-        Ok(Self { fan, windows: Division::new(range, sizes.windows), count: 0 })
+    /// A window for each part of a range, empty.
+    pub(super) fn new(files: &mut SpillFiles, sizes: &Sizes, windows: Division) -> Result<Self, IoFailure> {
+        let fan = Fan::new(files, windows.parts(), sizes.mark_block)?;
+        Ok(Self { fan, windows, count: 0 })
     }
 
-    /// What they take.
+    /// What they take at most.
     pub(super) fn bytes_for(sizes: &Sizes) -> usize {
-        sizes.windows * (sizes.mark_block + Fan::BRANCH_BYTES)
+        sizes.windows * (sizes.mark_block + Fan::BRANCH_BYTES + size_of::<Offset>())
     }
 
     /// Adds an offset to its window.
@@ -239,7 +304,7 @@ impl WindowMarks {
 
     /// What is allocated.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.fan.memory_bytes()
+        self.fan.memory_bytes() + self.windows.memory_bytes()
     }
 }
 
@@ -326,21 +391,32 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_of_a_range_are_the_range() {
+    fn the_parts_of_a_range_are_the_range_and_hold_about_equally_many() {
         let offset = |value: i64| Offset::new(value).unwrap();
-        for (start, end, parts) in [(0, 1, 4), (5, 1000, 7), (0, i64::MAX, 16), (10, 10, 2), (3, 19, 16)] {
-            let division = Division::new(&(offset(start)..offset(end)), parts);
-            let mut at = offset(start);
-            for number in 0..u32::try_from(parts).unwrap() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        for (count, parts) in [(0, 4), (1, 2), (3, 16), (100, 16), (5000, 16), (5000, 128)] {
+            let mut quantiles = Quantiles::new(parts);
+            let mut offsets = vec![7];
+            for n in 1..count {
+                offsets.push(offsets[n - 1] + 1 + rng.i64(0..if n % 1000 == 0 { 1 << 40 } else { 3 }));
+            }
+            offsets.truncate(count);
+            offsets.iter().for_each(|at| quantiles.note(offset(*at)));
+            let end = offset(offsets.last().map_or(8, |last| last + 1));
+            let division = quantiles.division(&(offset(5)..end));
+            assert!(division.parts() <= parts);
+            let mut at = offset(5);
+            for number in 0..u32::try_from(division.parts()).unwrap() {
                 let part = division.part(number);
                 assert_eq!(part.start, at);
-                if part.start < part.end {
-                    assert_eq!(division.part_of(part.start), number as usize);
-                    assert_eq!(division.part_of(offset(part.end.value() - 1)), number as usize);
-                }
+                assert!(part.start < part.end);
+                assert_eq!(division.part_of(part.start), number as usize);
+                assert_eq!(division.part_of(offset(part.end.value() - 1)), number as usize);
+                let held = offsets.iter().filter(|at| part.contains(&offset(**at))).count();
+                assert!(held <= count * 4 / parts + 1, "{held} of {count} in one of {parts}");
                 at = part.end;
             }
-            assert_eq!(at, offset(end));
+            assert_eq!(at, end);
         }
     }
 }

@@ -11,7 +11,7 @@ use std::vec;
 
 use super::chain::{Chain, ChainFile, Cursor, Direction};
 use super::fan::Chains;
-use super::marks::{Bitmap, Marks};
+use super::marks::{Bitmap, Marks, Quantiles};
 use super::pairs::{self, PAIR_BYTES, Pairs};
 use super::windows::Windows;
 use super::{Sizes, SpillFiles, Traffic};
@@ -84,10 +84,11 @@ impl Resolve {
         sizes: Sizes,
         pairs: Pairs,
         whole: &Range<Offset>,
+        quantiles: Quantiles,
     ) -> Result<Self, IoFailure> {
         // The blocks of the first level are given back before anything else is allocated.
         let chains = pairs.close()?;
-        let marks = Marks::new(&mut files, &sizes, whole)?;
+        let marks = Marks::new(&mut files, &sizes, whole, quantiles)?;
         let block = vec![0; sizes.pair_block];
         let taken = Marks::bytes_for(&sizes, whole) + Pairs::split_bytes(&sizes) + block.len();
         let taken = taken + chains.memory_bytes() + sizes.table_bytes();
@@ -211,7 +212,7 @@ impl Resolve {
         if !odd.is_empty() || u32::try_from(pairs.len()) != Ok(payload.records) {
             return Err(level.file.bad_records(&reading.cursor));
         }
-        let mut newest_first: (_, _) = (pairs.iter(), pairs.iter().rev());
+        let mut newest_first = (pairs.iter(), pairs.iter().rev());
         let mut next = || match order {
             Order::Falling => newest_first.0.next(),
             Order::Rising => newest_first.1.next(),

@@ -1,12 +1,13 @@
 //! Superseded offsets read back, window after window, in rising order.
 //!
 //! A window is read into a bitmap if its range fits one, or into a list if it holds few; otherwise it is split into
-//! windows of its own, which happens once for every power of the number of windows that the range is wider than memory.
+//! windows of its own, by a sample of what it holds: each split divides the offsets by about the number of windows, and at
+//! least by two, since no offset comes twice.
 
 use std::ops::Range;
 use std::vec;
 
-use super::chain::{Chain, ChainFile, Cursor, Direction};
+use super::chain::{Chain, ChainFile, Direction};
 use super::fan::Chains;
 use super::marks::{Bitmap, Division, WindowMarks, decoded};
 use super::{Sizes, SpillFiles, Traffic};
@@ -33,6 +34,12 @@ struct Level {
     file: ChainFile,
     chains: vec::IntoIter<Chain>,
     division: Division,
+}
+
+impl Level {
+    fn memory_bytes(&self) -> usize {
+        self.chains.len() * size_of::<Chain>() + self.division.memory_bytes()
+    }
 }
 
 /// The window that can be asked.
@@ -107,7 +114,7 @@ impl Windows {
 
     /// What is allocated now.
     pub(in crate::clean) fn memory_bytes(&self) -> usize {
-        let tables: usize = self.levels.iter().map(|level| level.chains.len() * size_of::<Chain>()).sum();
+        let tables: usize = self.levels.iter().map(|level| level.memory_bytes()).sum();
         self.current.memory_bytes() + self.block.capacity() + tables
     }
 
@@ -145,7 +152,7 @@ impl Windows {
         if bits.is_none_or(|bits| listed <= bits) && listed <= bytes {
             self.let_go();
             let mut offsets = Vec::with_capacity(usize::try_from(chain.records).unwrap_or(0));
-            self.read(chain, |_, offset| {
+            self.read(chain, |offset| {
                 offsets.push(offset);
                 Ok(())
             })?;
@@ -153,7 +160,7 @@ impl Windows {
             self.current = Window::List { range, offsets };
         } else if bits.is_some() {
             let mut bitmap = self.emptied(range);
-            self.read(chain, |_, offset| {
+            self.read(chain, |offset| {
                 bitmap.set(offset);
                 Ok(())
             })?;
@@ -188,21 +195,37 @@ impl Windows {
     /// Divides what one window holds among windows of its own, which come next.
     fn split(&mut self, chain: Chain, range: &Range<Offset>) -> Result<(), IoFailure> {
         drop(self.let_go());
-        let mut marks = WindowMarks::new(&mut self.files, &self.sizes, range)?;
+        let division = self.sampled(chain, range)?;
+        let mut marks = WindowMarks::new(&mut self.files, &self.sizes, division)?;
         self.memory_peak = self.memory_peak.max(self.memory_bytes() + marks.memory_bytes());
-        self.read(chain, |_, offset| marks.mark(offset))?;
+        self.read(chain, |offset| marks.mark(offset))?;
         let (chains, division) = marks.close()?;
         self.memory_peak = self.memory_peak.max(self.memory_bytes() + chains.memory_bytes());
         self.push(chains, division);
         Ok(())
     }
 
+    /// Parts of a range that hold about equally many of a chain's offsets.
+    fn sampled(&mut self, chain: Chain, range: &Range<Offset>) -> Result<Division, IoFailure> {
+        const SAMPLES_PER_WINDOW: usize = 4;
+        let samples_max = self.sizes.windows * SAMPLES_PER_WINDOW;
+        let stride = chain.records.div_ceil(samples_max as u64).max(1);
+        let mut samples = Vec::with_capacity(samples_max);
+        let mut number = 0_u64;
+        self.read(chain, |offset| {
+            if number.is_multiple_of(stride) {
+                samples.push(offset);
+            }
+            number += 1;
+            Ok(())
+        })?;
+        samples.sort_unstable();
+        let between = samples.len().div_ceil(self.sizes.windows).max(1);
+        Ok(Division::new(range, samples.into_iter().step_by(between).skip(1).collect()))
+    }
+
     /// Reads all offsets of a chain of the last level.
-    fn read(
-        &mut self,
-        chain: Chain,
-        mut each: impl FnMut(&Cursor, Offset) -> Result<(), IoFailure>,
-    ) -> Result<(), IoFailure> {
+    fn read(&mut self, chain: Chain, mut each: impl FnMut(Offset) -> Result<(), IoFailure>) -> Result<(), IoFailure> {
         let Some(level) = self.levels.last_mut() else { return Ok(()) };
         let mut cursor = chain.cursor(Direction::Forward);
         while let Some(payload) = level.file.read(&mut cursor, &mut self.block)? {
@@ -211,7 +234,7 @@ impl Windows {
                 let offset = decoded(&mut rest, last).and_then(Offset::new);
                 let Some(offset) = offset else { return Err(level.file.bad_records(&cursor)) };
                 last = offset.value();
-                each(&cursor, offset)?;
+                each(offset)?;
             }
             if !rest.is_empty() {
                 return Err(level.file.bad_records(&cursor));

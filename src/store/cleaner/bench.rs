@@ -13,6 +13,8 @@ use crate::sync::Mutex;
 /// bench of its own.
 pub(super) struct Bench {
     pub(super) number: usize,
+    /// It works only while another worker hangs: a disk that does not answer must not end all cleaning.
+    pub(super) is_stand_in: bool,
     at_work: Mutex<Option<AtWork>>,
     is_dismissed: AtomicBool,
 }
@@ -36,7 +38,11 @@ pub(super) struct AtWork {
 
 impl Bench {
     pub(super) fn new(number: usize) -> Self {
-        Self { number, at_work: Mutex::new(None), is_dismissed: AtomicBool::new(false) }
+        Self { number, is_stand_in: false, at_work: Mutex::new(None), is_dismissed: AtomicBool::new(false) }
+    }
+
+    pub(super) fn stand_in() -> Self {
+        Self { is_stand_in: true, ..Self::new(usize::MAX) }
     }
 
     pub(super) fn is_dismissed(&self) -> bool {

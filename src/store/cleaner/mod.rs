@@ -177,7 +177,7 @@ impl Cleaner {
         let unknown = || StoreError::Unknown { partition: partition.clone() };
         let hosted = self.shared.find(partition).ok_or_else(unknown)?;
         // Whoever asks before the first survey is to find what an earlier process left.
-        self.shared.cleaner.read(&self.shared, &hosted, self.now());
+        self.shared.cleaner.read(&self.shared, &hosted, &hosted.directory(), self.now());
         Ok(hosted)
     }
 

@@ -18,12 +18,12 @@ pub(in crate::store) struct CleanerPool {
 impl CleanerPool {
     /// Starts a thread for every bench that has none, and lets go of those whose bench is gone: each ends with its step.
     pub(in crate::store) fn fit(&self, shared: &Arc<Shared>, budget: &ThreadBudget) -> Result<(), SpawnError> {
-        let benches = shared.cleaner.benches();
+        let (benches, stand_in) = (shared.cleaner.benches(), shared.cleaner.stand_in());
         let mut workers = self.workers.lock();
         // Dropping one tells its thread to end. Woken first, so that it puts its pass down itself.
         let (kept, left): (Vec<_>, Vec<_>) = std::mem::take(&mut *workers)
             .into_iter()
-            .partition(|(bench, _)| benches.iter().any(|wanted| Arc::ptr_eq(wanted, bench)));
+            .partition(|(bench, _)| benches.iter().chain(&stand_in).any(|wanted| Arc::ptr_eq(wanted, bench)));
         *workers = kept;
         let mut fitted = Ok(());
         if shared.cleaner.config().enabled {
@@ -33,12 +33,21 @@ impl CleanerPool {
                 }
             }
         }
+        // Nobody is worse off without one: where there is no thread for it, that is no failure.
+        let new = stand_in.filter(|bench| !workers.iter().any(|(known, _)| Arc::ptr_eq(known, bench)));
+        if let Some(bench) = new.filter(|_| fitted.is_ok() && shared.cleaner.config().enabled)
+            && let Ok(worker) = start(shared, &bench, budget)
+        {
+            workers.push((bench, worker));
+        }
         let stuck_after = shared.cleaner.config().stuck_after;
         for (_, worker) in workers.iter() {
             worker.set_stuck_after(stuck_after);
         }
         shared.cleaner.set_wakers(workers.iter().map(|(_, worker)| worker.waker()).collect());
-        let missing = if shared.cleaner.config().enabled { benches.len().saturating_sub(workers.len()) } else { 0 };
+        let has_thread = |bench: &&Arc<Bench>| workers.iter().any(|(known, _)| Arc::ptr_eq(known, bench));
+        let with_thread = benches.iter().filter(has_thread).count();
+        let missing = if shared.cleaner.config().enabled { benches.len().saturating_sub(with_thread) } else { 0 };
         shared.cleaner.dead_workers.store(missing as u64, Ordering::Release);
         drop(workers);
         for (bench, worker) in left {
@@ -48,14 +57,14 @@ impl CleanerPool {
         fitted
     }
 
-    pub(in crate::store) fn health(&self) -> Vec<WorkerHealth> {
-        self.workers.lock().iter().map(|(_, worker)| worker.health()).collect()
+    pub(in crate::store) fn health(&self) -> Vec<(usize, WorkerHealth)> {
+        self.workers.lock().iter().map(|(bench, worker)| (bench.number, worker.health())).collect()
     }
 
     /// Workers whose threads have ended though nobody told them to.
     pub(in crate::store) fn dead(&self) -> u64 {
         let is_dead = |health: &WorkerHealth| health.state == WorkerState::Stopped;
-        self.health().iter().filter(|health| is_dead(health)).count() as u64
+        self.health().iter().filter(|(_, health)| is_dead(health)).count() as u64
     }
 
     pub(in crate::store) fn is_current(&self) -> bool {
@@ -78,7 +87,8 @@ impl CleanerPool {
 
 fn start(shared: &Arc<Shared>, bench: &Arc<Bench>, budget: &ThreadBudget) -> Result<Worker, SpawnError> {
     let (room, at) = (Arc::clone(shared), Arc::clone(bench));
-    let driver = StepDriver::new(format!("cleaner-{}", bench.number), move || {
+    let name = if bench.is_stand_in { "cleaner-stand-in".to_owned() } else { format!("cleaner-{}", bench.number) };
+    let driver = StepDriver::new(name, move || {
         let (shared, bench) = (Arc::clone(&room), Arc::clone(&at));
         Box::new(move |now| shared.cleaner.step(&shared, &bench, now))
     });

@@ -179,7 +179,7 @@ impl Cleaner {
             is_enabled: room.config().enabled,
             paused_by: room.pause.lock().as_ref().map(|pause| pause.by.clone()),
             is_catching_up: room.is_catching_up.load(Ordering::Acquire),
-            workers: self.owner.cleaner_workers().into_iter().enumerate().map(worker).collect(),
+            workers: self.owner.cleaner_workers().into_iter().map(worker).collect(),
             dead_workers: room.dead_workers.load(Ordering::Acquire).saturating_add(self.owner.dead_cleaners()),
             partitions,
         }
@@ -215,7 +215,7 @@ impl Cleaner {
         let now = self.now().monotonic;
         metrics.dead_thread_count = metrics.dead_thread_count.saturating_add(self.owner.dead_cleaners());
         metrics.stuck_workers =
-            self.owner.cleaner_workers().iter().filter(|worker| worker.is_stuck(now)).count() as u64;
+            self.owner.cleaner_workers().iter().filter(|(_, worker)| worker.is_stuck(now)).count() as u64;
         metrics
     }
 }

@@ -1,6 +1,7 @@
 //! What the cleaner's workers share: settings, throttle, benches, and the way from a change of state to the disk and to
 //! subscribers.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,10 +11,11 @@ use super::counters::CleanerCounters;
 use super::engine::CleaningEngine;
 use super::memory::{self, Found};
 use super::track::{Effects, Now, Pause, Remembered, Told, Track};
-use crate::clean::CleanerConfig;
+use crate::clean::{CleanerConfig, MEMORY_BYTES_MIN};
 use crate::clock::Clock;
 use crate::config::LogConfig;
 use crate::log::PartitionLog;
+use crate::store::directory::Directory;
 use crate::store::events::StoreEvent;
 use crate::store::hosted::{Hosted, SlotState};
 use crate::store::partition_id::TopicPartition;
@@ -23,6 +25,8 @@ use crate::store::workers::Waker;
 use crate::sync::{Mutex, RwLock};
 use crate::units::{Offset, TimestampMs};
 
+/// With so much memory for each worker there is a stand-in.
+const STAND_IN_FROM: u64 = 16 << 20;
 /// As much is cleaned at once after a quiet time.
 const BURST: u64 = 1 << 20;
 
@@ -38,6 +42,8 @@ pub(in crate::store) struct CleanerRoom {
     /// Somebody asked for all of it to stand still.
     pub(super) pause: Mutex<Option<Pause>>,
     benches: Mutex<Vec<Arc<Bench>>>,
+    /// Of a worker that works while another one hangs.
+    stand_in: Mutex<Option<Arc<Bench>>>,
     wakers: Mutex<Vec<Waker>>,
     /// Some partition is behind: nothing is held back.
     pub(super) is_catching_up: AtomicBool,
@@ -63,6 +69,7 @@ impl CleanerRoom {
             surveyed: Mutex::default(),
             pause: Mutex::default(),
             benches: Mutex::default(),
+            stand_in: Mutex::default(),
             wakers: Mutex::default(),
             is_catching_up: AtomicBool::new(false),
             dead_workers: AtomicU64::new(0),
@@ -95,10 +102,42 @@ impl CleanerRoom {
         for number in benches.len()..wanted {
             benches.push(Arc::new(Bench::new(number)));
         }
+        drop(benches);
+        let has_stand_in = stand_in_bytes(&self.config()) > 0;
+        let mut stand_in = self.stand_in.lock();
+        if stand_in.is_some() != has_stand_in {
+            let before = std::mem::replace(&mut *stand_in, has_stand_in.then(|| Arc::new(Bench::stand_in())));
+            before.iter().for_each(|bench| bench.dismiss());
+        }
     }
 
     pub(super) fn benches(&self) -> Vec<Arc<Bench>> {
         self.benches.lock().clone()
+    }
+
+    /// The bench of the worker that works while another one hangs, if there is memory for it.
+    pub(super) fn stand_in(&self) -> Option<Arc<Bench>> {
+        self.stand_in.lock().clone()
+    }
+
+    /// What a pass at a bench may hold.
+    pub(super) fn share_of(&self, bench: &Bench) -> u64 {
+        let config = self.config();
+        let aside = stand_in_bytes(&config);
+        if bench.is_stand_in {
+            return aside;
+        }
+        config.memory_bytes.saturating_sub(aside) / u64::from(config.threads.max(1))
+    }
+
+    /// Whether some step takes longer than it should.
+    pub(super) fn is_anyone_stuck(&self, shared: &Shared, now: Duration) -> bool {
+        let limit = self.config().stuck_after;
+        let is_stuck = |since: Duration| now.saturating_sub(since) > limit;
+        shared
+            .all()
+            .iter()
+            .any(|hosted| hosted.track(|tracked| tracked.track.in_step_since().is_some_and(is_stuck)).unwrap_or(false))
     }
 
     /// Who is to be told when something is due.
@@ -116,7 +155,7 @@ impl CleanerRoom {
     /// Drops every pass between two steps: what is swapped stays, and the next process goes on behind it. A worker that
     /// hangs keeps the one that it is at.
     pub(in crate::store) fn drop_passes(&self, shared: &Shared) {
-        for bench in self.benches() {
+        for bench in self.benches().into_iter().chain(self.stand_in()) {
             self.put_away(shared, &bench);
         }
     }
@@ -129,6 +168,11 @@ impl CleanerRoom {
     pub(super) fn is_paused(&self) -> bool {
         self.pause.lock().is_some()
     }
+}
+
+/// What is set aside for the stand-in: as little as a pass can do with, where the others have plenty.
+fn stand_in_bytes(config: &CleanerConfig) -> u64 {
+    if config.memory_of_thread() >= STAND_IN_FROM { MEMORY_BYTES_MIN } else { 0 }
 }
 
 /// The time of a store's clock.
@@ -154,15 +198,27 @@ pub(in crate::store) struct Tracked {
     pub(super) track: Track,
     /// What is on disk, as far as is known.
     written: Option<Remembered>,
+    /// Something of consequence could not be written down.
+    pub(super) owes_writing: bool,
     /// It was put aside, and what was seen of it is not of now: it has to be opened.
     pub(super) is_unseen: bool,
     /// It could not be used at the last look.
     pub(super) was_away: bool,
+    /// The failed attempt whose cause was looked for, and whether it was gone at the last look.
+    pub(super) heard_of: Option<u32>,
+    pub(super) was_gone: bool,
+    /// Where it lay at the last look.
+    pub(super) directory: Option<Arc<Path>>,
     /// Its settings at the last look.
     pub(super) config: Option<Arc<LogConfig>>,
 }
 
 impl Tracked {
+    /// There is nothing on disk where the partition lies now.
+    pub(super) fn forget_written(&mut self) {
+        self.owes_writing = self.written.take().is_some();
+    }
+
     /// Whether what is on disk is older than what is known.
     pub(super) fn is_unwritten(&self) -> bool {
         self.written.as_ref() != Some(&self.track.remember())
@@ -181,13 +237,13 @@ impl Hosted {
 
 impl CleanerRoom {
     /// Gives the partition a track, from what an earlier process left; whether it has one now.
-    pub(super) fn read(&self, shared: &Shared, hosted: &Hosted, now: Now) -> bool {
+    pub(super) fn read(&self, shared: &Shared, hosted: &Hosted, directory: &Directory, now: Now) -> bool {
         match &mut *hosted.cleaning.lock() {
             Known::Read(_) => return true,
             Known::Reading => return false,
             known @ Known::Unread => *known = Known::Reading,
         }
-        let found = memory::read(&*shared.environment.fs, &hosted.path());
+        let found = memory::read(&*shared.environment.fs, &directory.path_of(&hosted.name));
         let mut tracked = Tracked::default();
         match found {
             Ok(Found::Remembered(remembered)) => {
@@ -212,8 +268,8 @@ impl CleanerRoom {
 
     /// Writes down and tells what a change came to.
     pub(super) fn settle(&self, shared: &Shared, hosted: &Hosted, effects: Effects) {
-        if effects.is_new {
-            self.write(shared, hosted);
+        if effects.is_new && !self.write(shared, hosted) {
+            hosted.track(|tracked| tracked.owes_writing = true);
         }
         for told in effects.told {
             self.counters.note(&told);
@@ -228,15 +284,17 @@ impl CleanerRoom {
     /// holds all the same.
     pub(in crate::store) fn write(&self, shared: &Shared, hosted: &Hosted) -> bool {
         let Some(remembered) = hosted.track(|tracked| tracked.track.remember()) else { return false };
-        // With the slot locked: the directory of one that was deleted or moved meanwhile may be another partition's.
-        let written = hosted.look(|slot| {
-            if matches!(slot.state, SlotState::Away(_)) {
-                return false;
-            }
-            memory::write(&*shared.environment.fs, &slot.directory.path_of(&hosted.name), &remembered).is_ok()
+        // With the slot locked: the directory of one that was deleted or moved meanwhile may be another partition's. One
+        // that is about to change is not waited for.
+        let written = hosted.peek().is_some_and(|slot| {
+            !matches!(slot.state, SlotState::Away(_))
+                && memory::write(&*shared.environment.fs, &slot.directory.path_of(&hosted.name), &remembered).is_ok()
         });
         if written {
-            hosted.track(|tracked| tracked.written = Some(remembered));
+            hosted.track(|tracked| {
+                tracked.written = Some(remembered);
+                tracked.owes_writing = false;
+            });
         }
         written
     }

@@ -2,11 +2,12 @@
 //! that nobody uses cost nothing; of those that are put aside, what was seen last counts for as long as they end where
 //! they did.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::cause::{CauseKind, Consequence, judge};
+use super::cause::{CauseKind, CleaningCause, Consequence, judge};
 use super::room::{CleanerRoom, Known, Tracked, now_of};
 use super::track::{Effects, Look, Now};
 use crate::config::LogConfig;
@@ -27,22 +28,30 @@ const LIFTED_FOR: u32 = 2;
 /// What a look at a partition's slot finds.
 enum Sight {
     /// Its log is open.
-    Open(PartitionLog, Arc<LogConfig>),
+    Open(PartitionLog, Around),
     /// Its log is closed, and ends there if that is known.
-    Parked(Option<Offset>, Arc<LogConfig>),
+    Parked(Option<Offset>, Around),
     /// It cannot be used.
     Away,
     /// It is about to be something else.
     Changing,
 }
 
+/// Where a partition lies, and its settings.
+struct Around {
+    config: Arc<LogConfig>,
+    directory: Arc<Directory>,
+}
+
 impl Sight {
+    /// Looks without waiting: while a log is opened or moved that could take long.
     fn of(hosted: &Hosted) -> Self {
         let Some(slot) = hosted.peek() else { return Self::Changing };
+        let around = |config| Around { config, directory: Arc::clone(&slot.directory) };
         match &slot.state {
-            SlotState::Loaded(loaded) => Self::Open(loaded.log.clone(), loaded.log.config()),
+            SlotState::Loaded(loaded) => Self::Open(loaded.log.clone(), around(loaded.log.config())),
             SlotState::Parked(parked) => {
-                Self::Parked(parked.marks.map(|marks| marks.log_end), Arc::clone(&slot.config))
+                Self::Parked(parked.marks.map(|marks| marks.log_end), around(Arc::clone(&slot.config)))
             }
             SlotState::Failed(_) | SlotState::Away(_) => Self::Away,
         }
@@ -99,17 +108,17 @@ impl CleanerRoom {
         match Sight::of(hosted) {
             Sight::Changing => {}
             Sight::Away => drop(hosted.track(|tracked| tracked.was_away = true)),
-            Sight::Open(_, config) | Sight::Parked(_, config) if !config.cleanup_policy.compacts() => {
+            Sight::Open(_, around) | Sight::Parked(_, around) if !around.config.cleanup_policy.compacts() => {
                 self.let_go(hosted);
             }
-            Sight::Open(log, config) => {
-                if self.read(shared, hosted, now) {
-                    self.look_at_log(shared, hosted, &log, config, now);
+            Sight::Open(log, around) => {
+                if self.read(shared, hosted, &around.directory, now) {
+                    self.look_at_log(shared, hosted, &log, around, (now, may_write));
                 }
             }
-            Sight::Parked(log_end, config) => {
-                if self.read(shared, hosted, now) {
-                    self.look_at_parked(shared, hosted, log_end, config, (now, may_write));
+            Sight::Parked(log_end, around) => {
+                if self.read(shared, hosted, &around.directory, now) {
+                    self.look_at_parked(shared, hosted, log_end, around, (now, may_write));
                 }
             }
         }
@@ -126,25 +135,36 @@ impl CleanerRoom {
         }
     }
 
-    fn look_at_log(&self, shared: &Shared, hosted: &Hosted, log: &PartitionLog, config: Arc<LogConfig>, now: Now) {
+    fn look_at_log(
+        &self,
+        shared: &Shared,
+        hosted: &Hosted,
+        log: &PartitionLog,
+        around: Around,
+        (now, may_write): (Now, bool),
+    ) {
         let last = hosted.track(|tracked| tracked.track.last()).flatten();
         let settings = self.config();
-        let look = self.engine.look(log, last, now.wall);
+        // Whoever surveys has other things to do: a panic is this partition's.
+        let look = catch_unwind(AssertUnwindSafe(|| self.engine.look(log, last, now.wall)));
         let is_failed = log.glance().failed.is_some();
-        let directory = hosted.directory();
-        let effects = hosted.track(|tracked| {
-            tracked.hear_of_causes(&directory, config, is_failed, now);
+        let found = hosted.track(|tracked| {
+            tracked.hear_of_causes(around, is_failed, now);
             tracked.is_unseen = false;
-            match look {
-                Ok(look) => tracked.track.saw(look, now, &settings),
-                Err(error) => match judge(&error) {
+            let effects = match look {
+                Ok(Ok(look)) => tracked.track.saw(look, now, &settings),
+                Ok(Err(error)) => match judge(&error) {
                     Consequence::Retry(cause) => tracked.track.could_not_be_seen(cause, now, &settings),
                     Consequence::LookAgain => Effects::default(),
                 },
-            }
+                Err(panic) => tracked.track.could_not_be_seen(CleaningCause::panicked(&*panic), now, &settings),
+            };
+            (effects, tracked.owes_writing)
         });
-        if let Some(effects) = effects {
-            self.settle(shared, hosted, effects);
+        let Some((effects, owes_writing)) = found else { return };
+        self.settle(shared, hosted, effects);
+        if owes_writing && may_write {
+            self.write(shared, hosted);
         }
     }
 
@@ -153,13 +173,12 @@ impl CleanerRoom {
         shared: &Shared,
         hosted: &Hosted,
         log_end: Option<Offset>,
-        config: Arc<LogConfig>,
+        around: Around,
         (now, may_write): (Now, bool),
     ) {
         let settings = self.config();
-        let directory = hosted.directory();
         let looked = hosted.track(|tracked| {
-            tracked.hear_of_causes(&directory, config, false, now);
+            tracked.hear_of_causes(around, false, now);
             let seen = tracked.track.seen().filter(|seen| Some(seen.log_end) == log_end).cloned();
             // Time alone may have made it due, and only the log can tell.
             let is_over = |seen: &Look| seen.due.is_none() && seen.due_at.is_some_and(|at| at <= now.wall);
@@ -168,26 +187,26 @@ impl CleanerRoom {
             (effects, tracked.is_unwritten())
         });
         let Some((effects, is_unwritten)) = looked else { return };
-        if let Some(effects) = effects {
-            self.settle(shared, hosted, effects);
-        }
-        // The next process is not to open it, only to see that there is nothing to clean.
+        self.settle(shared, hosted, effects.unwrap_or_default());
+        // The next process is not to open it only to see that there is nothing to clean.
         if is_unwritten && may_write {
             self.write(shared, hosted);
         }
     }
 
-    /// What is known of a log at the end is written down, for the next process. To be called before the log is closed.
+    /// What is known of a log at the end is written down after it was closed, for the next process; whether there is any
+    /// news. To be called before the log is closed.
     pub(in crate::store) fn look_last(&self, shared: &Shared, hosted: &Hosted, log: &PartitionLog) -> bool {
         let config = log.config();
         if !self.config().enabled || !config.cleanup_policy.compacts() {
             return false;
         }
         let now = now_of(&*shared.environment.clock);
-        if !self.read(shared, hosted, now) {
+        let directory = hosted.directory();
+        if !self.read(shared, hosted, &directory, now) {
             return false;
         }
-        self.look_at_log(shared, hosted, log, config, now);
+        self.look_at_log(shared, hosted, log, Around { config, directory }, (now, false));
         hosted.track(|tracked| tracked.is_unwritten()).unwrap_or(false)
     }
 }
@@ -195,7 +214,13 @@ impl CleanerRoom {
 impl Tracked {
     /// A partition whose pass failed is tried at once when the reason is seen to be gone: it is back, its log was opened
     /// again, there is space, or somebody changed its settings.
-    fn hear_of_causes(&mut self, directory: &Directory, config: Arc<LogConfig>, is_failed: bool, now: Now) {
+    fn hear_of_causes(&mut self, around: Around, is_failed: bool, now: Now) {
+        let Around { config, directory } = around;
+        let lay_in = self.directory.replace(Arc::clone(&directory.path));
+        if lay_in.is_some_and(|path| path != directory.path) {
+            // What is written down stayed behind.
+            self.forget_written();
+        }
         let before = self.config.replace(config);
         let has_changed = before.is_some_and(|before| self.config.as_ref() != Some(&before));
         let is_back = std::mem::take(&mut self.was_away);
@@ -208,7 +233,13 @@ impl Tracked {
             Some(CauseKind::LogFailed) => !is_failed,
             Some(_) => false,
         };
-        if has_changed || is_back || is_gone {
+        // Where the cause could not be seen when the attempt failed, that it cannot be seen now says nothing.
+        let attempt = self.track.retry().map(|retry| retry.attempt);
+        let was_gone = std::mem::replace(&mut self.was_gone, is_gone) || self.heard_of != attempt;
+        if self.heard_of != attempt {
+            (self.heard_of, self.was_gone) = (attempt, true);
+        }
+        if has_changed || is_back || is_gone && !was_gone {
             self.track.try_now(now);
         }
     }

@@ -12,7 +12,7 @@ use super::engine::Stepped;
 use super::room::{CleanerRoom, now_of};
 use super::track::{Effects, Now};
 use crate::clean::{CleanError, CleanOptions};
-use crate::store::hosted::Hosted;
+use crate::store::hosted::{Hosted, SlotState};
 use crate::store::shared::Shared;
 use crate::store::space::{ReserveLoan, SpaceState};
 use crate::store::workers::Step;
@@ -48,6 +48,9 @@ impl CleanerRoom {
         if let Some(at_work) = at_work {
             return self.go_on(shared, bench, at_work, now);
         }
+        if bench.is_stand_in && !self.is_anyone_stuck(shared, now) {
+            return Step::Wait(self.interval());
+        }
         self.survey_if_due(shared, now);
         match self.choose(shared, now) {
             Choice::Clean(hosted) => self.begin(shared, bench, &hosted),
@@ -77,8 +80,10 @@ impl CleanerRoom {
         let (mut best, mut unseen) = (None, None);
         for hosted in shared.all() {
             let found = hosted.track(|tracked| {
-                let urgency = tracked.track.is_eligible(now).then(|| tracked.track.urgency());
-                (urgency, tracked.is_unseen && tracked.track.may_be_looked_at(now))
+                // What is away is the store's trouble, and not the cleaner's: it is tried when it is back.
+                let may = !tracked.was_away && tracked.track.is_eligible(now);
+                let urgency = may.then(|| tracked.track.urgency());
+                (urgency, !tracked.was_away && tracked.is_unseen && tracked.track.may_be_looked_at(now))
             });
             match found {
                 Some((Some(urgency), _)) if best.as_ref().is_none_or(|(most, _)| urgency > *most) => {
@@ -112,7 +117,7 @@ impl CleanerRoom {
     fn begin(&self, shared: &Shared, bench: &Bench, hosted: &Arc<Hosted>) -> Step {
         let now = now_of(&*shared.environment.clock);
         let config = self.config();
-        let Some(memory) = self.memory.claim(config.memory_of_thread(), config.memory_bytes) else {
+        let Some(memory) = self.memory.claim(self.share_of(bench), config.memory_bytes) else {
             // Passes that were begun under other settings hold more than their share; they are on their way out.
             return Step::Wait(REST_MIN);
         };
@@ -164,17 +169,18 @@ impl CleanerRoom {
         }
         let loan = space.lend(&*shared.environment.fs, u64::MAX).ok().flatten();
         let lent = loan.as_ref().map_or(0, ReserveLoan::bytes);
-        let group = lent.saturating_add(report.space.free);
+        // An eighth is left to others: appends, checkpoints, what the system rounds up.
+        let group = lent.saturating_add(report.space.free - report.space.free / 8);
         (CleanOptions { group_bytes_max: Some(group.max(1)), ..options.with_spill(0) }, loan)
     }
 
     fn go_on(&self, shared: &Shared, bench: &Bench, mut at_work: AtWork, now: Duration) -> Step {
         let hosted = Arc::clone(&at_work.hosted);
-        let config = self.config();
         let at = Now { monotonic: now, ..now_of(&*shared.environment.clock) };
-        let holds_too_much = at_work.memory.bytes() > config.memory_of_thread();
+        let holds_too_much = at_work.memory.bytes() > self.share_of(bench);
         let is_wanted = hosted.track(|tracked| tracked.track.is_wanted()).unwrap_or(false);
-        if !is_wanted || holds_too_much {
+        let is_there = hosted.peek().is_none_or(|slot| !matches!(slot.state, SlotState::Away(_)));
+        if !is_wanted || !is_there || holds_too_much {
             self.put_down(shared, Some(at_work));
             return Step::Again;
         }
