@@ -1,7 +1,7 @@
 //! Keys as 128 bits, by a hash that nobody else can compute.
 //!
 //! The cleaner takes two keys of the same hash for one and removes the older record, so a collision loses data. Chance
-//! is met by the number of bits (see [`OffsetMap`](super::OffsetMap)); intent by the key of the hash: SipHash is a
+//! is met by the number of bits (see [`OffsetMap`](super::OffsetMap)); intent by the key of the hash: `SipHash` is a
 //! pseudorandom function, so whoever writes records to a log but does not know the 128 random bits drawn for the pass
 //! has no better way to a collision than chance. Hashes that are merely seeded make no such promise.
 

@@ -125,11 +125,11 @@ impl Learning {
         records: impl IntoIterator<Item = (&'k [u8], Offset)>,
     ) -> Result<Noted, IoFailure> {
         let hasher = self.hasher;
-        let hashed = records.into_iter().map(|(key, offset)| (hasher.hash(key), offset));
+        let pairs = records.into_iter().map(|(key, offset)| (hasher.hash(key), offset));
         match &mut self.into {
-            Into::Map(learning) => Ok(learning.note_all(hashed, &mut self.notes)),
+            Into::Map(learning) => Ok(learning.note_all(pairs, &mut self.notes)),
             Into::Spill(learning) => {
-                for (hash, offset) in hashed {
+                for (hash, offset) in pairs {
                     learning.pairs.put(hash, offset)?;
                     learning.quantiles.note(offset);
                     self.notes += 1;

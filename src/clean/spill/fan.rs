@@ -64,13 +64,12 @@ impl Fan {
         let Some(branch) = self.branches.get_mut(number) else { return Ok(()) };
         let fits = branch.records > 0 && branch.used + N <= self.block_bytes;
         let encoded = if fits { encode(branch.base, branch.last) } else { None };
-        let (record, len) = match encoded {
-            Some(encoded) => encoded,
-            None => {
-                self.flush(number)?;
-                let Some(encoded) = encode(offset, offset) else { return Ok(()) };
-                encoded
-            }
+        let (record, len) = if let Some(encoded) = encoded {
+            encoded
+        } else {
+            self.flush(number)?;
+            let Some(encoded) = encode(offset, offset) else { return Ok(()) };
+            encoded
         };
         let Some(branch) = self.branches.get_mut(number) else { return Ok(()) };
         if branch.records == 0 {

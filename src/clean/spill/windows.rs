@@ -114,7 +114,7 @@ impl Windows {
 
     /// What is allocated now.
     pub(in crate::clean) fn memory_bytes(&self) -> usize {
-        let tables: usize = self.levels.iter().map(|level| level.memory_bytes()).sum();
+        let tables: usize = self.levels.iter().map(Level::memory_bytes).sum();
         self.current.memory_bytes() + self.block.capacity() + tables
     }
 
