@@ -302,3 +302,7 @@ impl From<ChangeError> for PutCleanError {
         Self::Log(error)
     }
 }
+
+#[cfg(test)]
+#[path = "clean_state_tests.rs"]
+mod tests;

@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::*;
 use crate::clock::ManualClock;
@@ -388,4 +387,230 @@ fn a_second_crash_while_a_swap_is_finished_leaves_no_third_thing() {
             }
         }
     }
+}
+
+/// Rows 81 and 88: a step that fails leaves the old segments, nothing staged, and a log that goes on; or a log that failed,
+/// and serves what it showed until it is opened again.
+#[test]
+fn a_disk_that_fails_at_any_step_costs_nothing_but_the_swap() {
+    let operations =
+        [FaultOn::Open, FaultOn::Read, FaultOn::Write, FaultOn::SyncData, FaultOn::SyncDir, FaultOn::Rename, FaultOn::Remove];
+    for (seed, story) in STORIES.iter().enumerate() {
+        for operation in operations {
+            for effect in [Effect::Error(Errno::Eio), Effect::Error(Errno::Enospc)] {
+                let mut passed = 0;
+                // Past the last call of its kind nothing fails any more; before it, only a hint may have.
+                let mut skip = 0;
+                while passed < 6 {
+                    let fs = SimFs::new(seed as u64 + skip);
+                    let log = prepared(&fs);
+                    let before = contents(&log);
+                    let after = kept(&before, story, &log.cleanable().unwrap());
+                    fs.inject(Fault::new(operation, effect).skip(skip));
+                    let swapped = swap(&log, story);
+                    fs.clear_faults();
+                    let what = format!("{}, {operation:?} {skip} {effect:?}: {swapped:?}", story.name);
+                    let shown = contents(&log);
+                    match &swapped {
+                        Ok(_) => assert_eq!(shown, after, "{what}"),
+                        Err(_) => assert_eq!(shown, before, "{what}"),
+                    }
+                    let is_failed = log.health().failed.is_some();
+                    assert_eq!(is_failed, matches!(swapped, Err(ReplaceError::Log(_))), "{what}");
+                    if !is_failed {
+                        let leftover = |name: &String| name.ends_with(".cleaned") || name.ends_with(".swap");
+                        assert!(!names(&fs).keys().any(leftover), "{what}: {:?}", names(&fs));
+                        assert_eq!(kafka_finds(&fs), shown, "{what}");
+                    }
+                    let is_struck = swapped.is_err();
+                    if !is_failed && is_struck {
+                        // It is tried again, and nothing is in its way.
+                        swap(&log, story).unwrap_or_else(|e| panic!("{what}, then {e:?}"));
+                        assert_eq!(contents(&log), after, "{what}");
+                    }
+                    drop(log);
+                    // With a log that goes on nothing is pending but what is tidied up.
+                    let random = u64::from(is_failed);
+                    for (name, image) in images(&fs, skip, random) {
+                        let allowed: &[&Records] = if is_failed { &[&before, &after] } else { &[&after] };
+                        examine(&image, allowed, &format!("{what}, {name}"));
+                    }
+                    passed = if is_struck { 0 } else { passed + 1 };
+                    skip += 1;
+                }
+            }
+        }
+    }
+}
+
+/// Row 58: what was cut, deleted or replaced meanwhile is not brought back.
+#[test]
+fn what_changed_since_it_was_read_is_not_replaced() {
+    let story = &STORIES[1];
+    let changes: [(&str, fn(&PartitionLog)); 4] = [
+        ("cut in the middle", |log| drop(log.truncate_to(at(9)).unwrap())),
+        ("begun anew", |log| log.truncate_fully_and_start_at(at(100)).unwrap()),
+        ("deleted", |log| {
+            log.advance_log_start(at(17)).unwrap();
+            log.enforce_retention().unwrap();
+        }),
+        ("replaced", |log| drop(swap(log, &Story { splits: &[], inputs: 3..4, keep: |_| true, name: "" }).unwrap())),
+    ];
+    for (name, change) in changes {
+        let fs = SimFs::new(1);
+        let log = prepared(&fs);
+        let view = log.cleanable().unwrap();
+        let outputs = stage(&log, &view, story).unwrap();
+        change(&log);
+        let shown = contents(&log);
+        let inputs: Vec<_> = view.segments[story.inputs.clone()].iter().map(|found| Arc::clone(&found.segment)).collect();
+        drop(view);
+        let refused = log.replace_segments(&inputs, outputs).unwrap_err();
+        assert!(matches!(refused, ReplaceError::Changed | ReplaceError::Unfit(Unfit::Unsecured | Unfit::Unannounced)), "{name}: {refused:?}");
+        assert_eq!(contents(&log), shown, "{name}");
+        assert!(!names(&fs).keys().any(|name| name.ends_with(".cleaned")), "{name}: {:?}", names(&fs));
+        append(&log, 5);
+        log.close().unwrap();
+        let log = open(&fs);
+        assert_eq!(contents(&log).len(), shown.len() + 1, "{name}");
+        assert_eq!(kafka_finds(&fs), contents(&log), "{name}");
+    }
+}
+
+#[test]
+fn slices_and_views_from_before_go_on_showing_the_old_segments() {
+    let fs = SimFs::new(3);
+    let log = prepared(&fs);
+    let before = contents(&log);
+    let slices: Vec<_> = [4, 9, 13].map(|from| log.read(at(from), &ReadOptions::default()).unwrap()).into();
+    let view = log.core.view.read().clone();
+    swap(&log, &STORIES[1]).unwrap();
+    swap(&log, &Story { inputs: 0..2, keep: |offset| offset > 5, splits: &[], name: "" }).unwrap();
+    for fetched in &slices {
+        let mut found = Records::new();
+        records_in(&fetched.read().unwrap(), &mut found);
+        assert!(!found.is_empty());
+        assert!(found.iter().all(|(offset, value)| before.get(offset) == Some(value)));
+    }
+    // An older view, with whatever it had open.
+    for (index, segment) in view.segments.iter().enumerate() {
+        let extent = view.extent_of(index).unwrap();
+        let mut bytes = vec![0; usize::try_from(extent.bytes).unwrap()];
+        segment.read_at(0, &mut bytes).unwrap();
+        let mut found = Records::new();
+        records_in(&bytes, &mut found);
+        let base = segment.base().value();
+        assert_eq!(found.keys().copied().collect::<Vec<_>>(), (base..extent.end.value()).collect::<Vec<_>>());
+        assert!(matches!(segment.locate(at(base + 1), extent), Ok(crate::segment::Located::At { .. })));
+    }
+    drop((slices, view));
+    log.core.finish_leaving(&mut log.core.round.lock(), true);
+    assert!(!names(&fs).keys().any(|name| name.ends_with(".deleted")));
+    assert_eq!(fs.open_handles() < 40, true, "{}", fs.open_handles());
+}
+
+/// The same base offset comes again and again: its old files wait under the same names.
+#[test]
+fn a_base_offset_is_replaced_again_and_again_and_then_deleted() {
+    let fs = SimFs::new(4);
+    let log = prepared(&fs);
+    for round in 0..4 {
+        let keep = [|offset| offset != 1, |offset| offset != 2, |offset| offset != 3, |offset| offset > 3][round];
+        swap(&log, &Story { name: "", inputs: 0..1, keep, splits: &[] }).unwrap();
+        assert_eq!(contents(&log).len(), 28 - round - 1);
+    }
+    log.advance_log_start(at(4)).unwrap();
+    log.enforce_retention().unwrap();
+    assert_eq!(contents(&log).len(), 24);
+    log.close().unwrap();
+    assert!(names(&fs).keys().all(|name| !name.starts_with("00000000000000000000.")), "{:?}", names(&fs));
+    assert_eq!(contents(&open(&fs)).len(), 24);
+}
+
+#[test]
+fn what_was_not_secured_or_announced_is_not_replaced() {
+    let fs = SimFs::new(5);
+    let log = open(&fs);
+    for key in 0..8 {
+        append(&log, key);
+        if key % 4 == 3 {
+            log.roll().unwrap();
+        }
+    }
+    let story = Story { name: "", inputs: 0..2, keep: |_| true, splits: &[] };
+    assert!(matches!(swap(&log, &story), Err(ReplaceError::Changed)), "not durable");
+    let upper = at(8);
+    assert!(matches!(log.secure(at(9)), Err(ChangeError::OutOfRange { .. })));
+    assert_eq!(log.secure(upper).unwrap(), upper);
+    assert_eq!(log.recovery_point(), upper);
+    assert!(matches!(swap(&log, &story), Err(ReplaceError::Unfit(Unfit::Unannounced))));
+    announce(&log);
+    swap(&log, &story).unwrap();
+    let uncovered = Story { name: "", inputs: 0..1, keep: |_| true, splits: &[6] };
+    assert!(matches!(swap(&log, &uncovered), Err(ReplaceError::Unfit(Unfit::Bounds | Unfit::Coverage))));
+    assert!(log.claim_cleaning().is_some_and(|_claim| log.claim_cleaning().is_none()));
+    assert!(log.claim_cleaning().is_some());
+}
+
+/// A log that is not compacted any more keeps the gaps that cleaning made: they are no damage.
+#[test]
+fn gaps_of_cleaning_outlive_the_policy() {
+    let fs = SimFs::new(6);
+    let log = prepared(&fs);
+    swap(&log, &Story { name: "", inputs: 1..4, keep: |offset| offset > 12, splits: &[] }).unwrap();
+    swap(&log, &Story { name: "", inputs: 2..3, keep: |offset| offset < 17, splits: &[] }).unwrap();
+    let after = contents(&log);
+    log.close().unwrap();
+    let plain = LogConfig { cleanup_policy: CleanupPolicy::Delete, ..config() };
+    let log = open_with(&fs, plain.clone()).unwrap();
+    assert_eq!(contents(&log), after);
+    scrub(&log, "another policy");
+    drop(log);
+    // Also where nothing says what was durable, and every segment is looked at.
+    let lost = fs.kill();
+    lost.remove_file(&Path::new(DIR).join("alluvium.recovery-point")).unwrap();
+    let log = open_with(&lost, plain.clone()).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(contents(&log), after);
+    drop(log);
+    let log = open_with(&fs, plain).unwrap();
+    assert_eq!(contents(&log), after);
+    // Cut in the middle of it, and grown again.
+    log.truncate_to(at(14)).unwrap();
+    for key in 0..9 {
+        append(&log, key);
+    }
+    log.roll().unwrap();
+    let grown = contents(&log);
+    log.close().unwrap();
+    assert_eq!(contents(&open_with(&fs, LogConfig { cleanup_policy: CleanupPolicy::Delete, ..config() }).unwrap()), grown);
+}
+
+/// Appends, rolls and reads go on beside swaps.
+#[test]
+fn appends_and_reads_go_on_beside_swaps() {
+    let fs = SimFs::new(7);
+    let log = prepared(&fs);
+    let reader = log.clone();
+    let is_done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let done = Arc::clone(&is_done);
+    let reading = std::thread::spawn(move || {
+        let mut reads = 0;
+        while !done.load(std::sync::atomic::Ordering::Acquire) || reads == 0 {
+            let found = contents(&reader);
+            assert!(found.len() >= 15, "{:?}", found.keys());
+            reads += 1;
+        }
+    });
+    for round in 0..30 {
+        append(&log, 1000 + round);
+        log.roll().unwrap();
+        log.flush().unwrap();
+        announce(&log);
+        let first = usize::try_from(round % 3).unwrap();
+        swap(&log, &Story { name: "", inputs: first..first + 2, keep: |_| true, splits: &[] }).unwrap();
+        log.tick().unwrap();
+    }
+    is_done.store(true, std::sync::atomic::Ordering::Release);
+    reading.join().unwrap();
+    assert_eq!(contents(&log).len(), 28 + 30);
 }

@@ -282,3 +282,7 @@ pub(crate) fn remove_cleaned(home: &Home, base: Offset) -> Result<(), IoFailure>
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "clean_tests.rs"]
+mod tests;
