@@ -188,6 +188,7 @@ pub(crate) struct BatchFilter {
 }
 
 /// What is to be done with a batch that need not be read record by record.
+#[derive(Clone, Copy)]
 enum Fate {
     Keep,
     SetHorizon,

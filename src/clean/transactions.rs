@@ -147,16 +147,12 @@ impl CleanedTransactions {
         let Some(producer) = header.producer_id.filter(|_| header.attributes.is_transactional()) else {
             return Seen::Data;
         };
-        match self.aborts(header) {
-            Some(begun) => {
-                begun.is_met = true;
-                Seen::AbortedData
-            }
-            None => {
-                self.committed.insert(producer);
-                Seen::Data
-            }
+        if let Some(begun) = self.aborts(header) {
+            begun.is_met = true;
+            return Seen::AbortedData;
         }
+        self.committed.insert(producer);
+        Seen::Data
     }
 
     /// Offset after the last batch that was met.

@@ -177,7 +177,9 @@ fn what_is_restored_goes_on_as_if_never_interrupted() {
     let seen: Vec<Seen> = log.iter().map(|batch| observe(&mut straight, batch)).collect();
     for stop in 0..log.len() {
         let mut before = expecting(&aborted);
-        log[..stop].iter().for_each(|batch| drop(observe(&mut before, batch)));
+        for batch in &log[..stop] {
+            observe(&mut before, batch);
+        }
         let mut saved = Vec::new();
         before.save(&mut saved);
         let mut after = CleanedTransactions::restore(&saved).unwrap();

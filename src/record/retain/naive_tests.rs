@@ -15,6 +15,7 @@ pub(crate) struct NaiveRecord {
 
 /// A batch with everything that it says.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "they are the bits of the format")]
 pub(crate) struct NaiveBatch {
     pub(crate) base_offset: i64,
     pub(crate) last_offset: i64,
@@ -35,14 +36,14 @@ pub(crate) struct NaiveBatch {
 impl NaiveBatch {
     /// Of records whose offsets follow one another, as a plain producer writes it.
     pub(crate) fn plain(base_offset: i64, records: &[(i64, Option<&str>, Option<&str>)]) -> Self {
-        let owned = |text: &Option<&str>| text.map(|text| text.as_bytes().to_vec());
+        let owned = |text: Option<&str>| text.map(|text| text.as_bytes().to_vec());
         let records: Vec<NaiveRecord> = (base_offset..)
             .zip(records)
             .map(|(offset, (timestamp, key, value))| NaiveRecord {
                 offset,
                 timestamp: *timestamp,
-                key: owned(key),
-                value: owned(value),
+                key: owned(*key),
+                value: owned(*value),
                 headers: Vec::new(),
             })
             .collect();
@@ -242,7 +243,9 @@ impl Random {
         let (is_append_time, has_horizon, has_producer) = (self.0.u8(0..4) == 0, self.0.u8(0..4) == 0, self.0.bool());
         let stamped = self.timestamp();
         if is_append_time {
-            records.iter_mut().for_each(|record| record.timestamp = stamped);
+            for record in &mut records {
+                record.timestamp = stamped;
+            }
         }
         let first = records[0].timestamp;
         NaiveBatch {

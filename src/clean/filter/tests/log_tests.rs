@@ -8,7 +8,7 @@ use crate::record::naive_tests::Random;
 const RETENTION: i64 = 500;
 
 fn seeds() -> u64 {
-    std::env::var("ALLUVIUM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(150)
+    std::env::var("ALLUVIUM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(100)
 }
 
 /// A log, and the aborted transactions that its transaction indexes hold.
@@ -209,9 +209,9 @@ fn naive_data(log: &Log, pass: &Pass, batch: &NaiveBatch, hole: &mut i64) -> Opt
         let header = if batch.records.is_empty() { batch.clone() } else { batch.emptied() };
         return is_needed(pass, batch).then_some(header);
     }
-    let (below, past): (Vec<_>, Vec<_>) =
-        kept.iter().filter(|record| record.value.is_none()).partition(|record| record.offset < upper);
-    let sets_horizon = !batch.has_horizon && !below.is_empty() && past.is_empty();
+    let mut tombstones = kept.iter().filter(|record| record.value.is_none()).map(|record| record.offset).peekable();
+    // All of them lie below the end of the pass.
+    let sets_horizon = !batch.has_horizon && tombstones.peek().is_some() && tombstones.all(|offset| offset < upper);
     if kept.len() == batch.records.len() && !sets_horizon {
         return Some(batch.clone());
     }
