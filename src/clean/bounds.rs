@@ -105,6 +105,13 @@ impl Source {
         cleanable.fold((0, 0), |(count, bytes), segment| (count + 1, segment.bytes.saturating_add(bytes)))
     }
 
+    /// Has the facts know of holes that were met since they were gathered.
+    pub(super) fn note_holes(&mut self) {
+        for (facts, segment) in self.facts.iter_mut().zip(self.segments.iter()) {
+            facts.has_holes = !segment.segment.holes().is_empty();
+        }
+    }
+
     /// Takes note of what a scan could not read.
     pub(super) fn note_unreadable(&mut self, offset: Option<Offset>) {
         self.unreadable = [self.unreadable, offset].into_iter().flatten().min();

@@ -59,7 +59,17 @@ pub enum CleanError {
     Io(#[from] IoFailure),
     /// The log failed or is closed, or what it should have is not there.
     #[error(transparent)]
-    Log(#[from] ChangeError),
+    Log(ChangeError),
+}
+
+impl From<ChangeError> for CleanError {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            // Small files: any space at all will do.
+            ChangeError::Io(failure) => Self::of_write(failure, || 1),
+            error => Self::Log(error),
+        }
+    }
 }
 
 impl CleanError {

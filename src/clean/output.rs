@@ -22,11 +22,12 @@ pub(super) struct OutputTask {
     pub(super) segments: Arc<Vec<CleanSegment>>,
     /// Of the segments, the group's.
     pub(super) group: Range<usize>,
-    /// The writer's buffer; the window in which a prefix is read again has as much.
+    /// The writer's buffer.
     pub(super) buffer_bytes: usize,
+    /// The window in which what lies before the first change is read again.
+    pub(super) prefix_bytes: usize,
     /// No more may be written before the old segments are freed.
     pub(super) bytes_max: Option<u64>,
-    pub(super) cache: CacheUse,
 }
 
 /// What became of a step of copying.
@@ -116,7 +117,7 @@ impl Output {
             self.begin()?;
             if position > 0 {
                 let segment = self.task.segments.get(self.task.group.start).ok_or(CleanError::Changed)?;
-                let reader = PartitionLog::read_for_cleaning(segment, self.task.buffer_bytes, CacheUse::Keep)?;
+                let reader = PartitionLog::read_for_cleaning(segment, self.task.prefix_bytes, CacheUse::Keep)?;
                 self.prefix = Some(Prefix { reader, to: position, behind: kept.to_vec() });
                 return Ok(());
             }

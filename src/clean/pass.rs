@@ -207,7 +207,7 @@ impl Pass {
             log: self.log.clone(),
             segments: Arc::clone(&self.source.segments),
             range,
-            window_bytes: self.options.memory()?.buffer_bytes(),
+            window_bytes: self.options.memory()?.buffer_bytes() / 8 * 7,
             decompressed_bytes_max: self.source.view.config.max_decompressed_bytes,
             // The rewrite reads them again.
             cache: CacheUse::Keep,
@@ -335,6 +335,8 @@ impl Pass {
     }
 
     fn begin_rewriting(&mut self, verdicts: Verdicts) -> Result<State, CleanError> {
+        // Damage that the scan met: such a segment is left as it is.
+        self.source.note_holes();
         let filter = self.filter();
         self.put_progress(&filter)?;
         let Bounds { done_to, upper, .. } = self.bounds;
@@ -345,6 +347,7 @@ impl Pass {
             groups: groups(&self.source.facts, done_to, upper, &limits),
             buffer_bytes: self.options.memory()?.buffer_bytes(),
             group_bytes_max: self.options.group_bytes_max,
+            removable_below: self.source.lowest_unreadable(),
             cache: if self.options.drops_cache { CacheUse::DropBehind } else { CacheUse::Keep },
         };
         Ok(State::Rewriting(Box::new(Rewrite::new(task, filter, verdicts))))
@@ -433,7 +436,7 @@ impl Pass {
     fn put(&mut self, state: CleanState) -> Result<(), CleanError> {
         self.clean_state = self.log.put_clean_state(state).map_err(|error| match error {
             PutCleanError::Changed => CleanError::Changed,
-            PutCleanError::Log(cause) => CleanError::Log(cause),
+            PutCleanError::Log(cause) => cause.into(),
         })?;
         Ok(())
     }

@@ -224,18 +224,22 @@ impl World {
             let bytes = self.fs.live_bytes(&path).unwrap();
             let mut at = 0;
             while at < bytes.len() {
-                let Ok(batch) = BatchView::parse(&bytes[at..], u32::MAX) else { break };
+                let batch = BatchView::parse(&bytes[at..], u32::MAX).ok().filter(|batch| batch.verify_crc().is_ok());
+                let Some(batch) = batch else {
+                    at += 1;
+                    continue;
+                };
                 at += batch.bytes().len();
-                let is_good = batch.verify_crc().is_ok() && !batch.header().attributes.is_control();
-                let Some(body) = batch.body(1 << 20).ok().filter(|_| is_good) else { continue };
-                for record in body.records().map(Result::unwrap) {
+                if batch.header().attributes.is_control() {
+                    continue;
+                }
+                for record in batch.body(1 << 20).unwrap().records().map(Result::unwrap) {
                     let offset = record.offset.value();
-                    if let Some(written) = self.written.get(&offset) {
-                        let is_same = written.key.as_deref() == record.key && written.value.as_deref() == record.value;
-                        // A flipped base offset is no damage that a checksum shows.
-                        if is_same {
-                            found.insert(offset, written.clone());
-                        }
+                    if let Some(written) = self.written.get(&offset)
+                        && written.key.as_deref() == record.key
+                        && written.value.as_deref() == record.value
+                    {
+                        found.insert(offset, written.clone());
                     }
                 }
             }
@@ -566,7 +570,7 @@ fn a_clean_log_is_read_and_not_written() {
     let again = world.log.clean(&CleanOptions::default()).unwrap();
     assert_eq!((again.bytes_written, again.passes), (0, 1), "{again:?}");
     assert_eq!(world.log.segment_files(), files);
-    assert!(world.fs.steps() - steps < 40, "{}", world.fs.steps() - steps);
+    assert!(world.fs.steps() - steps < 60, "{}", world.fs.steps() - steps);
     let nothing = world.log.clean(&CleanOptions { cleans_clean: false, ..CleanOptions::default() }).unwrap();
     assert_eq!(nothing.passes, 0);
 }

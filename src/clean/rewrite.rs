@@ -27,6 +27,8 @@ pub(super) struct RewriteTask {
     /// For windows and buffers.
     pub(super) buffer_bytes: usize,
     pub(super) group_bytes_max: Option<u64>,
+    /// Tombstones and markers past it stay, whatever their horizon: something there cannot be read.
+    pub(super) removable_below: Offset,
     pub(super) cache: CacheUse,
 }
 
@@ -75,6 +77,7 @@ struct Sieve {
     filter: BatchFilter,
     verdicts: Verdicts,
     kept: Vec<u8>,
+    removable_below: Offset,
     next_horizon: Option<TimestampMs>,
 }
 
@@ -110,7 +113,8 @@ impl SupersededBy for Judge<'_> {
 impl Rewrite {
     /// Of what `task` says, by these verdicts; the filter stands where the first group begins.
     pub(super) fn new(task: RewriteTask, filter: BatchFilter, verdicts: Verdicts) -> Self {
-        let sieve = Sieve { filter, verdicts, kept: Vec::new(), next_horizon: None };
+        let removable_below = task.removable_below;
+        let sieve = Sieve { filter, verdicts, kept: Vec::new(), removable_below, next_horizon: None };
         Self { task, sieve, at: 0, work: None, counts: RewriteCounts::default() }
     }
 
@@ -182,7 +186,7 @@ fn of_replace(error: ReplaceError) -> CleanError {
     match error {
         ReplaceError::Changed | ReplaceError::Unfit(_) => CleanError::Changed,
         ReplaceError::Io(failure) => CleanError::of_write(failure, || 1),
-        ReplaceError::Log(cause) => CleanError::Log(cause),
+        ReplaceError::Log(cause) => cause.into(),
     }
 }
 
@@ -194,8 +198,8 @@ impl Work {
                 segments: Arc::clone(&task.segments),
                 group: group.segments.clone(),
                 buffer_bytes: task.buffer_bytes / 4,
+                prefix_bytes: task.buffer_bytes / 8,
                 bytes_max: task.group_bytes_max,
-                cache: task.cache,
             })
         });
         Self { rest: group.segments.clone(), reader: None, output, read_before: 0 }
@@ -241,7 +245,7 @@ impl Work {
                 },
             };
             if let Some(hole) = hole {
-                sieve.filter.forbid_removal_past(hole.offsets.start);
+                sieve.forbid_removal_past(hole.offsets.start);
                 let is_news = task.log.quarantine_met(reader.segment(), vec![hole])?;
                 if self.output.is_some() {
                     // What is no news has left the log.
@@ -260,13 +264,19 @@ impl Work {
         }
         let Some(segment) = self.rest.next().and_then(|at| task.segments.get(at)) else { return Ok(None) };
         sieve.filter.expect_aborted(aborted_of(&task.log, segment)?);
-        Ok(Some(PartitionLog::read_for_cleaning(segment, task.buffer_bytes / 2, task.cache)?))
+        Ok(Some(PartitionLog::read_for_cleaning(segment, task.buffer_bytes / 8 * 3, task.cache)?))
     }
 }
 
 impl Sieve {
     fn memory_bytes(&self) -> usize {
-        self.kept.capacity().saturating_add(self.verdicts.counts().memory_bytes)
+        let decides = self.verdicts.counts().memory_bytes.saturating_add(self.filter.memory_bytes());
+        self.kept.capacity().saturating_add(decides)
+    }
+
+    fn forbid_removal_past(&mut self, hole: Offset) {
+        self.filter.forbid_removal_past(hole);
+        self.removable_below = self.removable_below.min(hole);
     }
 
     /// Has `output` take what is kept of the batch that the reader has come to. The hole that it is, if it is damaged.
@@ -292,7 +302,7 @@ impl Sieve {
         self.kept.clear();
         let filtered = self.filter.filter(&verified, &mut Judge(&mut self.verdicts), &mut self.kept)?;
         if filtered.unread.is_some() {
-            self.filter.forbid_removal_past(header.base_offset);
+            self.forbid_removal_past(header.base_offset);
         }
         if let Some(aborted) = filtered.carried {
             output.carry(aborted);
@@ -320,7 +330,7 @@ impl Sieve {
     }
 
     fn note_horizon(&mut self) {
-        let kept = BatchHeader::parse(&self.kept, u32::MAX).ok();
+        let kept = BatchHeader::parse(&self.kept, u32::MAX).ok().filter(|kept| kept.base_offset < self.removable_below);
         if let Some(horizon) = kept.and_then(|header| header.delete_horizon()) {
             self.next_horizon = Some(self.next_horizon.map_or(horizon, |earliest| earliest.min(horizon)));
         }
