@@ -14,6 +14,9 @@ mod round;
 #[path = "../../src/bin/alluvium/perf/shape.rs"]
 mod shape;
 #[allow(dead_code, reason = "shared with the tool, which uses more of it")]
+#[path = "../../src/bin/alluvium/perf/spent.rs"]
+mod spent;
+#[allow(dead_code, reason = "shared with the tool, which uses more of it")]
 #[path = "../../src/bin/alluvium/watched.rs"]
 mod watched;
 
@@ -46,7 +49,7 @@ fn clean(shape: &Shape, filled: &Filled, dir: &Path, times: u64) -> (Duration, R
         let subject = Subject::copy(shape, filled, &dir.join("copy")).unwrap();
         let round = subject.clean().unwrap();
         subject.remove().unwrap();
-        took += round.took;
+        took += round.took.wall;
         last = Some(round);
     }
     (took, last.expect("criterion asks for one at least"))
@@ -61,7 +64,8 @@ pub(crate) fn pass(criterion: &mut Criterion) {
         for (segments, segment_bytes) in [("many segments", 16 << 20), ("one segment", 1 << 30)] {
             let keys = (halves * KAFKA_CAPACITY / 2).saturating_sub(u64::from(halves == 2));
             let shape = Shape { records: 750_000, record_bytes: 200, keys, memory_bytes: 1 << 20, segment_bytes };
-            let name = format!("{} x keys, {segments}", if halves == 1 { "0.5".into() } else { (halves / 2).to_string() });
+            let name =
+                format!("{} x keys, {segments}", if halves == 1 { "0.5".into() } else { (halves / 2).to_string() });
             // What the raw work is follows from a cleaning, so whoever comes first makes the log.
             let mut made: Option<(Filled, Round)> = None;
             let make = || {
@@ -77,7 +81,7 @@ pub(crate) fn pass(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::new(&name, "raw"), |bencher| {
                 let (filled, round) = made.get_or_insert_with(make);
                 let work = round.raw(&shape, filled);
-                bencher.iter_custom(|times| (0..times).map(|_| work.run(&dir).unwrap()).sum());
+                bencher.iter_custom(|times| (0..times).map(|_| work.run(&dir).unwrap().wall).sum());
             });
             if made.is_some() {
                 shape::remove(&dir.join("filled")).unwrap();

@@ -33,7 +33,18 @@ fn a_row_says_what_was_read_written_and_held() {
 fn people_see_a_table() {
     let dir = tempfile::tempdir().unwrap();
     let said = stdout(&run([
-        "perf", "clean", "--records", "20K", "--keys", "100", "--memory", "1M", "--rounds", "1", "--dir", path(dir.path()),
+        "perf",
+        "clean",
+        "--records",
+        "20K",
+        "--keys",
+        "100",
+        "--memory",
+        "1M",
+        "--rounds",
+        "1",
+        "--dir",
+        path(dir.path()),
     ]));
     for needle in ["100 keys", "x raw", "Kafka s", "at most"] {
         assert!(said.contains(needle), "{needle} is missing:\n{said}");
@@ -51,7 +62,8 @@ fn what_is_no_amount_is_refused_and_so_is_too_little_memory() {
 #[test]
 fn appends_are_measured_with_and_without_the_cleaner() {
     let dir = tempfile::tempdir().unwrap();
-    let options = ["--records", "30000", "--partitions", "2", "--rounds", "1", "--rate", "500", "--dir", path(dir.path())];
+    let options =
+        ["--records", "30000", "--partitions", "2", "--rounds", "1", "--rate", "500", "--dir", path(dir.path())];
     let all = ["perf", "appends"].iter().chain(&options);
     let said = stdout(&run(all.clone().chain(&["--json"])));
     let row: serde_json::Value = serde_json::from_str(&said).unwrap();

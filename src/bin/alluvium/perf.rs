@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! appends.rs  `perf appends`: appends while the cleaner works
+//! spent.rs    time, of the clock and of the processor
 //! shape.rs    what is cleaned: the data, written once and copied for each round
 //! raw.rs      the same work by hand
 //! round.rs    one cleaning and its figures
@@ -15,6 +16,7 @@ mod figures;
 mod raw;
 mod round;
 mod shape;
+mod spent;
 
 use std::error::Error;
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::round::Round;
 use super::shape::Shape;
+use super::spent::Spent;
 use crate::output::{Table, grouped, rate, real};
 
 /// One cleaning, and the raw work beside it.
@@ -15,7 +16,7 @@ pub(crate) struct Measured {
     pub(crate) round: Round,
     /// By the allocator, beyond what was held before.
     pub(crate) peak_bytes: u64,
-    pub(crate) raw: Duration,
+    pub(crate) raw: Spent,
 }
 
 /// What a row comes to.
@@ -27,9 +28,12 @@ pub(crate) struct Figures {
     kafka_seconds: Option<f64>,
     mode: CleanMode,
     took: Duration,
+    took_cpu: Duration,
     raw: Duration,
+    raw_cpu: Duration,
     /// The median of what each round comes to, which is not the ratio of the medians.
     times_raw: f64,
+    times_raw_cpu: f64,
     bytes_read: u64,
     bytes_left: u64,
     bytes_spilled: u64,
@@ -62,9 +66,12 @@ impl Figures {
             log_bytes,
             kafka_seconds,
             mode: last.mode,
-            took: seconds(|one| one.round.took.as_secs_f64()),
-            raw: seconds(|one| one.raw.as_secs_f64()),
-            times_raw: median(measured.iter().map(Measured::times_raw).collect()),
+            took: seconds(|one| one.round.took.wall.as_secs_f64()),
+            took_cpu: seconds(|one| one.round.took.cpu.as_secs_f64()),
+            raw: seconds(|one| one.raw.wall.as_secs_f64()),
+            raw_cpu: seconds(|one| one.raw.cpu.as_secs_f64()),
+            times_raw: median(measured.iter().map(|one| times(one.round.took.wall, one.raw.wall)).collect()),
+            times_raw_cpu: median(measured.iter().map(|one| times(one.round.took.cpu, one.raw.cpu)).collect()),
             bytes_read: most(&|one| one.round.cleaned.bytes_read),
             bytes_left: most(&|one| one.round.bytes_left),
             bytes_spilled: most(&|one| one.round.cleaned.bytes_spilled),
@@ -109,6 +116,9 @@ impl Figures {
             "seconds": self.took.as_secs_f64(),
             "raw_seconds": self.raw.as_secs_f64(),
             "times_raw": self.times_raw,
+            "cpu_seconds": self.took_cpu.as_secs_f64(),
+            "raw_cpu_seconds": self.raw_cpu.as_secs_f64(),
+            "times_raw_cpu": self.times_raw_cpu,
             "kafka_seconds": self.kafka_seconds,
             "times_kafka": self.times_kafka(),
             "bytes_read": self.bytes_read,
@@ -142,16 +152,16 @@ impl Figures {
             mebibytes(self.shape.memory_bytes),
             format!("{:.2}", self.raw.as_secs_f64()),
             format!("{:.2}", self.times_raw),
+            format!("{:.2}", self.took_cpu.as_secs_f64()),
+            format!("{:.2}", self.times_raw_cpu),
             optional(self.kafka_seconds),
             optional(self.times_kafka()),
         ]
     }
 }
 
-impl Measured {
-    fn times_raw(&self) -> f64 {
-        self.round.took.as_secs_f64() / self.raw.as_secs_f64().max(1e-9)
-    }
+fn times(ours: Duration, raw: Duration) -> f64 {
+    ours.as_secs_f64() / raw.as_secs_f64().max(1e-9)
 }
 
 /// All rows, with what each column is.
@@ -170,6 +180,8 @@ pub(crate) fn table(rows: &[Figures]) -> String {
         "of",
         "raw s",
         "x raw",
+        "CPU s",
+        "x raw CPU",
         "Kafka s",
         "x Kafka",
     ]);

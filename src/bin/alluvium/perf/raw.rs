@@ -4,11 +4,11 @@
 use std::hint::black_box;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use alluvium::clock::{Clock as _, SystemClock};
 use alluvium::fs::{FileSystem as _, OpenMode, OsFileSystem, read_full_at, write_all_at};
 use alluvium::record::crc32c;
+
+use super::spent::{Spent, Stopwatch};
 
 const PIECE_BYTES: usize = 1 << 20;
 
@@ -26,9 +26,9 @@ pub(crate) struct RawWork {
 }
 
 impl RawWork {
-    /// Does it, with new files in `dir`, which are removed again; says how long the work took.
-    pub(crate) fn run(&self, dir: &Path) -> io::Result<Duration> {
-        let clock = SystemClock::new();
+    /// Does it, with new files in `dir`, which are removed again; says what the work took.
+    pub(crate) fn run(&self, dir: &Path) -> io::Result<Spent> {
+        let stopwatch = Stopwatch::start();
         let mut piece = vec![0x5a; PIECE_BYTES];
         let mut made = Vec::new();
         for file in &self.files {
@@ -51,7 +51,7 @@ impl RawWork {
             made.push(path);
             left -= len;
         }
-        let took = clock.monotonic();
+        let took = stopwatch.spent();
         for path in made {
             OsFileSystem.remove_file(&path)?;
         }
@@ -95,7 +95,7 @@ mod tests {
         assert_eq!(OsFileSystem.metadata(&file).unwrap().len, 3_000_000);
         let work =
             RawWork { files: vec![file], spill_bytes: 2_500_000, survivor_bytes: 1_200_000, segment_bytes: 500_000 };
-        assert!(work.run(dir.path()).unwrap() > Duration::ZERO);
+        assert!(!work.run(dir.path()).unwrap().wall.is_zero());
         assert_eq!(OsFileSystem.list(dir.path()).unwrap().len(), 1);
     }
 }

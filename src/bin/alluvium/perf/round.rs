@@ -4,16 +4,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use alluvium::clean::{CleanMode, CleanOptions, Cleaned};
-use alluvium::clock::{Clock as _, SystemClock};
 use alluvium::fs::{FileSystem as _, OsFileSystem};
 use alluvium::{Environment, PartitionLog};
 
 use super::Done;
 use super::raw::RawWork;
 use super::shape::{Filled, Shape, remove};
+use super::spent::{Spent, Stopwatch};
 use super::watched::{Watch, WatchedFs};
 
 /// A note of hash and offset in a spill file is no longer than this.
@@ -44,7 +43,7 @@ pub(crate) struct Subject {
 #[derive(Clone, Debug)]
 pub(crate) struct Round {
     pub(crate) cleaned: Cleaned,
-    pub(crate) took: Duration,
+    pub(crate) took: Spent,
     /// All bytes that went to files: new segments with their indexes, spill files, what the log says of itself.
     pub(crate) bytes_written: u64,
     /// Bytes of the segments that there are now.
@@ -65,9 +64,9 @@ impl Subject {
     pub(crate) fn clean(&self) -> Done<Round> {
         let options = CleanOptions::default().with_memory(self.memory_bytes);
         self.written.0.store(0, Ordering::Relaxed);
-        let clock = SystemClock::new();
+        let stopwatch = Stopwatch::start();
         let cleaned = self.log.clean(&options)?;
-        let took = clock.monotonic();
+        let took = stopwatch.spent();
         let bytes_written = self.written.0.load(Ordering::Relaxed);
         let mut bytes_left = 0;
         for file in self.log.segment_files() {
