@@ -105,7 +105,11 @@ impl KeyScan {
                 }
                 Met::Batch(header) => match self.take(&mut reader, &header, learning)? {
                     Taken::Noted(Noted::Taken) => {}
-                    Taken::Noted(Noted::Full) => return Ok(Scanned::Full),
+                    Taken::Noted(Noted::Full) => {
+                        // What was read of this segment counts: by it is judged how much there would be to spill.
+                        self.reader = Some(reader);
+                        return Ok(Scanned::Full);
+                    }
                     Taken::Unreadable => self.note_unreadable(header.base_offset),
                     Taken::Damaged(hole) => self.meet(&reader, hole)?,
                 },

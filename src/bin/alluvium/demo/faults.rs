@@ -16,7 +16,7 @@ const PANIC: &str = "a fault that the demo put in: the cleaner's own mistake";
 /// `EIO`.
 const INPUT_OUTPUT_ERROR: i32 = 5;
 /// What new segments are called until they are in place.
-const STAGED: &str = ".cleaned";
+const STAGED: &str = ".log.cleaned";
 
 /// What befalls whoever writes a new segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
