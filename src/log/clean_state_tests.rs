@@ -192,9 +192,7 @@ fn a_full_disk_keeps_no_log_from_being_cut() {
     let log = open(&fs);
     grow(&log, 10);
     log.put_clean_state(CleanState { first_dirty: at(8), ..log.clean_state() }).unwrap();
-    fs.inject(
-        Fault::new(FaultOn::Write, Effect::Error(Errno::Enospc)).path_contains("alluvium.cleaned").always(),
-    );
+    fs.inject(Fault::new(FaultOn::Write, Effect::Error(Errno::Enospc)).path_contains("alluvium.cleaned").always());
     log.truncate_to(at(5)).unwrap();
     assert_eq!(log.clean_state().first_dirty, Offset::ZERO);
     drop(log);

@@ -12,7 +12,7 @@ use crate::config::{CleanupPolicy, LogConfig, OnDamage};
 use crate::fs::FileSystem;
 use crate::fs::sim::{Effect, Errno, Fault, FaultOn, SimFs, Survival};
 use crate::index::AbortedTxns;
-use crate::log::{AppendAs, CleanState, CleanView, Environment, PassProgress, ReadOptions};
+use crate::log::{AppendAs, CleanView, Environment, PassProgress, ReadOptions};
 use crate::record::{BatchBuilder, BatchView};
 use crate::segment::{CacheUse, Met};
 use crate::units::{LeaderEpoch, TimestampMs};
@@ -72,7 +72,7 @@ fn prepared(fs: &SimFs) -> PartitionLog {
 fn announce(log: &PartitionLog) {
     let upper = log.cleanable().unwrap().active_base;
     log.secure(upper).unwrap();
-    let state = log.clean_state();
+    let mut state = log.clean_state();
     let pass = PassProgress {
         upper,
         first_dirty: state.first_dirty,
@@ -80,7 +80,8 @@ fn announce(log: &PartitionLog) {
         horizon_from: TimestampMs::new(7),
         transactions: vec![1, 2, 3],
     };
-    log.put_clean_state(CleanState { pass: Some(pass), ..state }).unwrap();
+    state.pass = Some(pass);
+    log.put_clean_state(state).unwrap();
 }
 
 /// A swap to be made: of which segments, which offsets stay, and where outputs begin besides the first one.
@@ -393,8 +394,15 @@ fn a_second_crash_while_a_swap_is_finished_leaves_no_third_thing() {
 /// and serves what it showed until it is opened again.
 #[test]
 fn a_disk_that_fails_at_any_step_costs_nothing_but_the_swap() {
-    let operations =
-        [FaultOn::Open, FaultOn::Read, FaultOn::Write, FaultOn::SyncData, FaultOn::SyncDir, FaultOn::Rename, FaultOn::Remove];
+    let operations = [
+        FaultOn::Open,
+        FaultOn::Read,
+        FaultOn::Write,
+        FaultOn::SyncData,
+        FaultOn::SyncDir,
+        FaultOn::Rename,
+        FaultOn::Remove,
+    ];
     for (seed, story) in STORIES.iter().enumerate() {
         for operation in operations {
             for effect in [Effect::Error(Errno::Eio), Effect::Error(Errno::Enospc)] {
@@ -463,10 +471,14 @@ fn what_changed_since_it_was_read_is_not_replaced() {
         let outputs = stage(&log, &view, story).unwrap();
         change(&log);
         let shown = contents(&log);
-        let inputs: Vec<_> = view.segments[story.inputs.clone()].iter().map(|found| Arc::clone(&found.segment)).collect();
+        let inputs: Vec<_> =
+            view.segments[story.inputs.clone()].iter().map(|found| Arc::clone(&found.segment)).collect();
         drop(view);
         let refused = log.replace_segments(&inputs, outputs).unwrap_err();
-        assert!(matches!(refused, ReplaceError::Changed | ReplaceError::Unfit(Unfit::Unsecured | Unfit::Unannounced)), "{name}: {refused:?}");
+        assert!(
+            matches!(refused, ReplaceError::Changed | ReplaceError::Unfit(Unfit::Unsecured | Unfit::Unannounced)),
+            "{name}: {refused:?}"
+        );
         assert_eq!(contents(&log), shown, "{name}");
         assert!(!names(&fs).keys().any(|name| name.ends_with(".cleaned")), "{name}: {:?}", names(&fs));
         append(&log, 5);
@@ -582,7 +594,10 @@ fn gaps_of_cleaning_outlive_the_policy() {
     log.roll().unwrap();
     let grown = contents(&log);
     log.close().unwrap();
-    assert_eq!(contents(&open_with(&fs, LogConfig { cleanup_policy: CleanupPolicy::Delete, ..config() }).unwrap()), grown);
+    assert_eq!(
+        contents(&open_with(&fs, LogConfig { cleanup_policy: CleanupPolicy::Delete, ..config() }).unwrap()),
+        grown
+    );
 }
 
 /// Appends, rolls and reads go on beside swaps.

@@ -10,7 +10,8 @@ use crate::segment::sum::{Sidecars, Sum, WalkBounds};
 use crate::segment::{CacheUse, CleanReader, Hole, Met};
 use crate::units::ProducerId;
 
-const OPTIONS: SegmentOptions = SegmentOptions { interval_bytes: 300, read_mode: ReadMode::Positional, may_have_gaps: true };
+const OPTIONS: SegmentOptions =
+    SegmentOptions { interval_bytes: 300, read_mode: ReadMode::Positional, may_have_gaps: true };
 
 fn at(value: i64) -> Offset {
     Offset::new(value).unwrap()
@@ -56,7 +57,11 @@ fn segment_of(home: &Home, bytes: &[u8], end: Offset, holes: Vec<Hole>) -> (Arc<
 }
 
 /// The batches that are read, those that `is_looked_at` by their bytes and the others by their headers; and the holes.
-fn read(segment: &(Arc<Segment>, Offset), window: usize, rng: &mut fastrand::Rng) -> (Vec<(u64, Option<Vec<u8>>)>, Vec<Hole>) {
+fn read(
+    segment: &(Arc<Segment>, Offset),
+    window: usize,
+    rng: &mut fastrand::Rng,
+) -> (Vec<(u64, Option<Vec<u8>>)>, Vec<Hole>) {
     let mut reader = CleanReader::open(&segment.0, segment.1, window, CacheUse::DropBehind).unwrap();
     let (mut found, mut holes) = (Vec::new(), Vec::new());
     loop {
@@ -171,7 +176,12 @@ fn the_files_beside_a_log_are_those_that_its_batches_give() {
         let mut aborted = AbortedTxns::default();
         if rng.bool() {
             let (producer_id, first, last) = (ProducerId::new(5).unwrap(), at(101), at(102));
-            aborted.push(AbortedTxn { producer_id, first_offset: first, last_offset: last, last_stable_offset: at(103) });
+            aborted.push(AbortedTxn {
+                producer_id,
+                first_offset: first,
+                last_offset: last,
+                last_stable_offset: at(103),
+            });
         }
         let at_end = FinishAt { end, covers: at(100), filler_epoch: None, aborted: aborted.clone() };
         let written = writer.finish(at_end).unwrap();
@@ -238,7 +248,8 @@ fn an_output_reaches_past_all_that_it_takes_the_place_of() {
             writer.append(&made[0]).unwrap();
         }
         let next = writer.next_offset();
-        let at_end = FinishAt { end: at(900), covers: at(covers), filler_epoch: epoch, aborted: AbortedTxns::default() };
+        let at_end =
+            FinishAt { end: at(900), covers: at(covers), filler_epoch: epoch, aborted: AbortedTxns::default() };
         (writer.finish(at_end).unwrap(), next)
     };
     let (whole, next) = finish(true, 100);
