@@ -41,7 +41,7 @@ pub(crate) struct CleanState {
     /// A pass that began and did not come to its end.
     pub(crate) pass: Option<PassProgress>,
     /// Rises with every cut that changes this.
-    cuts: u64,
+    pub(super) cuts: u64,
 }
 
 /// How far a pass has come. It goes on with the same bounds and the same time.

@@ -129,7 +129,10 @@ impl Owner {
 
     /// Ends the threads, each after its present step, and waits for that until the deadline.
     pub(super) fn stop(&self, deadline: Deadline) {
-        self.cleaners.stop(deadline);
+        // One that hangs must not use up the time that all logs have for closing.
+        let patience = Deadline::from(CLEANER_PATIENCE).instant();
+        let until = [deadline.instant(), patience].into_iter().flatten().min();
+        self.cleaners.stop(until.map_or(deadline, Deadline::from));
         for worker in &self.workers {
             worker.stop(deadline);
         }
@@ -137,6 +140,9 @@ impl Owner {
         self.shared.cleaner.drop_passes(&self.shared);
     }
 }
+
+/// A step of the cleaner takes some milliseconds, or some syncs where it puts segments in place.
+const CLEANER_PATIENCE: Duration = Duration::from_secs(5);
 
 type Duty = fn(&Shared, Duration) -> Duration;
 
