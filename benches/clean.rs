@@ -111,6 +111,12 @@ fn put_all(map: &mut OffsetMap, hasher: KeyHasher, keys: &Keys) {
     }
 }
 
+fn put_all_kafkas(map: &mut Skimpy, keys: &Keys) {
+    for n in 0..keys.count() {
+        map.put(keys.key(n), n as u64);
+    }
+}
+
 fn map(c: &mut Criterion) {
     let mut group = c.benchmark_group("map");
     group.sample_size(10);
@@ -137,11 +143,11 @@ fn map(c: &mut Criterion) {
         let kafka = Keys::new(bytes / Skimpy::ENTRY * 9 / 10);
         group.throughput(Throughput::Elements(kafka.count() as u64));
         group.bench_function(BenchmarkId::new("put, Kafka's layout at 0.9", mib), |b| {
-            let put_kafkas = |map: &mut Skimpy| (0..kafka.count()).for_each(|n| map.put(kafka.key(n), n as u64));
+            let put_kafkas = |map: &mut Skimpy| put_all_kafkas(map, &kafka);
             b.iter_batched_ref(|| Skimpy::new(bytes), put_kafkas, BatchSize::PerIteration);
         });
         let mut skimpy = Skimpy::new(bytes);
-        (0..kafka.count()).for_each(|n| skimpy.put(kafka.key(n), n as u64));
+        put_all_kafkas(&mut skimpy, &kafka);
         group.bench_function(BenchmarkId::new("find, Kafka's layout", mib), |b| {
             b.iter(|| (0..kafka.count()).filter(|n| skimpy.find(kafka.key(*n)).is_some()).count());
         });
