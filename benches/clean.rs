@@ -29,7 +29,7 @@ impl Skimpy {
 
     fn place(&self, hash: &[u8; 16], attempt: usize) -> usize {
         let at = attempt.min(12);
-        let word = i32::from_be_bytes(hash[at..at + 4].try_into().unwrap());
+        let word = u32::from_be_bytes(hash[at..at + 4].try_into().unwrap());
         let probe = (word & 0x7fff_ffff) as usize + attempt.saturating_sub(12);
         (probe % self.slots) * Self::ENTRY
     }
@@ -99,14 +99,14 @@ fn offset(n: usize) -> Offset {
 fn put_all(map: &mut OffsetMap, hasher: KeyHasher, keys: &Keys) {
     for first in (0..keys.count()).step_by(TOGETHER) {
         let end = (first + TOGETHER).min(keys.count());
-        let mut hashes = [None; TOGETHER];
+        let mut batch = [None; TOGETHER];
         for n in first..end {
             let hash = hasher.hash(keys.key(n));
             black_box(map.touch(hash));
-            hashes[n - first] = Some(hash);
+            batch[n - first] = Some(hash);
         }
         for n in first..end {
-            assert_ne!(map.put(hashes[n - first].unwrap(), offset(n)), Put::Full);
+            assert_ne!(map.put(batch[n - first].unwrap(), offset(n)), Put::Full);
         }
     }
 }
