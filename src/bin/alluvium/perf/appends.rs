@@ -159,7 +159,7 @@ fn is_clean(store: &Store, args: &Args) -> Done<bool> {
     Ok(true)
 }
 
-/// One round in a fresh store: without the cleaner for `rest`, or as long as it then cleans; then with it.
+/// One round in a fresh store: with the cleaner until all is clean, then for as long without.
 fn measure(dir: &Path, args: &Args) -> Done<(Latencies, Latencies)> {
     let config = StoreConfig { cleaner: cleaner(args, false), ..StoreConfig::new(dir) };
     let store = Store::open(config)?;
