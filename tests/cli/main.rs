@@ -11,6 +11,7 @@ mod clean;
 mod config;
 mod crash;
 mod dump;
+mod perf;
 mod stat;
 mod verify;
 mod verify_derived;
@@ -91,6 +92,7 @@ fn the_demo_does_its_job() {
         "byte for byte",
         "32 partitions closed cleanly",
         "one directory went away",
+        "a log of updates is cleaned",
     ] {
         assert!(said.contains(needle), "{needle} is missing:\n{said}");
     }
@@ -99,6 +101,24 @@ fn the_demo_does_its_job() {
     // It does not write into what is there.
     let said = refusal(&run(["demo", "--dir", path(&dir)]));
     assert!(said.contains("not empty"), "{said}");
+}
+
+/// The cleaner is hit by every fault while writes go on, says so, and catches up.
+#[test]
+fn the_story_of_the_cleaner_ends_well() {
+    let said = stdout(&run(["demo", "--story", "cleaner"]));
+    for needle in [
+        "cannot be read",
+        "failed, panic: ",
+        "failed, io: ",
+        "20 times what the map holds",
+        "one Spill pass",
+        "the coordinator loads its table",
+        "no restart",
+    ] {
+        assert!(said.contains(needle), "{needle} is missing:\n{said}");
+    }
+    assert!(!said.contains("WRONG"), "{said}");
 }
 
 #[test]

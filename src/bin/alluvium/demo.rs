@@ -5,7 +5,11 @@
 //! knows what must stand there.
 
 mod check;
+mod cleaner;
+mod cleaning;
+mod faults;
 mod store;
+mod updates;
 mod victim;
 
 use std::io::{self, Write as _};
@@ -37,6 +41,15 @@ pub(crate) struct Args {
     /// Work in this directory and keep what was written; it must be empty or missing. A temporary one if left out.
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Tell one story rather than show all there is.
+    #[arg(long, value_enum)]
+    story: Option<Story>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Story {
+    /// A partition of offsets whose cleaner meets one fault after the other, falls far behind, and catches up by itself.
+    Cleaner,
 }
 
 type Done<T> = Result<T, Box<dyn std::error::Error>>;
@@ -137,6 +150,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let given = args.dir.as_deref().or(scratch.as_ref().map(tempfile::TempDir::path));
     let dir = given.unwrap_or(Path::new("."));
     refuse_used(dir)?;
+    if let Some(Story::Cleaner) = args.story {
+        return cleaner::run(dir);
+    }
     let clock = SystemClock::new();
     let text = Text::new(TimestampMs::new(clock.wall().value().saturating_sub(3_600_000)));
     let mut out = io::stdout();
@@ -174,6 +190,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
     writeln!(out, "5. a store")?;
     let stores = tempfile::tempdir()?;
     problems.extend(store::run(&stores.path().join("store"), &text, &clock)?);
+    writeln!(out, "6. a log of updates is cleaned")?;
+    problems.extend(cleaning::run(&stores.path().join("cleaned"), &text, &clock)?);
     for problem in &problems {
         writeln!(out, "  WRONG: {problem}")?;
     }

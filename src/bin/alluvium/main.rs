@@ -13,10 +13,12 @@ mod dump_all;
 mod dump_derived;
 mod explain;
 mod output;
+mod perf;
 mod rng;
 mod settings;
 mod stat;
 mod verify;
+mod watched;
 mod workload;
 
 use std::error::Error;
@@ -24,6 +26,11 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use peak_alloc::PeakAlloc;
+
+/// Counts what is allocated, for `perf`: two atomic additions a call, which no other subcommand notices.
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 /// How a subcommand ends: with an exit code, or because it could not run.
 type Outcome = Result<ExitCode, Box<dyn Error>>;
@@ -58,6 +65,8 @@ enum Command {
     Explain(explain::Args),
     /// List every setting with its type, default, range and meaning, or check a file of settings.
     Config(config::Args),
+    /// Measure what the crate does, against the same work by hand.
+    Perf(perf::Args),
     /// Work in a directory until done, saying what was tried and what was acknowledged. For crash tests from outside.
     WriteWorkload(workload::Args),
     /// Open every partition in a directory and print its records. For crash tests from outside.
@@ -81,6 +90,7 @@ fn main() -> ExitCode {
         Command::Clean(args) => clean::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Perf(args) => perf::run(&args),
         Command::WriteWorkload(args) => workload::run(&args),
         Command::DumpAll(args) => dump_all::run(&args),
         Command::DemoWriter(args) => demo::write_until_killed(&args),
