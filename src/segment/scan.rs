@@ -11,7 +11,7 @@ use super::window::Window;
 use crate::error::{CorruptionKind, InvalidBatch};
 use crate::fs::File;
 use crate::index::{IndexCursor, SegmentIndex};
-use crate::record::{BatchHeader, Crc32c, HEADER_BYTES, crc32c, layout};
+use crate::record::{BatchHeader, HEADER_BYTES};
 use crate::units::{LeaderEpoch, Offset, TimestampMs};
 
 /// Positions in a segment are i32; nothing larger is believed.
@@ -137,7 +137,7 @@ pub(crate) fn is_whole(file: Arc<dyn File>, range: Range<u64>) -> io::Result<boo
     while at < range.end {
         let bytes = scanner.window.at(at, HEADER_BYTES)?;
         let Ok(header) = BatchHeader::parse(bytes, BATCH_BYTES_MAX) else { return Ok(false) };
-        if u64::from(header.size) > range.end - at || scanner.crc_of(at, header.size)? != header.crc {
+        if u64::from(header.size) > range.end - at || scanner.window.batch_crc(at, header.size)? != header.crc {
             return Ok(false);
         }
         at += u64::from(header.size);
@@ -192,7 +192,7 @@ impl Scanner {
         if u64::from(header.size) > remaining {
             return bad(InvalidBatch::Short { need: u64::from(header.size), have: remaining }.into());
         }
-        let computed = self.crc_of(position, header.size)?;
+        let computed = self.window.batch_crc(position, header.size)?;
         if computed == header.crc {
             Ok(Ok(header))
         } else {
