@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::bench::{Bench, Memory};
+use super::cause::CleaningCause;
 use super::counters::CleanerCounters;
 use super::engine::CleaningEngine;
 use super::memory::{self, Found};
@@ -252,10 +253,15 @@ impl CleanerRoom {
             }
             Ok(Found::Nothing) => {}
             Ok(Found::Corrupt) => tracked.track.is_begun_anew = true,
-            Err(_) => {
-                // A disk that does not read is met again by the pass, which says so.
-                *hosted.cleaning.lock() = Known::Unread;
-                return false;
+            Err(failure) => {
+                // Not left for later: who has no track is never cleaned, and nobody would hear of it.
+                tracked.track.is_begun_anew = true;
+                let cause = CleaningCause::of_io(&failure);
+                let effects = tracked.track.could_not_be_seen(cause, now, &self.config());
+                *hosted.cleaning.lock() = Known::Read(Box::new(tracked));
+                self.settle(shared, hosted, effects);
+                shared.events.emit(&StoreEvent::CleanerStateLost { partition: hosted.name.clone() });
+                return true;
             }
         }
         let is_corrupt = tracked.track.is_begun_anew;
