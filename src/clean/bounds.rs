@@ -49,7 +49,8 @@ impl Bounds {
             };
         }
         let upper = options.upper.map_or(range.secure_to, |upper| upper.min(range.secure_to)).max(from);
-        let upper = before_unreplicated(view, upper).max(from);
+        // Below the log start where the segment with the log start is the one that has to wait: nothing is cleaned then.
+        let upper = before_unreplicated(view, upper);
         let first_dirty = range.first_dirty;
         Self { from, first_dirty, upper, done_to: from, horizon_from: now, transactions: Vec::new(), resumed: false }
     }
