@@ -55,7 +55,7 @@ pub(crate) use facts::{log_facts, segment_facts};
 pub use key_hash::{KeyHash, KeyHasher};
 pub use map::{OffsetMap, Put};
 pub use options::{CleanOptions, MEMORY_BYTES_MIN};
-pub(crate) use pass::{Begun, Pass, PassStep, Phase, Progress};
+pub(crate) use pass::{Begun, Pass, Phase};
 
 use crate::log::PartitionLog;
 
