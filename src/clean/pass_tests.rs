@@ -308,7 +308,7 @@ impl World {
     fn aside(&self) -> Vec<String> {
         let names = self.fs.list(self.log.dir()).unwrap().into_iter().map(|entry| entry.name);
         let is_aside = |name: &String| {
-            let is_staged = name.ends_with(".cleaned") || name.ends_with(".swap");
+            let is_staged = name.contains(".cleaned") || name.contains(".swap");
             name.contains("spill") || is_staged && !name.starts_with("alluvium.")
         };
         names.filter(is_aside).collect()

@@ -170,6 +170,10 @@ impl Rewrite {
         }
         let inputs: Vec<Arc<Segment>> = self.segments_of(group).iter().map(|one| Arc::clone(&one.segment)).collect();
         let replaced = self.task.log.replace_segments(&inputs, outputs).map_err(of_replace)?;
+        if self.task.group_bytes_max.is_some() {
+            // The next group has the room that this one's segments took up.
+            self.task.log.free_replaced();
+        }
         let counts = &mut self.counts;
         counts.bytes_before = counts.bytes_before.saturating_add(replaced.bytes_before);
         counts.bytes_after = counts.bytes_after.saturating_add(replaced.bytes_after);

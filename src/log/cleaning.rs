@@ -263,6 +263,12 @@ impl PartitionLog {
         Ok(Staging { writer, files })
     }
 
+    /// Frees at once what segments took up that were replaced or deleted, and whose files would have stayed for
+    /// `file.delete.delay.ms`. Returns whether there was anything.
+    pub(crate) fn free_replaced(&self) -> bool {
+        self.core.free_leaving()
+    }
+
     /// Notes what of `segment` cannot be read, for readers and on disk. Returns whether anything of it is news. `false` too
     /// when the segment has left the log.
     ///

@@ -17,7 +17,7 @@ use crate::support::runner::Trouble;
 
 const OPERATIONS: usize = 45;
 /// Random images of a power loss at each step, besides the two extremes.
-const RANDOM_IMAGES: u64 = 4;
+const RANDOM_IMAGES: u64 = 2;
 
 /// How closely an image is looked at.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -105,7 +105,7 @@ fn check_step(script: &Script, step: u64) -> usize {
         if !seen.insert(digest(&image, ending)) {
             continue;
         }
-        let is_deep = (step + index as u64).is_multiple_of(3);
+        let is_deep = (step + index as u64).is_multiple_of(7);
         let depth = if is_deep { Depth::Everything } else { Depth::Contents };
         if let Err(what) = accept(&crashed, &image, ending, depth) {
             panic!("seed {} step {step} {name}: {what}", script.seed);
@@ -120,7 +120,7 @@ fn script(seed: u64) -> Script {
 
 #[test]
 fn every_step_of_a_cleaning_is_a_crash_that_loses_nothing() {
-    for seed in seeds(5) {
+    for seed in seeds(2) {
         let script = script(70_000 + seed);
         let (_, cleanings) = run_whole(&script);
         let steps: Vec<u64> = cleanings.into_iter().flatten().collect();
@@ -132,10 +132,10 @@ fn every_step_of_a_cleaning_is_a_crash_that_loses_nothing() {
 /// What was cleaned is looked at again after crashes in whatever follows: appends, rolls, truncations, a raised log start.
 #[test]
 fn steps_between_cleanings_are_crashes_that_lose_nothing() {
-    for seed in seeds(3) {
+    for seed in seeds(1) {
         let script = script(71_000 + seed);
         let steps = run_whole(&script).0.fs.steps();
-        let images: usize = (1..=steps).filter(|step| step % 5 == seed % 5).map(|step| check_step(&script, step)).sum();
+        let images: usize = (1..=steps).filter(|step| step % 9 == seed % 9).map(|step| check_step(&script, step)).sum();
         println!("seed {seed}: {steps} steps, {images} different images");
     }
 }
@@ -167,7 +167,7 @@ fn check_second_crashes(script: &Script, step: u64) -> usize {
             if !seen.insert(digest(&image, ending)) {
                 continue;
             }
-            let is_deep = (second + index as u64).is_multiple_of(5);
+            let is_deep = (second + index as u64).is_multiple_of(13);
             let depth = if is_deep { Depth::Everything } else { Depth::Contents };
             if let Err(what) = accept(&crashed, &image, ending, depth) {
                 panic!("seed {} step {step} {first}, then step {second} {name}: {what}", script.seed);
@@ -180,10 +180,10 @@ fn check_second_crashes(script: &Script, step: u64) -> usize {
 
 #[test]
 fn a_second_crash_while_recovering_from_one_in_a_cleaning_loses_nothing_more() {
-    for seed in seeds(3) {
+    for seed in seeds(1) {
         let script = script(72_000 + seed);
         let (_, cleanings) = run_whole(&script);
-        let steps = cleanings.into_iter().flatten().filter(|step| step % 4 == seed % 4);
+        let steps = cleanings.into_iter().flatten().filter(|step| step % 12 == seed % 12);
         let images: usize = steps.map(|step| check_second_crashes(&script, step)).sum();
         println!("seed {seed}: {images} different images after a second crash");
     }

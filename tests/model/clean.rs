@@ -79,16 +79,3 @@ fn a_log_that_is_cleaned_shows_what_the_model_does() {
     println!("{passes} passes freed {freed} bytes");
     assert!(passes > 0 && freed > 0, "{passes} passes freed {freed} bytes");
 }
-
-#[test]
-fn scratch_corpus() {
-    for seed in 0..24_u64 {
-        let mut rng = fastrand::Rng::with_seed(seed);
-        let len = rng.usize(40..300);
-        let mut input: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(len).collect();
-        if seed % 4 == 0 {
-            input[9..11].copy_from_slice(&[0, 0]);
-        }
-        std::fs::write(format!("fuzz/corpus/clean/seed-{seed}"), &input).unwrap();
-    }
-}

@@ -57,11 +57,19 @@ pub(crate) fn facts(bytes: &[u8]) -> Facts {
         is_control,
         // Length, attributes, two deltas of one byte, length of the key; then version and type.
         // A cleaner may have left an empty batch of a marker.
-        marker: (is_control && bytes.len() > 61).then(|| Marker {
-            commit: i16::from_be_bytes(field(bytes, 68)) == 1,
-            coordinator_epoch: i32::from_be_bytes(field(bytes, 73)),
-        }),
+        marker: (is_control && bytes.len() > 61).then(|| marker(bytes)),
         timestamp: i64::from_be_bytes(field(bytes, 35)),
+    }
+}
+
+/// The one record: length, attributes, two deltas, length of the key; version and type; length of the value; version and epoch.
+fn marker(bytes: &[u8]) -> Marker {
+    let skip = |at: usize| at + bytes[at..].iter().take_while(|byte| **byte & 0x80 != 0).count() + 1;
+    let key = skip(skip(skip(skip(61) + 1)));
+    let value = skip(key + 4);
+    Marker {
+        commit: i16::from_be_bytes(field(bytes, key + 2)) == 1,
+        coordinator_epoch: i32::from_be_bytes(field(bytes, value + 2)),
     }
 }
 

@@ -519,7 +519,7 @@ fn a_log_is_truncated_while_it_is_cleaned() {
     });
     // What the other thread cleaned lies below the high watermark, which no truncation went below.
     let (at, upper) = (teller.world.now(), teller.world.high_watermark);
-    teller.world.story.cleanings.push(crate::support::clean::story::Cleaning { at, upper, is_done: false });
+    teller.world.story.cleanings.push(crate::support::clean::story::Cleaning { at, by: at, upper, is_done: false });
     teller.world.is_watchful = true;
     teller.world.judge().unwrap();
     teller.roll();

@@ -270,5 +270,6 @@ fn marker_is_needed(batch: &Told, found: &[Told], story: &Story) -> bool {
     };
     let known = story.naive().producer(id);
     let has_no_data = known.is_some_and(|known| known.batches.is_empty() && known.epoch == epoch);
-    found.iter().any(is_part) || has_no_data
+    // Below the log start may lie a batch of it, in the segment that has the log start.
+    found.iter().any(is_part) || has_no_data || of.is_some_and(|of| of.first < story.start)
 }

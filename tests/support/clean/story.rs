@@ -73,6 +73,8 @@ impl Told {
 pub(crate) struct Cleaning {
     /// When it began.
     pub(crate) at: i64,
+    /// The time that it went by at the least: one that goes on with another goes by the other's.
+    pub(crate) by: i64,
     /// Nothing at or past it may have been touched.
     pub(crate) upper: i64,
     /// Whether it said that it had done all below its end.
@@ -96,6 +98,8 @@ pub(crate) struct Story {
     pub(crate) stored: Vec<StoredBatch>,
     pub(crate) cleanings: Vec<Cleaning>,
     pub(crate) delete_retention_ms: i64,
+    /// What is known of producers comes from the log alone since.
+    pub(crate) has_lost_snapshots: bool,
 }
 
 impl Story {
@@ -201,6 +205,6 @@ impl Story {
         let first = self.cleanings.iter().find(|cleaning| cleaning.is_done && cleaning.upper > offset);
         let horizon = horizon.or_else(|| first.map(|first| first.at + self.delete_retention_ms));
         let is_later = first != Some(last);
-        horizon.is_some_and(|horizon| last.at >= horizon) && is_later
+        horizon.is_some_and(|horizon| last.by >= horizon) && is_later
     }
 }

@@ -342,21 +342,26 @@ impl CleanWorld {
 
     // Cleaning.
 
-    /// The first offset that nobody may clean, by the format's rules.
-    pub(crate) fn first_uncleanable(&self) -> Result<i64, Trouble> {
+    /// The first offset that nobody may clean, by the format's rules. Of what may be durable or not, everything below
+    /// `durable` is.
+    fn first_uncleanable(&self, durable: i64) -> Result<i64, Trouble> {
         let log = self.log()?;
         let high_watermark = match self.config.high_watermark {
-            // A cleaning makes durable what it needs.
-            HighWatermarkMode::LogEnd | HighWatermarkMode::DurableEnd => self.story.end,
+            HighWatermarkMode::LogEnd => self.story.end,
+            HighWatermarkMode::DurableEnd => durable.max(log.durable_end().value()),
             HighWatermarkMode::Embedder => self.high_watermark.max(self.story.start),
         };
         let stable = self.story.naive().last_stable(self.story.start, high_watermark);
-        let active = log.segment_files().last().and_then(|path| base_of(path)).unwrap_or(0);
+        let active = self.active_base()?;
         let lag = self.config.min_compaction_lag_ms.cast_signed();
         let young = |timestamp: i64| lag > 0 && timestamp > self.now() - lag;
         let mut records = self.story.told.iter().flat_map(|batch| &batch.records);
         let first_young = records.find(|record| young(record.timestamp)).map_or(i64::MAX, |record| record.offset);
         Ok(stable.min(active).min(first_young))
+    }
+
+    fn active_base(&self) -> Result<i64, Trouble> {
+        Ok(self.log()?.segment_files().last().and_then(|path| base_of(path)).unwrap_or(0))
     }
 
     /// Where the segment begins that reaches past the high watermark, and may be cut: it is replaced as a whole or not at all.
@@ -372,11 +377,12 @@ impl CleanWorld {
 
     /// Cleans, and judges what is left.
     pub(crate) fn clean(&mut self, memory: u64) -> Result<Cleaned, Trouble> {
-        let upper = self.first_uncleanable()?.max(self.story.start);
-        let whole = self.first_not_replicated()?;
+        let upper = self.first_uncleanable(self.story.end)?.max(self.story.start);
+        // A cleaning makes durable what it needs, and perhaps more.
+        let least = self.first_uncleanable(self.active_base()?)?.min(self.first_not_replicated()?);
         let before = if self.is_watchful { Some(standing::Told::by(self.log()?)) } else { None };
         let (at, kept) = (self.now(), self.story.cleanings.len());
-        self.story.cleanings.push(Cleaning { at, upper, is_done: false });
+        self.story.cleanings.push(Cleaning { at, by: at, upper, is_done: false });
         let cleaned = self.log()?.clean(&self.options.clone().with_memory(memory));
         let cleaned = cleaned.map_err(|error| match error {
             CleanError::Log(ChangeError::Failed(e)) => Trouble::Latched(e.to_string()),
@@ -390,7 +396,7 @@ impl CleanWorld {
         } else {
             self.note_done(kept, &cleaned)?;
         }
-        self.check_figures(&cleaned, memory, upper.min(whole))?;
+        self.check_figures(&cleaned, memory, least)?;
         self.cleaned.push(cleaned.clone());
         if let Some(before) = before {
             self.judge().map_err(|what| Trouble::Wrong(format!("after {cleaned:?}: {what}")))?;
@@ -404,10 +410,10 @@ impl CleanWorld {
         let cleanings = &mut self.story.cleanings;
         let interrupted = cleanings.iter().rposition(|cleaning| cleaning.is_done).map_or(0, |at| at + 1);
         let first = if cleaned.resumed { interrupted } else { index };
-        let at = cleanings[first].at;
+        let (at, by) = (cleanings[index].at, cleanings[first].at);
         let upper_max = cleanings[first..=index].iter().map(|tried| tried.upper).max().unwrap_or(0);
         let upper = cleaned.upper.value();
-        cleanings[index] = Cleaning { at, upper, is_done: true };
+        cleanings[index] = Cleaning { at, by, upper, is_done: true };
         if upper <= upper_max {
             return Ok(());
         }
@@ -416,7 +422,10 @@ impl CleanWorld {
 
     fn check_figures(&self, cleaned: &Cleaned, memory: u64, upper: i64) -> Result<(), Trouble> {
         let mut wrong = Vec::new();
-        if cleaned.memory_peak > memory {
+        // One batch of any size has to be held, as it was and as it becomes.
+        let largest = self.story.told.iter().map(|batch| batch.bytes.len() as u64).max().unwrap_or(0);
+        let room = if largest > memory / 16 { 2 * largest } else { 0 };
+        if cleaned.memory_peak > memory + room {
             wrong.push("more memory than it was given");
         }
         if cleaned.upper < cleaned.first_dirty {
@@ -475,6 +484,7 @@ impl CleanWorld {
         }
         self.log()?.close().map_err(from_change)?;
         self.durable = self.story.end;
+        self.story.has_lost_snapshots = true;
         self.log = None;
         let entries = self.fs.list(Path::new(DIR)).map_err(|e| Trouble::Wrong(e.to_string()))?;
         for entry in entries.iter().filter(|entry| entry.name.ends_with(".snapshot")) {
