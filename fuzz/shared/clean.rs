@@ -42,7 +42,10 @@ pub(crate) fn run(data: &[u8]) {
     for (ending, image) in [(Ending::Kill, fs.kill()), (Ending::PowerLoss, fs.power_loss_keeping(power_loss))] {
         let mut after = world.after(image, ending);
         for op in [None, Some(CleanOp::Roll), Some(CleanOp::Clean { memory: MEMORY }), Some(CleanOp::CloseAndOpen)] {
-            let outcome = op.as_ref().map_or_else(|| after.reopen(), |op| after.apply(op));
+            let outcome = match &op {
+                None => after.reopen(),
+                Some(op) => after.apply(op),
+            };
             if let Err(trouble) = outcome {
                 panic!("after {ending:?} in step {step}, {op:?}: {trouble:?}");
             }
