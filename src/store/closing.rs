@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::cleaner::CleanerPool;
+use super::cleaner::{CleanerPool, CleanerRoom};
 use super::directory::Directory;
 use super::events::Subscription;
 use super::hosted::{Hosted, Parked, SlotState};
@@ -314,7 +314,7 @@ impl Shared {
         let first_dirty = self.cleaner.first_dirty(&log);
         log.close().map_err(Some)?;
         if is_news {
-            self.cleaner.write(self, hosted);
+            CleanerRoom::write(self, hosted);
         }
         let marks = log.marks();
         hosted.change(|slot| {

@@ -169,10 +169,10 @@ impl StoreOpening {
         PooledFs::with_threads_max(u8::try_from(left).unwrap_or(u8::MAX).min(POOL_THREADS_MAX))
     }
 
-    /// Threads that clean.
+    /// Threads that clean, and the stand-in.
     fn cleaners(&self) -> usize {
         let config = &self.config.cleaner;
-        if config.enabled { usize::try_from(config.threads).unwrap_or(usize::MAX) } else { 0 }
+        if config.enabled { usize::try_from(config.threads).unwrap_or(usize::MAX).saturating_add(1) } else { 0 }
     }
 
     fn serve(

@@ -21,7 +21,10 @@ pub(super) struct Bench {
 
 impl std::fmt::Debug for Bench {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bench").field("number", &self.number).field("is_dismissed", &self.is_dismissed).finish()
+        f.debug_struct("Bench")
+            .field("number", &self.number)
+            .field("is_dismissed", &self.is_dismissed)
+            .finish_non_exhaustive()
     }
 }
 

@@ -95,6 +95,11 @@ impl CleaningCause {
         Self::new(CauseKind::Panic, said.unwrap_or_else(|| "a panic without a message".to_owned()))
     }
 
+    /// A call to the system that failed outside of a pass.
+    pub(super) fn of_io(failure: &IoFailure) -> Self {
+        Self::io(failure, &failure.to_string())
+    }
+
     fn io(failure: &IoFailure, message: &str) -> Self {
         let kind = if failure.is_storage_full() { CauseKind::Space { missing_bytes: 0 } } else { CauseKind::Io };
         Self::new(kind, message)
@@ -115,19 +120,22 @@ pub(super) fn judge(error: &CleanError) -> Consequence {
     let said = error.to_string();
     let retry = |kind| Consequence::Retry(CleaningCause::new(kind, &said));
     match error {
-        // Truncation, retention, a pass of the embedder's own, or a policy that changed.
-        CleanError::Changed | CleanError::Busy | CleanError::NotCompacted => Consequence::LookAgain,
+        // Truncation, retention, a pass of the embedder's own, another policy; or it was closed to be put aside, moved or
+        // opened anew.
+        CleanError::Changed | CleanError::Busy | CleanError::NotCompacted | CleanError::Log(ChangeError::Closed) => {
+            Consequence::LookAgain
+        }
         CleanError::Options { .. } => retry(CauseKind::Memory),
-        CleanError::Space { missing_bytes, .. } => retry(CauseKind::Space { missing_bytes: *missing_bytes }),
-        CleanError::GroupTooLarge { missing_bytes, .. } => retry(CauseKind::Space { missing_bytes: *missing_bytes }),
-        CleanError::Read(_) => retry(CauseKind::Corrupt),
+        CleanError::Space { missing_bytes, .. } | CleanError::GroupTooLarge { missing_bytes, .. } => {
+            retry(CauseKind::Space { missing_bytes: *missing_bytes })
+        }
+        CleanError::Read(_) | CleanError::Log(ChangeError::Corrupt(_) | ChangeError::Damaged(_)) => {
+            retry(CauseKind::Corrupt)
+        }
         CleanError::Stuck { .. } => retry(CauseKind::NoProgress),
         CleanError::Io(failure) | CleanError::Log(ChangeError::Io(failure)) => {
             Consequence::Retry(CleaningCause::io(failure, &said))
         }
-        // It was closed to be put aside, moved or opened anew.
-        CleanError::Log(ChangeError::Closed) => Consequence::LookAgain,
-        CleanError::Log(ChangeError::Corrupt(_) | ChangeError::Damaged(_)) => retry(CauseKind::Corrupt),
         CleanError::Log(_) => retry(CauseKind::LogFailed),
     }
 }

@@ -42,6 +42,8 @@ use super::partition_id::TopicPartition;
 use super::store_error::StoreError;
 use super::{Owner, Store};
 use crate::clean::CleanerConfig;
+use crate::clock::Deadline;
+use crate::error::{IoFailure, IoOperation};
 use crate::store::shared::Shared;
 use room::now_of;
 use track::{Effects, Now, Pause, Track};
@@ -151,7 +153,7 @@ impl Cleaner {
         self.shared.check_open()?;
         config.validate()?;
         let now = self.now();
-        let before = self.shared.cleaner.set_config(config, now.monotonic);
+        let before = self.shared.cleaner.set_config(&self.shared, config, now.monotonic);
         if *before != *self.shared.cleaner.config() {
             for hosted in self.shared.all() {
                 hosted.track(|tracked| tracked.track.try_now(now));
@@ -177,7 +179,16 @@ impl Cleaner {
         let unknown = || StoreError::Unknown { partition: partition.clone() };
         let hosted = self.shared.find(partition).ok_or_else(unknown)?;
         // Whoever asks before the first survey is to find what an earlier process left.
-        self.shared.cleaner.read(&self.shared, &hosted, &hosted.directory(), self.now());
+        let directory = hosted.directory();
+        let deadline = Deadline::from(READING_MAX);
+        while !self.shared.cleaner.read(&self.shared, &hosted, &directory, self.now()) {
+            // A survey is reading it at this moment, most often for microseconds.
+            if deadline.has_passed() {
+                let path = directory.path_of(partition);
+                return Err(IoFailure::new(IoOperation::Read, path, std::io::ErrorKind::TimedOut.into()).into());
+            }
+            std::thread::yield_now();
+        }
         Ok(hosted)
     }
 
@@ -195,6 +206,8 @@ impl Cleaner {
     }
 }
 
+/// Whoever asks waits no longer for a disk that somebody else waits for.
+const READING_MAX: std::time::Duration = std::time::Duration::from_secs(1);
 /// As much is kept of who paused something.
 const BY_CHARS_MAX: usize = 200;
 

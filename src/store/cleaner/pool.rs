@@ -20,7 +20,6 @@ impl CleanerPool {
     pub(in crate::store) fn fit(&self, shared: &Arc<Shared>, budget: &ThreadBudget) -> Result<(), SpawnError> {
         let (benches, stand_in) = (shared.cleaner.benches(), shared.cleaner.stand_in());
         let mut workers = self.workers.lock();
-        // Dropping one tells its thread to end. Woken first, so that it puts its pass down itself.
         let (kept, left): (Vec<_>, Vec<_>) = std::mem::take(&mut *workers)
             .into_iter()
             .partition(|(bench, _)| benches.iter().chain(&stand_in).any(|wanted| Arc::ptr_eq(wanted, bench)));
@@ -50,10 +49,8 @@ impl CleanerPool {
         let missing = if shared.cleaner.config().enabled { benches.len().saturating_sub(with_thread) } else { 0 };
         shared.cleaner.dead_workers.store(missing as u64, Ordering::Release);
         drop(workers);
-        for (bench, worker) in left {
-            worker.wake();
-            shared.cleaner.put_away(shared, &bench);
-        }
+        // Told to end: each puts down what it is at.
+        drop(left);
         fitted
     }
 

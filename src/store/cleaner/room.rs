@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::bench::{Bench, Memory};
+use super::cause::CleaningCause;
 use super::counters::CleanerCounters;
 use super::engine::CleaningEngine;
 use super::memory::{self, Found};
@@ -75,7 +76,7 @@ impl CleanerRoom {
             dead_workers: AtomicU64::new(0),
             counters: CleanerCounters::default(),
         };
-        room.fit();
+        drop(room.fit());
         room
     }
 
@@ -83,22 +84,22 @@ impl CleanerRoom {
         Arc::clone(&self.config.read())
     }
 
-    /// Takes other settings; returns those before.
-    pub(super) fn set_config(&self, config: CleanerConfig, now: Duration) -> Arc<CleanerConfig> {
+    /// Takes other settings; returns those before. Passes of workers that are not wanted any more are let go of.
+    pub(super) fn set_config(&self, shared: &Shared, config: CleanerConfig, now: Duration) -> Arc<CleanerConfig> {
         self.throttle.set_rate(config.bytes_per_second, now);
         let before = std::mem::replace(&mut *self.config.write(), Arc::new(config));
-        self.fit();
+        for bench in self.fit() {
+            self.put_away(shared, &bench);
+        }
         before
     }
 
-    /// Has as many benches as the settings say; those beyond are dismissed. Returns those that are new.
-    fn fit(&self) {
+    /// Has as many benches as the settings say; returns those beyond, which are none of its own any more.
+    fn fit(&self) -> Vec<Arc<Bench>> {
         let wanted = usize::try_from(self.config().threads).unwrap_or(usize::MAX);
         let mut benches = self.benches.lock();
-        for bench in benches.iter().skip(wanted) {
-            bench.dismiss();
-        }
-        benches.truncate(wanted);
+        let kept = wanted.min(benches.len());
+        let mut left = benches.split_off(kept);
         for number in benches.len()..wanted {
             benches.push(Arc::new(Bench::new(number)));
         }
@@ -107,8 +108,9 @@ impl CleanerRoom {
         let mut stand_in = self.stand_in.lock();
         if stand_in.is_some() != has_stand_in {
             let before = std::mem::replace(&mut *stand_in, has_stand_in.then(|| Arc::new(Bench::stand_in())));
-            before.iter().for_each(|bench| bench.dismiss());
+            left.extend(before);
         }
+        left
     }
 
     pub(super) fn benches(&self) -> Vec<Arc<Bench>> {
@@ -204,9 +206,8 @@ pub(in crate::store) struct Tracked {
     pub(super) is_unseen: bool,
     /// It could not be used at the last look.
     pub(super) was_away: bool,
-    /// The failed attempt whose cause was looked for, and whether it was gone at the last look.
-    pub(super) heard_of: Option<u32>,
-    pub(super) was_gone: bool,
+    /// Which failed attempt's cause was looked for, and whether it was gone at the last look.
+    pub(super) heard: Option<(u32, bool)>,
     /// Where it lay at the last look.
     pub(super) directory: Option<Arc<Path>>,
     /// Its settings at the last look.
@@ -252,10 +253,15 @@ impl CleanerRoom {
             }
             Ok(Found::Nothing) => {}
             Ok(Found::Corrupt) => tracked.track.is_begun_anew = true,
-            Err(_) => {
-                // A disk that does not read is met again by the pass, which says so.
-                *hosted.cleaning.lock() = Known::Unread;
-                return false;
+            Err(failure) => {
+                // Not left for later: who has no track is never cleaned, and nobody would hear of it.
+                tracked.track.is_begun_anew = true;
+                let cause = CleaningCause::of_io(&failure);
+                let effects = tracked.track.could_not_be_seen(cause, now, &self.config());
+                *hosted.cleaning.lock() = Known::Read(Box::new(tracked));
+                self.settle(shared, hosted, effects);
+                shared.events.emit(&StoreEvent::CleanerStateLost { partition: hosted.name.clone() });
+                return true;
             }
         }
         let is_corrupt = tracked.track.is_begun_anew;
@@ -268,7 +274,7 @@ impl CleanerRoom {
 
     /// Writes down and tells what a change came to.
     pub(super) fn settle(&self, shared: &Shared, hosted: &Hosted, effects: Effects) {
-        if effects.is_new && !self.write(shared, hosted) {
+        if effects.is_new && !Self::write(shared, hosted) {
             hosted.track(|tracked| tracked.owes_writing = true);
         }
         for told in effects.told {
@@ -282,7 +288,7 @@ impl CleanerRoom {
 
     /// Replaces what is remembered of a partition. What cannot be written now is by the next survey; in this process it
     /// holds all the same.
-    pub(in crate::store) fn write(&self, shared: &Shared, hosted: &Hosted) -> bool {
+    pub(in crate::store) fn write(shared: &Shared, hosted: &Hosted) -> bool {
         let Some(remembered) = hosted.track(|tracked| tracked.track.remember()) else { return false };
         // With the slot locked: the directory of one that was deleted or moved meanwhile may be another partition's. One
         // that is about to change is not waited for.

@@ -109,7 +109,7 @@ impl CleanerRoom {
             Sight::Changing => {}
             Sight::Away => drop(hosted.track(|tracked| tracked.was_away = true)),
             Sight::Open(_, around) | Sight::Parked(_, around) if !around.config.cleanup_policy.compacts() => {
-                self.let_go(hosted);
+                Self::let_go(hosted);
             }
             Sight::Open(log, around) => {
                 if self.read(shared, hosted, &around.directory, now) {
@@ -125,7 +125,7 @@ impl CleanerRoom {
     }
 
     /// Forgets one that is not compacted any more.
-    fn let_go(&self, hosted: &Hosted) {
+    fn let_go(hosted: &Hosted) {
         let mut known = hosted.cleaning.lock();
         if let Known::Read(tracked) = &mut *known {
             tracked.track.unwant();
@@ -164,7 +164,7 @@ impl CleanerRoom {
         let Some((effects, owes_writing)) = found else { return };
         self.settle(shared, hosted, effects);
         if owes_writing && may_write {
-            self.write(shared, hosted);
+            Self::write(shared, hosted);
         }
     }
 
@@ -190,7 +190,7 @@ impl CleanerRoom {
         self.settle(shared, hosted, effects.unwrap_or_default());
         // The next process is not to open it only to see that there is nothing to clean.
         if is_unwritten && may_write {
-            self.write(shared, hosted);
+            Self::write(shared, hosted);
         }
     }
 
@@ -225,20 +225,18 @@ impl Tracked {
         let has_changed = before.is_some_and(|before| self.config.as_ref() != Some(&before));
         let is_back = std::mem::take(&mut self.was_away);
         let is_gone = match self.track.retry().map(|retry| retry.cause.kind) {
-            None => false,
             Some(CauseKind::Space { missing_bytes }) => directory.space().is_some_and(|space| {
                 let report = space.report();
                 report.state == SpaceState::Ok && report.space.free > missing_bytes
             }),
             Some(CauseKind::LogFailed) => !is_failed,
-            Some(_) => false,
+            Some(_) | None => false,
         };
         // Where the cause could not be seen when the attempt failed, that it cannot be seen now says nothing.
-        let attempt = self.track.retry().map(|retry| retry.attempt);
-        let was_gone = std::mem::replace(&mut self.was_gone, is_gone) || self.heard_of != attempt;
-        if self.heard_of != attempt {
-            (self.heard_of, self.was_gone) = (attempt, true);
-        }
+        let heard = self.track.retry().map(|retry| (retry.attempt, is_gone));
+        let before = std::mem::replace(&mut self.heard, heard);
+        let was_gone = before.map(|(attempt, _)| attempt) != heard.map(|(attempt, _)| attempt)
+            || before.is_some_and(|(_, was_gone)| was_gone);
         if has_changed || is_back || is_gone && !was_gone {
             self.track.try_now(now);
         }

@@ -15,7 +15,7 @@ use crate::clock::ManualClock;
 use crate::config::{CleanupPolicy, LogConfig};
 use crate::error::{IoFailure, IoOperation};
 use crate::fs::FileSystem;
-use crate::fs::sim::SimFs;
+use crate::fs::sim::{Effect, Errno, Fault, FaultOn, SimFs};
 use crate::index::replace_small_file;
 use crate::log::{AppendAs, Environment, PartitionLog};
 use crate::record::BatchBuilder;
@@ -362,6 +362,21 @@ fn a_file_that_cannot_be_read_is_told_and_begun_anew() {
     assert!(matches!(events(&told)[..], [StoreEvent::CleanerStateLost { .. }]));
     let health = store.cleaner().health_of(&named("users-0")).unwrap();
     assert!(health.is_begun_anew && health.state == CleaningState::Clean);
+}
+
+#[test]
+fn a_file_that_the_disk_does_not_give_is_no_reason_to_clean_never_again() {
+    let world = World::new(tick_config());
+    let store = world.open();
+    create(&store, &["users-0"]);
+    world.fake.plan("users-0", 10, []);
+    let fault = Fault::new(FaultOn::Open, Effect::Error(Errno::Eio)).path_contains(CLEANER_STATE).always();
+    world.fs.inject(fault);
+    world.pass(&store, SECOND);
+    assert!(matches!(state(&store, "users-0"), CleaningState::Retry { attempt: 1, .. }));
+    world.fs.clear_faults();
+    world.pass(&store, 2 * SECOND);
+    assert_eq!(state(&store, "users-0"), CleaningState::Clean);
 }
 
 /// Row 54: nothing of a deleted partition is left for one of its name.

@@ -11,7 +11,7 @@ fn at(seconds: u64) -> Now {
 fn config() -> CleanerConfig {
     CleanerConfig {
         retry: SECOND,
-        retry_max: Duration::from_secs(60),
+        retry_max: Duration::from_mins(1),
         behind_bytes: Some(1000),
         behind_after: Some(Duration::from_secs(100)),
         ..CleanerConfig::default()

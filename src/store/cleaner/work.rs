@@ -52,7 +52,7 @@ impl CleanerRoom {
             return Step::Wait(self.interval());
         }
         self.survey_if_due(shared, now);
-        match self.choose(shared, now) {
+        match Self::choose(shared, now) {
             Choice::Clean(hosted) => self.begin(shared, bench, &hosted),
             Choice::Look(hosted) => self.open_to_look(shared, &hosted),
             Choice::Nothing => Step::Wait(self.rest(shared, now)),
@@ -75,7 +75,7 @@ impl CleanerRoom {
     }
 
     /// The partition that needs it most, of those that nobody is at.
-    fn choose(&self, shared: &Shared, now: Duration) -> Choice {
+    fn choose(shared: &Shared, now: Duration) -> Choice {
         let now = Now { monotonic: now, ..now_of(&*shared.environment.clock) };
         let (mut best, mut unseen) = (None, None);
         for hosted in shared.all() {
@@ -133,8 +133,8 @@ impl CleanerRoom {
         match begun {
             Ok(Ok((Ok(Some(pass)), _))) => {
                 hosted.track(|tracked| tracked.track.end_step());
-                bench.put(AtWork { hosted: Arc::clone(hosted), pass, _loan: loan, memory, due: now.monotonic });
-                Step::Again
+                let at_work = AtWork { hosted: Arc::clone(hosted), pass, _loan: loan, memory, due: now.monotonic };
+                self.keep(shared, bench, at_work, Duration::ZERO)
             }
             Ok(Ok((Ok(None), log))) => {
                 let effects = hosted.track(|tracked| tracked.track.had_nothing(now)).unwrap_or_default();
@@ -218,8 +218,7 @@ impl CleanerRoom {
             let others = if is_held { shared.background.take(stepped.bytes, now.monotonic) } else { Duration::ZERO };
             let pause = if is_held { pause.max(others) } else { Duration::ZERO };
             at_work.due = now.monotonic.saturating_add(pause);
-            bench.put(at_work);
-            return if pause.is_zero() { Step::Again } else { Step::Wait(pause) };
+            return self.keep(shared, bench, at_work, pause);
         };
         let share = at_work.memory.bytes();
         drop_quietly(at_work);
@@ -231,6 +230,17 @@ impl CleanerRoom {
         self.settle(shared, &hosted, effects);
         let pause = self.throttle.take(stepped.bytes, now.monotonic);
         if pause.is_zero() || self.is_unthrottled() { Step::Again } else { Step::Wait(pause) }
+    }
+
+    /// Leaves a pass at its bench until the next step.
+    fn keep(&self, shared: &Shared, bench: &Bench, at_work: AtWork, pause: Duration) -> Step {
+        bench.put(at_work);
+        if bench.is_dismissed() {
+            // Whoever dismissed it looked for the pass while the step was under way, and nobody else will.
+            self.put_down(shared, bench.take());
+            return Step::Done;
+        }
+        if pause.is_zero() { Step::Again } else { Step::Wait(pause) }
     }
 
     fn is_unthrottled(&self) -> bool {
