@@ -239,7 +239,8 @@ fn kafka_finds(fs: &SimFs) -> Records {
         let whole: usize =
             crate::record::batches(content, u32::MAX).map_while(Result::ok).map(|batch| batch.bytes().len()).sum();
         let content = if index + 1 == logs.len() { &content[..whole] } else { &content[..] };
-        assert!(base(name).unwrap() >= next, "{name} begins before {next}: {:?}", names(fs));
+        // One that holds nothing is on its way out: an opening in doubt makes names change by making and removing them.
+        assert!(content.is_empty() || base(name).unwrap() >= next, "{name} begins before {next}: {:?}", names(fs));
         for batch in crate::record::batches(content, u32::MAX) {
             next = batch.unwrap().header().next_offset().value();
         }
