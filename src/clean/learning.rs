@@ -174,11 +174,14 @@ impl MapLearning {
         let mut batch = [None; TOGETHER];
         loop {
             let mut count = 0;
-            for (place, (hash, offset)) in batch.iter_mut().zip(hashed.by_ref()) {
-                // Fetches the lines of all of them before the first is waited for.
-                black_box(self.map.touch(hash));
-                *place = Some((hash, offset));
+            for (place, pair) in batch.iter_mut().zip(hashed.by_ref()) {
+                *place = Some(pair);
                 count += 1;
+            }
+            // Fetches the lines of all of them before the first is waited for. Not while hashing: that takes so many
+            // instructions that the processor would reach the next key's line only when it has this one's.
+            for (hash, _) in batch.iter().take(count).flatten() {
+                black_box(self.map.touch(*hash));
             }
             for (hash, offset) in batch.iter().take(count).flatten() {
                 if self.note(*hash, *offset) == Noted::Full {

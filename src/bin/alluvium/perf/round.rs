@@ -19,6 +19,9 @@ use super::watched::{Watch, WatchedFs};
 const SPILL_NOTE_BYTES: u64 = 24;
 /// An offset of a superseded record, where the bitmaps do not fit.
 const RUN_ENTRY_BYTES: u64 = 8;
+/// Files of state, and those beside each new segment, are no longer than this, however little is left. Nothing to logs of
+/// megabytes.
+const SMALL_FILES_BYTES: u64 = 16 << 10;
 
 /// Counts every byte that is written through it.
 #[derive(Debug, Default)]
@@ -85,7 +88,7 @@ impl Subject {
 
 impl Round {
     /// The most that may have been written: what is left, 24 bytes a record for one level of spill files, 8 bytes for
-    /// each record that is gone, and one per cent.
+    /// each record that is gone, and one per cent; and the small files.
     pub(crate) fn bytes_bound(&self, shape: &Shape) -> u64 {
         let spilled = match self.cleaned.mode {
             CleanMode::Spill => {
@@ -95,7 +98,7 @@ impl Round {
             _ => 0,
         };
         let exact = self.bytes_left + spilled;
-        exact + exact / 100
+        exact + exact / 100 + SMALL_FILES_BYTES * (1 + self.cleaned.segments_after)
     }
 
     /// The same work by hand.
