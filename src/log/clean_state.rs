@@ -1,8 +1,8 @@
 //! How far a log is clean, in a small file beside it, and what becomes of that when the log is cut.
 //!
 //! ```text
-//! alluvium.cleaned   lineage u64, first dirty offset i64, cleaned to i64, pass u8 (0 none, 1 began and did not end), and
-//!                    then upper i64, first dirty offset i64, done to i64 (all of the pass), time i64, length u32, bytes
+//! alluvium.clean-state   lineage u64, first dirty offset i64, cleaned to i64, pass u8 (0 none, 1 began and did not end), and
+//!                        then upper i64, first dirty offset i64, done to i64 (all of the pass), time i64, length u32, bytes
 //! ```
 //! All big-endian, behind the header of a small checked file. There is none before the first pass.
 //!
@@ -41,7 +41,7 @@ pub(crate) struct CleanState {
     /// A pass that began and did not come to its end.
     pub(crate) pass: Option<PassProgress>,
     /// Rises with every cut that changes this.
-    cuts: u64,
+    pub(crate) cuts: u64,
 }
 
 /// How far a pass has come. It goes on with the same bounds and the same time.
@@ -150,17 +150,18 @@ impl CleanFile {
     /// What counts of it, and of the list of the data directory, in the directory as it is now.
     pub(super) fn under(self, whose: Whose, own: Option<Lineage>, word: &Word) -> Self {
         let listed = word.parents.first_dirty;
-        let file = Some(self).filter(|file| Some(file.lineage) == own);
         let lineage = word.lineage;
+        let ours = Some(self).filter(|file| file.lineage == own.unwrap_or(lineage));
         match whose {
-            Whose::Own => file.unwrap_or_default(),
-            Whose::Nobodys => Self::default(),
+            Whose::Own => ours.unwrap_or_default(),
+            // The state beside it may have been lost, or removed by somebody who meant well.
+            Whose::Nobodys => ours.filter(|_| own.is_none()).map(Self::of_unknown_lineage).unwrap_or_default(),
             Whose::Parents => {
                 let first_dirty = listed.unwrap_or_default();
                 Self { lineage, first_dirty, cleaned_to: first_dirty, pass: None }
             }
             Whose::Lower => {
-                let ours = file.unwrap_or_default();
+                let ours = ours.unwrap_or_default();
                 let listed = listed.unwrap_or_default();
                 let first_dirty = ours.first_dirty.min(listed);
                 Self { lineage, first_dirty, cleaned_to: ours.cleaned_to.max(listed), pass: None }

@@ -72,7 +72,7 @@ fn it_is_found_again_and_no_log_has_one_that_was_never_cleaned() {
     let log = open(&fs);
     grow(&log, 10);
     assert_eq!(log.clean_state(), CleanState::default());
-    assert!(fs.live_bytes(&Path::new(DIR).join("alluvium.cleaned")).is_none());
+    assert!(fs.live_bytes(&Path::new(DIR).join(names::CLEANED)).is_none());
     let state = CleanState { first_dirty: at(4), pass: Some(pass(8)), ..log.clean_state() };
     assert_eq!(log.put_clean_state(state.clone()).unwrap(), state);
     drop(log);
@@ -120,7 +120,7 @@ fn a_file_that_cannot_be_read_costs_another_pass() {
     grow(&log, 10);
     log.put_clean_state(CleanState { first_dirty: at(2), ..log.clean_state() }).unwrap();
     log.close().unwrap();
-    fs.flip_bit(&Path::new(DIR).join("alluvium.cleaned"), 20, 3);
+    fs.flip_bit(&Path::new(DIR).join(names::CLEANED), 20, 3);
     let log = open(&fs);
     let is_told = |found: &Found| matches!(found, Found::CleanStateUnreadable(_));
     assert!(log.recovery_report().findings.iter().any(|finding| is_told(&finding.found)));
@@ -192,7 +192,7 @@ fn a_full_disk_keeps_no_log_from_being_cut() {
     let log = open(&fs);
     grow(&log, 10);
     log.put_clean_state(CleanState { first_dirty: at(8), ..log.clean_state() }).unwrap();
-    fs.inject(Fault::new(FaultOn::Write, Effect::Error(Errno::Enospc)).path_contains("alluvium.cleaned").always());
+    fs.inject(Fault::new(FaultOn::Write, Effect::Error(Errno::Enospc)).path_contains(names::CLEANED).always());
     log.truncate_to(at(5)).unwrap();
     assert_eq!(log.clean_state().first_dirty, Offset::ZERO);
     drop(log);
@@ -216,4 +216,6 @@ fn the_directorys_list_counts_where_the_file_does_not() {
     assert_eq!(counts(Whose::Lower, Some(70)).first_dirty, at(40));
     assert_eq!(counts(Whose::Lower, None).first_dirty, Offset::ZERO);
     assert_eq!(counts(Whose::Nobodys, Some(7)), CleanFile::default());
+    let lost = file.clone().under(Whose::Nobodys, None, &Word { lineage: ours, ..word(None) });
+    assert_eq!(lost, CleanFile { cleaned_to: at(50), ..CleanFile::default() }, "the gaps are still there");
 }

@@ -19,6 +19,7 @@ fn at(value: i64) -> Offset {
 
 fn home(fs: &SimFs) -> Home {
     fs.create_dir(Path::new("/log")).unwrap();
+    fs.sync_dir(Path::new("/")).unwrap();
     Home::new(Arc::new(fs.clone()), Arc::from(Path::new("/log")))
 }
 

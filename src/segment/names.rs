@@ -10,7 +10,7 @@
 //! alluvium.sync-state               in place: the newest durable end, and whether a sync began and did not succeed
 //! alluvium.clean-shutdown           written last when closing, removed first when opening
 //! alluvium.damage                   ranges found unreadable below the recovery point
-//! alluvium.cleaned                  how far the log is clean, and a pass that did not come to its end
+//! alluvium.clean-state              how far the log is clean, and a pass that did not come to its end
 //! alluvium.canary.deleted           goes when Kafka loads the partition
 //! alluvium.move                     in a copy that is to take the place of a partition: how far it has come
 //! alluvium.aside.<n>.<base:020>.log segments past a torn tail, kept for whoever wants to look
@@ -35,8 +35,8 @@ pub const SYNC_STATE: &str = "alluvium.sync-state";
 pub const CLEAN_SHUTDOWN: &str = "alluvium.clean-shutdown";
 /// Ranges known to be unreadable.
 pub const DAMAGE: &str = "alluvium.damage";
-/// How far the log is clean.
-pub const CLEANED: &str = "alluvium.cleaned";
+/// How far the log is clean. Not with the suffix of unfinished files, which Kafka takes for segments.
+pub const CLEANED: &str = "alluvium.clean-state";
 /// In a copy that takes the place of a partition elsewhere.
 pub const MOVE: &str = "alluvium.move";
 /// Kafka's list of leader epochs and where each starts.
