@@ -34,7 +34,8 @@ impl Bounds {
         let stored = view.state.first_dirty;
         let range = CleanRange::of(facts, &view.marks, Some(stored), &view.config, now);
         let from = range.log_start;
-        let is_valid = |upper: Offset| range.first_dirty < upper && upper <= range.secure_to;
+        let most = options.upper.map_or(range.secure_to, |upper| upper.min(range.secure_to));
+        let is_valid = |upper: Offset| range.first_dirty < upper && upper <= most;
         if let Some(pass) =
             view.state.pass.as_ref().filter(|pass| is_valid(pass.upper) && pass.first_dirty < pass.upper)
         {
@@ -48,8 +49,7 @@ impl Bounds {
                 resumed: true,
             };
         }
-        let upper = options.upper.map_or(range.secure_to, |upper| upper.min(range.secure_to)).max(from);
-        let upper = before_unreplicated(view, upper).max(from);
+        let upper = most.max(from);
         let first_dirty = range.first_dirty;
         Self { from, first_dirty, upper, done_to: from, horizon_from: now, transactions: Vec::new(), resumed: false }
     }
@@ -58,12 +58,6 @@ impl Bounds {
     pub(super) fn dirty(&self) -> Range<Offset> {
         self.first_dirty.min(self.upper)..self.upper
     }
-}
-
-/// A segment is replaced as a whole, so that one which reaches past the high watermark, and may be cut, has to wait.
-fn before_unreplicated(view: &CleanView, upper: Offset) -> Offset {
-    let cut = view.segments.iter().find(|segment| segment.base < upper && segment.end > view.marks.high_watermark);
-    cut.map_or(upper, |segment| segment.base)
 }
 
 /// The log as a pass sees it.
