@@ -34,7 +34,8 @@ impl Bounds {
         let stored = view.state.first_dirty;
         let range = CleanRange::of(facts, &view.marks, Some(stored), &view.config, now);
         let from = range.log_start;
-        let is_valid = |upper: Offset| range.first_dirty < upper && upper <= range.secure_to;
+        let most = options.upper.map_or(range.secure_to, |upper| upper.min(range.secure_to));
+        let is_valid = |upper: Offset| range.first_dirty < upper && upper <= most;
         if let Some(pass) =
             view.state.pass.as_ref().filter(|pass| is_valid(pass.upper) && pass.first_dirty < pass.upper)
         {
@@ -48,9 +49,7 @@ impl Bounds {
                 resumed: true,
             };
         }
-        let upper = options.upper.map_or(range.secure_to, |upper| upper.min(range.secure_to)).max(from);
-        // Below the log start where the segment with the log start is the one that has to wait: nothing is cleaned then.
-        let upper = before_unreplicated(view, upper);
+        let upper = below_waiting(view, from, most.max(from));
         let first_dirty = range.first_dirty;
         Self { from, first_dirty, upper, done_to: from, horizon_from: now, transactions: Vec::new(), resumed: false }
     }
@@ -61,10 +60,11 @@ impl Bounds {
     }
 }
 
-/// A segment is replaced as a whole, so that one which reaches past the high watermark, and may be cut, has to wait.
-fn before_unreplicated(view: &CleanView, upper: Offset) -> Offset {
-    let cut = view.segments.iter().find(|segment| segment.base < upper && segment.end > view.marks.high_watermark);
-    cut.map_or(upper, |segment| segment.base)
+/// `upper`, or where the segment with the log start begins, if that one has to wait because it is not replicated to its end:
+/// it is replaced as a whole or not at all, and then there is nothing to clean.
+fn below_waiting(view: &CleanView, from: Offset, upper: Offset) -> Offset {
+    let first = view.segments.iter().find(|segment| segment.base <= from && from < segment.end);
+    first.filter(|first| first.end > view.marks.high_watermark).map_or(upper, |first| first.base)
 }
 
 /// The log as a pass sees it.

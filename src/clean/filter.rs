@@ -310,6 +310,11 @@ impl BatchFilter {
         self.count(Outcome::Dropped);
     }
 
+    /// The time of the pass.
+    pub(crate) fn now(&self) -> TimestampMs {
+        self.rules.now
+    }
+
     /// What was done so far.
     pub(crate) fn counts(&self) -> &FilterCounts {
         &self.counts

@@ -248,13 +248,15 @@ impl Pass {
         Ok(State::Resolving(Box::new(learning.finish())))
     }
 
-    /// The pass ends where the map was full.
+    /// The pass ends where the map was full, or where it has come before.
     fn cut_short(&mut self, full_at: Offset) -> Result<(), CleanError> {
         self.mode = CleanMode::Partial;
-        if full_at <= self.bounds.first_dirty {
+        // A pass that was interrupted may have had more memory: what it has done is clean up to its end.
+        let upper = full_at.max(self.bounds.done_to);
+        if upper <= self.bounds.first_dirty {
             return Err(CleanError::Stuck { at: self.bounds.first_dirty });
         }
-        self.bounds.upper = full_at;
+        self.bounds.upper = upper;
         Ok(())
     }
 
@@ -422,7 +424,10 @@ impl Pass {
         self.source = Source { unreadable, ..Source::of(view, facts) };
         self.figures.end_learning();
         self.figures.full_at = None;
-        self.mode = CleanMode::Map;
+        // One that was cut short stays so.
+        if self.mode == CleanMode::Spill {
+            self.mode = CleanMode::Map;
+        }
         self.begin_learning()
     }
 
@@ -431,6 +436,8 @@ impl Pass {
         self.bounds.transactions = filter.save();
         let Bounds { upper, first_dirty, done_to, horizon_from, ref transactions, .. } = self.bounds;
         let transactions = transactions.clone();
+        // A pass over what is clean may end below it.
+        let first_dirty = first_dirty.min(upper);
         let mut state = self.clean_state.clone();
         state.pass = Some(PassProgress { upper, first_dirty, done_to, horizon_from, transactions });
         self.put(state)

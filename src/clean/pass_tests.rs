@@ -15,6 +15,9 @@ use crate::log::{AppendAs, Environment};
 use crate::record::{BatchBuilder, BatchView, Compression, RecordBatch, TransactionEnd, batches};
 use crate::units::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, TimestampMs};
 
+#[path = "review_tests.rs"]
+mod review;
+
 const NOW: i64 = 1_700_000_000_000;
 const RETENTION_MS: u64 = 10_000;
 

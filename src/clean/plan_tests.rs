@@ -59,7 +59,9 @@ fn the_first_uncleanable_offset_is_the_least_bound_with_its_name() {
     };
     assert_eq!(first(|_| ()), (400, 400, HeldBack::ActiveSegment { at: offset(400) }));
     assert_eq!(first(|m| m.last_stable = offset(50)), (50, 50, HeldBack::LastStable { at: offset(50) }));
-    assert_eq!(first(|m| m.high_watermark = offset(350)), (350, 350, HeldBack::HighWatermark { at: offset(350) }));
+    // A segment is replaced as a whole.
+    assert_eq!(first(|m| m.high_watermark = offset(350)), (300, 300, HeldBack::HighWatermark { at: offset(300) }));
+    assert_eq!(first(|m| m.high_watermark = offset(300)), (300, 300, HeldBack::HighWatermark { at: offset(300) }));
     // What a sync lifts bounds the range, and a log is due all the same: the pass asks for the sync.
     assert_eq!(first(|m| m.durable_end = offset(120)), (120, 400, HeldBack::DurableEnd { at: offset(120) }));
 }

@@ -296,7 +296,7 @@ fn held_back(
     let active = segments.iter().find(|segment| segment.is_active);
     let mut held = vec![
         HeldBack::LastStable { at: marks.last_stable },
-        HeldBack::HighWatermark { at: marks.high_watermark },
+        HeldBack::HighWatermark { at: unreplicated_from(segments, marks.high_watermark) },
         HeldBack::DurableEnd { at: marks.durable_end },
     ];
     held.extend(active.map(|active| HeldBack::ActiveSegment { at: active.base }));
@@ -305,6 +305,14 @@ fn held_back(
     // What begins at the log end holds nothing back.
     held.retain(|held| held.at() < marks.log_end);
     held
+}
+
+/// A segment is replaced as a whole, so that a sealed one which reaches past the high watermark, and may be cut, has to
+/// wait as a whole.
+fn unreplicated_from(segments: &[SegmentFacts], high_watermark: Offset) -> Offset {
+    let reaches_past = |segment: &&SegmentFacts| segment.base < high_watermark && high_watermark < segment.end;
+    let cut = segments.iter().filter(|segment| !segment.is_active).find(reaches_past);
+    cut.map_or(high_watermark, |segment| segment.base)
 }
 
 /// Whether a segment is too young, and until when.

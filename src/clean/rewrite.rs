@@ -344,7 +344,9 @@ impl Sieve {
 
     fn note_horizon(&mut self) {
         let kept = BatchHeader::parse(&self.kept, u32::MAX).ok().filter(|kept| kept.base_offset < self.removable_below);
-        if let Some(horizon) = kept.and_then(|header| header.delete_horizon()) {
+        // A batch keeps its horizon when its tombstones are gone. What has passed and is left, no other pass would remove.
+        let to_come = |horizon: &TimestampMs| *horizon > self.filter.now();
+        if let Some(horizon) = kept.and_then(|header| header.delete_horizon()).filter(to_come) {
             self.next_horizon = Some(self.next_horizon.map_or(horizon, |earliest| earliest.min(horizon)));
         }
     }

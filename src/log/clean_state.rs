@@ -40,7 +40,8 @@ pub(crate) struct CleanState {
     pub(crate) first_dirty: Offset,
     /// A pass that began and did not come to its end.
     pub(crate) pass: Option<PassProgress>,
-    /// Rises with every cut that changes this.
+    /// Rises with every cut, and with every repair. One that leaves this as it is may still change what a pass goes by: the
+    /// last data of a producer, which a cut past the end of the pass moves below it.
     pub(crate) cuts: u64,
 }
 
@@ -79,16 +80,33 @@ pub(crate) struct CleanFile {
 pub(super) struct Cleaned {
     file: CleanFile,
     cuts: u64,
+    /// How many cuts there were when the cleaner that is at work claimed the log.
+    claimed: Option<u64>,
 }
 
 impl Cleaned {
     pub(super) fn new(file: CleanFile) -> Self {
-        Self { file, cuts: 0 }
+        Self { file, cuts: 0, claimed: None }
     }
 
     /// Where gaps end that cleaning may have left.
     pub(super) fn cleaned_to(&self) -> Offset {
         self.file.cleaned_to
+    }
+
+    /// A cleaner begins to go by what the log is now.
+    pub(super) fn claim(&mut self) {
+        self.claimed = Some(self.cuts);
+    }
+
+    /// It does not any more.
+    pub(super) fn let_go(&mut self) {
+        self.claimed = None;
+    }
+
+    /// Whether what the cleaner goes by may be true no more.
+    pub(super) fn is_cut_since_claim(&self) -> bool {
+        self.claimed.is_some_and(|cuts| cuts != self.cuts)
     }
 }
 
@@ -218,6 +236,14 @@ impl CleanFile {
         (cut != *self).then_some(cut)
     }
 
+    /// What is left of it when what lies past `from` is to be gone through once more; `None` where nothing changes. Gaps
+    /// stay what they are.
+    fn dirty_from(&self, from: Offset) -> Option<Self> {
+        let pass = self.pass.clone().filter(|pass| pass.upper <= from);
+        let dirty = Self { first_dirty: self.first_dirty.min(from), pass, ..self.clone() };
+        (dirty != *self).then_some(dirty)
+    }
+
     /// Lowers the file before a cut to `to` while the log is being opened. Durable when it returns.
     pub(super) fn lower(&mut self, fs: &dyn FileSystem, dir: &Path, to: Offset) -> Result<(), IoFailure> {
         let Some(cut) = self.cut(to) else { return Ok(()) };
@@ -282,9 +308,22 @@ impl LogCore {
     /// Lowers what is written down of cleaning before a cut to `to`. Durable when it returns; the round is locked.
     pub(super) fn lower_clean_state(&self, to: Offset) -> Result<(), IoFailure> {
         let mut cleaned = self.cleaned.lock();
-        let before = cleaned.file.clone();
-        cleaned.file.lower(&*self.home.fs, &self.home.dir, to)?;
-        cleaned.cuts += u64::from(cleaned.file != before);
+        cleaned.cuts += 1;
+        cleaned.file.lower(&*self.home.fs, &self.home.dir, to)
+    }
+
+    /// Has the cleaner go once more through everything from `from` on, where records are about to come back that no pass
+    /// could read. A tombstone above them counts as clean by now, so that none would learn it again: it would expire, and
+    /// what it hides would be left. A pass under way, or interrupted, learned without them and does not go on.
+    ///
+    /// Durable when it returns; the round is locked.
+    pub(super) fn clean_again_from(&self, from: Offset) -> Result<(), IoFailure> {
+        let mut cleaned = self.cleaned.lock();
+        cleaned.cuts += 1;
+        if let Some(dirty) = cleaned.file.dirty_from(from) {
+            dirty.write(&*self.home.fs, &self.home.dir)?;
+            cleaned.file = dirty;
+        }
         Ok(())
     }
 }

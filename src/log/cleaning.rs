@@ -84,6 +84,7 @@ pub(crate) struct CleaningClaim(Arc<LogCore>);
 
 impl Drop for CleaningClaim {
     fn drop(&mut self) {
+        self.0.cleaned.lock().let_go();
         self.0.is_cleaning.store(false, Ordering::Release);
     }
 }
@@ -185,7 +186,10 @@ impl PartitionLog {
     /// Claims the log for one cleaner; `None` while another one has it.
     pub(crate) fn claim_cleaning(&self) -> Option<CleaningClaim> {
         let is_taken = self.core.is_cleaning.swap(true, Ordering::AcqRel);
-        (!is_taken).then(|| CleaningClaim(Arc::clone(&self.core)))
+        (!is_taken).then(|| {
+            self.core.cleaned.lock().claim();
+            CleaningClaim(Arc::clone(&self.core))
+        })
     }
 
     /// What there is to clean, at this moment. Waits for an append in progress.

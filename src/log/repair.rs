@@ -4,12 +4,14 @@
 //! again in a file beside it (what lies before the range, the batches, what lies behind), synced, and renamed over the
 //! old one, which slices go on reading. The steps, and what a crash between them leaves:
 //! 1. The new file is written and synced under a name that the next opening removes. No lock is held.
-//! 2. If it has another length, the list of damage says for either length what cannot be read. Which one holds shows the
+//! 2. What is written down of cleaning is lowered to the segment, durably: the cleaner passed it over, and has to hold the
+//!    records that come back against everything above them.
+//! 3. If it has another length, the list of damage says for either length what cannot be read. Which one holds shows the
 //!    log itself, so the rename decides about both at once.
-//! 3. Indexes and sum go, durably: they are about the old file, and all of them can be made again.
-//! 4. The rename, made durable. Before it the range is quarantined as before; after it, it is not, but that a list written
+//! 4. Indexes and sum go, durably: they are about the old file, and all of them can be made again.
+//! 5. The rename, made durable. Before it the range is quarantined as before; after it, it is not, but that a list written
 //!    for the same length still names it, and whoever repairs it again does no harm.
-//! 5. Readers are shown the new segment; list, indexes and sum are written.
+//! 6. Readers are shown the new segment; list, indexes and sum are written.
 //!
 //! What is derived from the range: the aborted transactions of this segment are derived again from its batches. The leader
 //! epochs, and the producers at the log end, are those that appending or an earlier opening learned. An opening that had to
@@ -205,9 +207,10 @@ impl LogCore {
         Ok(())
     }
 
-    /// Steps 2 to 4. Whatever fails before the rename leaves the old segment in its place.
+    /// Steps 2 to 5. Whatever fails before the rename leaves the old segment in its place.
     fn swap(&self, wound: &Wound, mended: &Mended, is_swapped: &mut bool) -> Result<(), IoFailure> {
         let base = wound.segment.base();
+        self.clean_again_from(base)?;
         if mended.bytes != wound.bytes {
             let segments = Arc::clone(&self.view.read().segments);
             let others: DamageList = damage_of(segments.iter().filter(|segment| segment.base() != base));

@@ -35,7 +35,8 @@ pub(crate) struct Replaced {
 /// failed, the next opening finishes or undoes it.
 #[derive(Debug)]
 pub(crate) enum ReplaceError {
-    /// The segments are not those of the log any more, or some of them is damaged by now: plan anew.
+    /// The segments are not those of the log any more, some of them is damaged by now, or the log was cut or repaired
+    /// elsewhere since it was claimed: plan anew.
     Changed,
     /// What was staged cannot take their place: a mistake of the caller's.
     Unfit(Unfit),
@@ -181,7 +182,8 @@ impl LogCore {
             inputs.iter().any(|input| writer.holds(input) > 0)
         };
         let is_settled = end <= view.marks.durable_end && end <= view.marks.high_watermark;
-        if is_same && ends_there && is_whole && is_settled && !is_unsynced {
+        let is_cut = self.cleaned.lock().is_cut_since_claim();
+        if is_same && ends_there && is_whole && is_settled && !is_unsynced && !is_cut {
             Ok(at)
         } else {
             Err(ReplaceError::Changed)

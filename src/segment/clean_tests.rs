@@ -265,3 +265,18 @@ fn an_output_reaches_past_all_that_it_takes_the_place_of() {
         assert_eq!((header.base_offset, header.next_offset(), header.leader_epoch), (next, at(900), epoch));
     }
 }
+
+/// Where offsets leave a gap wider than a batch can span, a segment that lost everything could not be put in place, and its
+/// log never be cleaned.
+#[test]
+fn a_filler_spans_as_much_as_it_can() {
+    let fs = SimFs::new(1);
+    let home = home(&fs);
+    for end in [101, 100 + (1 << 31), 101 + (1 << 31), i64::MAX] {
+        let writer = CleanedWriter::create(&home, at(100), OPTIONS, 1000).unwrap();
+        let at_end = FinishAt { end: at(end), covers: at(100), filler_epoch: None, aborted: AbortedTxns::default() };
+        let written = writer.finish(at_end).unwrap();
+        assert_eq!(written.next, at(end.min(100 + (1 << 31))), "{end}");
+        remove_cleaned(&home, at(100)).unwrap();
+    }
+}

@@ -244,7 +244,9 @@ impl CleanedWriter {
 
     /// An empty batch over the offsets that are left.
     fn fill(&mut self, at: &FinishAt) -> Result<(), IoFailure> {
-        let filler = empty_batch(self.next..at.end, at.filler_epoch);
+        // All of them where a segment can have them: no more were in it.
+        let reach = Offset::new(self.base.value().saturating_add(1 << 31)).unwrap_or(at.end);
+        let filler = empty_batch(self.next..at.end.min(reach), at.filler_epoch);
         let Some(filler) = filler else { return Ok(()) };
         match self.append(&filler) {
             Err(CleanWriteError::Io(failure)) => Err(failure),
