@@ -51,6 +51,12 @@ pub enum CleanError {
         /// First dirty offset, before and after.
         at: Offset,
     },
+    /// What was written cannot take the place of what it was made from.
+    #[error("{what}; the log is as it was. That is a fault of this library: please report it")]
+    Unfit {
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// What the log says of aborted transactions cannot be read.
     #[error("{0}; scrub the log or repair it, then clean again")]
     Read(Box<ReadError>),

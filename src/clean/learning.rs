@@ -115,6 +115,7 @@ impl Learning {
     }
 
     /// Notes that the record at `offset` has `key`. Offsets rise from call to call.
+    #[cfg(test)]
     pub(super) fn note(&mut self, key: &[u8], offset: Offset) -> Result<Noted, IoFailure> {
         self.note_all([(key, offset)])
     }
@@ -165,7 +166,7 @@ impl Learning {
     /// Begins to decide. A map has nothing left to do; spilled records are read back in steps.
     pub(super) fn finish(self) -> Finishing {
         let counts = self.counts();
-        Finishing { state: Some(State::Learned(self)), counts }
+        Finishing { state: Some(State::Learned(Box::new(self))), counts }
     }
 }
 
@@ -246,8 +247,8 @@ pub(super) struct Finishing {
 
 #[derive(Debug)]
 enum State {
-    Learned(Learning),
-    Resolving(KeyHasher, Resolve),
+    Learned(Box<Learning>),
+    Resolving(KeyHasher, Box<Resolve>),
 }
 
 impl Finishing {
@@ -257,13 +258,17 @@ impl Finishing {
         let Some(state) = self.state.take() else { panic!("there is nothing after the verdicts or an error") };
         let (hasher, mut resolve) = match state {
             State::Resolving(hasher, resolve) => (hasher, resolve),
-            State::Learned(Learning { hasher, into: Into::Map(learning), notes }) => {
-                self.counts = learning.counts(notes);
-                return Ok(Some(Verdicts { hasher, by: By::Map(learning), counts: self.counts }));
-            }
-            State::Learned(Learning { hasher, into: Into::Spill(learning), .. }) => {
-                let SpillLearning { whole, files, sizes, pairs, quantiles } = learning;
-                (hasher, Resolve::begin(files, sizes, pairs, &whole, quantiles)?)
+            State::Learned(learned) => {
+                let Learning { hasher, into, notes } = *learned;
+                match into {
+                    Into::Map(learning) => {
+                        self.counts = learning.counts(notes);
+                        return Ok(Some(Verdicts { hasher, by: By::Map(learning), counts: self.counts }));
+                    }
+                    Into::Spill(SpillLearning { whole, files, sizes, pairs, quantiles }) => {
+                        (hasher, Box::new(Resolve::begin(files, sizes, pairs, &whole, quantiles)?))
+                    }
+                }
             }
         };
         let is_resolved = resolve.step(bytes_max)?;

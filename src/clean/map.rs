@@ -227,7 +227,6 @@ impl OffsetMap {
 
     /// One of the buckets in use, by 32 bits.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "less than the number of buckets, which is a usize")]
     fn scaled(&self, bits: u32) -> usize {
         ((u64::from(bits) * self.used as u64) >> 32) as usize
     }

@@ -11,7 +11,7 @@ use super::output::{Copied, Output, OutputTask};
 use super::scan::{aborted_of, open};
 use crate::error::IoFailure;
 use crate::log::{CleanSegment, PartitionLog, ReplaceError};
-use crate::record::{BatchHeader, VerifiedBatch};
+use crate::record::BatchHeader;
 use crate::segment::{CacheUse, CleanReader, Hole, Met, Segment};
 use crate::units::{Offset, TimestampMs};
 
@@ -188,7 +188,8 @@ impl Rewrite {
 
 fn of_replace(error: ReplaceError) -> CleanError {
     match error {
-        ReplaceError::Changed | ReplaceError::Unfit(_) => CleanError::Changed,
+        ReplaceError::Changed => CleanError::Changed,
+        ReplaceError::Unfit(unfit) => CleanError::Unfit { what: unfit.describe() },
         ReplaceError::Io(failure) => CleanError::of_write(failure, || 1),
         ReplaceError::Log(cause) => cause.into(),
     }
@@ -311,9 +312,8 @@ impl Sieve {
             Some(Err(hole)) => return Ok(Some(hole)),
             None => return Err(CleanError::Changed),
         };
-        let Ok(verified) = VerifiedBatch::verify(*batch.view()) else { return Err(CleanError::Changed) };
         self.kept.clear();
-        let filtered = self.filter.filter(&verified, &mut Judge(&mut self.verdicts), &mut self.kept)?;
+        let filtered = self.filter.filter(&batch, &mut Judge(&mut self.verdicts), &mut self.kept)?;
         if filtered.unread.is_some() {
             self.forbid_removal_past(header.base_offset);
         }
@@ -332,9 +332,7 @@ impl Sieve {
     fn observe(&mut self, reader: &mut CleanReader) -> Result<Option<Hole>, CleanError> {
         match reader.batch()? {
             Some(Ok(batch)) => {
-                if let Ok(verified) = VerifiedBatch::verify(*batch.view()) {
-                    self.filter.observe_left(&verified);
-                }
+                self.filter.observe_left(&batch);
                 Ok(None)
             }
             Some(Err(hole)) => Ok(Some(hole)),

@@ -156,6 +156,7 @@ impl CleanedTransactions {
     }
 
     /// Offset after the last batch that was met.
+    #[cfg(test)]
     pub(crate) fn position(&self) -> Offset {
         self.position
     }

@@ -89,11 +89,6 @@ impl Cleaned {
         Self { file, cuts: 0, claimed: None }
     }
 
-    /// Where gaps end that cleaning may have left.
-    pub(super) fn cleaned_to(&self) -> Offset {
-        self.file.cleaned_to
-    }
-
     /// A cleaner begins to go by what the log is now.
     pub(super) fn claim(&mut self) {
         self.claimed = Some(self.cuts);

@@ -15,7 +15,7 @@ use super::{LogCore, PartitionLog};
 use crate::commit::Marks;
 use crate::config::LogConfig;
 use crate::error::{ChangeError, IoFailure, ReadError};
-use crate::index::{AbortedTxn, AbortedTxns, LeaderEpochs, ProducerState};
+use crate::index::{AbortedTxn, AbortedTxns, ProducerState};
 use crate::segment::{
     CacheUse, CleanReader, CleanWriteError, CleanedSegment, CleanedWriter, FinishAt, Hole, Holes, Segment,
     SegmentOptions, remove_cleaned,
@@ -69,13 +69,10 @@ pub(crate) struct CleanView {
     pub(crate) active_base: Offset,
     pub(crate) active_bytes: u64,
     pub(crate) marks: Marks,
-    /// As it is on disk.
-    pub(crate) recovery_point: Offset,
     pub(crate) state: CleanState,
     pub(crate) config: Arc<LogConfig>,
     /// What is remembered of each producer: its last data offset, epoch and open transaction.
     pub(crate) producers: Vec<ProducerState>,
-    pub(crate) epochs: Arc<LeaderEpochs>,
 }
 
 /// Says that a log is being cleaned, until it is dropped. A handle of the log cannot do it twice at a time.
@@ -131,11 +128,6 @@ impl Drop for StagedFiles {
 }
 
 impl Staging {
-    /// What writes it.
-    pub(crate) fn writer(&mut self) -> &mut CleanedWriter {
-        &mut self.writer
-    }
-
     /// Its base offset.
     pub(crate) fn base(&self) -> Offset {
         self.writer.base()
@@ -170,7 +162,7 @@ impl Staging {
             let (first, last) = (epochs.epoch_of(writer.next_offset()), Offset::new(end.value().saturating_sub(1)));
             first.filter(|_| last.is_some_and(|last| epochs.epoch_of(last) == first))
         };
-        let segment = writer.finish(FinishAt { end, covers, filler_epoch, aborted })?;
+        let segment = writer.finish(&FinishAt { end, covers, filler_epoch, aborted })?;
         Ok(Staged { segment, files })
     }
 }
@@ -203,7 +195,7 @@ impl PartitionLog {
             writer.check_open()?;
             (writer.derived.producers.summaries(), core.view.read().clone())
         };
-        let LogView { segments, marks, active_bytes, epochs, .. } = &view;
+        let LogView { segments, marks, active_bytes, .. } = &view;
         let mut sealed = Vec::with_capacity(segments.len());
         for (segment, next) in segments.iter().zip(segments.iter().skip(1)) {
             if next.base() <= marks.log_start {
@@ -217,11 +209,9 @@ impl PartitionLog {
             active_base: segments.last().map_or(marks.log_end, |active| active.base()),
             active_bytes: *active_bytes,
             marks: *marks,
-            recovery_point: core.keeper.recovery_point(),
             state: self.clean_state(),
             config: self.config(),
             producers,
-            epochs: Arc::clone(epochs),
         })
     }
 

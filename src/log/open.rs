@@ -162,20 +162,17 @@ impl Left {
     /// What counts in the data directory around the partition: this, or what that directory says instead.
     fn under(self, word: &Word) -> Self {
         let no_point = RecoveryPoint { lineage: word.lineage, is_guarded: word.is_shared, ..NO_POINT };
-        let own = match &self.point {
-            Ok(own) => *own,
+        let Ok(own) = self.point else {
             // Whose it was cannot be told, and any list may be older than it: nobody's word is safe.
-            Err(_) => {
-                let cleaned = self.cleaned.map(|file| file.map(CleanFile::of_unknown_lineage));
-                return Self { no_point, cleaned, ..self };
-            }
+            let cleaned = self.cleaned.map(|file| file.map(CleanFile::of_unknown_lineage));
+            return Self { cleaned, no_point, ..self };
         };
         let whose = judge(own.map(|own| own.for_judgement(self.has_canary, self.clean)), word);
         let lineage = own.map(|own| own.lineage);
         let cleaned = self.cleaned.clone().map(|file| Some(file.unwrap_or_default().under(whose, lineage, word)));
         match whose {
-            Whose::Own => return Self { no_point, cleaned, ..self },
-            Whose::Nobodys if own.is_none() => return Self { no_point, cleaned, ..self },
+            Whose::Own => return Self { cleaned, no_point, ..self },
+            Whose::Nobodys if own.is_none() => return Self { cleaned, no_point, ..self },
             Whose::Parents | Whose::Lower | Whose::Nobodys => {}
         }
         // Past everything that is there, so that none of it passes for state that belongs to the new point.

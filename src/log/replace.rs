@@ -61,6 +61,19 @@ pub(crate) enum Unfit {
     Unannounced,
 }
 
+impl Unfit {
+    /// In a sentence.
+    pub(crate) fn describe(self) -> &'static str {
+        match self {
+            Self::Count => "there are no segments to replace, or too many at once",
+            Self::Bounds => "new segments do not begin and end where the old ones do",
+            Self::Coverage => "no batch of the new segments reaches into the last old one",
+            Self::Unsecured => "the old segments were not made durable",
+            Self::Unannounced => "no pass over the old segments was written down",
+        }
+    }
+}
+
 impl From<IoFailure> for ReplaceError {
     fn from(failure: IoFailure) -> Self {
         Self::Io(failure)
@@ -95,7 +108,9 @@ impl PartitionLog {
         // In a log that failed nobody knows which of the names are durable: some of the files without the others would
         // pass for a complete set.
         if matches!(replaced, Ok(_) | Err(ReplaceError::Log(_))) {
-            outputs.iter().for_each(|staged| staged.files.keep());
+            for staged in &outputs {
+                staged.files.keep();
+            }
         }
         replaced
     }
@@ -161,7 +176,9 @@ impl LogCore {
         let segments: Vec<Arc<Segment>> =
             outputs.iter().map(|output| Arc::new(output.segment(&self.home, options))).collect();
         for segment in &segments {
-            written.into_iter().for_each(|written| segment.inherit_age(written));
+            if let Some(written) = written {
+                segment.inherit_age(written);
+            }
         }
         self.show_replaced(inputs, &segments);
         self.drop_snapshots(&bases, &segments);

@@ -251,14 +251,14 @@ fn kafka_finds(fs: &SimFs) -> Records {
 
 /// What a crash may leave, each world once.
 fn images(fs: &SimFs, seed: u64, random: u64) -> Vec<(String, SimFs)> {
-    let mut images = vec![("kill".to_owned(), fs.kill())];
+    let mut left = vec![("kill".to_owned(), fs.kill())];
     let random = (0..random).map(|n| Survival::Random(seed * 100 + n));
     for survival in [Survival::Nothing, Survival::Everything].into_iter().chain(random) {
-        images.push((format!("{survival:?}"), fs.power_loss_keeping(survival)));
+        left.push((format!("{survival:?}"), fs.power_loss_keeping(survival)));
     }
     let mut seen = BTreeSet::new();
-    images.retain(|(_, image)| seen.insert(names(image)));
-    images
+    left.retain(|(_, image)| seen.insert(names(image)));
+    left
 }
 
 /// Opens a world twice, goes on in it, and closes and opens it again; what it holds must be one of `allowed`.

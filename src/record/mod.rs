@@ -49,7 +49,7 @@ pub use recompress::recompress;
 pub use record::{Headers, Record, Records};
 #[cfg(test)]
 pub(crate) use retain::naive_tests;
-pub(crate) use retain::{Candidate, Retainer, VerifiedBatch, put_emptied};
+pub(crate) use retain::{Candidate, Checked, Retainer, VerifiedBatch, put_emptied};
 pub(crate) use stamp::unstamp;
 pub use stamp::{stamp, stamp_append_time};
 pub use validate::{Origin, Rules, validate};

@@ -46,6 +46,16 @@ impl<'a> VerifiedBatch<'a> {
         batch.verify_crc().map(|()| Self(batch))
     }
 
+    /// What to keep instead of the batch, while it cannot be borrowed.
+    pub(crate) fn checked(&self) -> Checked {
+        Checked { at: self.0.bytes().as_ptr_range() }
+    }
+
+    /// The batch that was verified before, borrowed again, in the place where it was. `None` for another place.
+    pub(crate) fn again(batch: BatchView<'a>, checked: &Checked) -> Option<Self> {
+        (batch.bytes().as_ptr_range() == checked.at).then_some(Self(batch))
+    }
+
     /// The decoded header.
     pub(crate) fn header(&self) -> &BatchHeader {
         self.0.header()
@@ -55,6 +65,17 @@ impl<'a> VerifiedBatch<'a> {
     pub(crate) fn view(&self) -> &BatchView<'a> {
         &self.0
     }
+
+    /// All of its bytes, header included.
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.0.bytes()
+    }
+}
+
+/// Where a batch lay when it was verified. Whoever keeps it does not change those bytes.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    at: Range<*const u8>,
 }
 
 /// What a record is to whoever decides about it.
@@ -77,18 +98,6 @@ pub(crate) struct Retainer {
 }
 
 impl Retainer {
-    /// Shows `visit` every record of `batch` in order, of compressed ones only if they expand to at most `limit` bytes.
-    pub(crate) fn read<E: From<InvalidBatch>>(
-        &mut self,
-        batch: &VerifiedBatch<'_>,
-        limit: u32,
-        mut visit: impl FnMut(Candidate<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.drop_large_buffers();
-        let (records, starts_at) = expanded(batch, limit, &mut self.plain)?;
-        walk_candidates(batch.header(), records, starts_at, |candidate, _| visit(candidate))
-    }
-
     /// Asks `keep` about every record of `batch` in order. After an error nothing is known of the batch: no record that
     /// was asked about before may be taken for read.
     pub(crate) fn choose<'s, E: From<InvalidBatch>>(

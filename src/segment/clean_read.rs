@@ -18,37 +18,13 @@ use super::window::Window;
 use super::{Extent, Hole, Segment};
 use crate::error::{CorruptionKind, InvalidBatch, IoFailure, IoOperation};
 use crate::fs::{self, Advice, File, OpenMode};
-use crate::record::{BatchHeader, BatchView, HEADER_BYTES};
+use crate::record::{BatchHeader, BatchView, Checked, HEADER_BYTES, VerifiedBatch};
 use crate::units::Offset;
 
 /// Positions in a segment are i32; nothing larger is believed.
 const BATCH_BYTES_MAX: u32 = i32::MAX as u32;
 /// With less, a read would cost more than its bytes.
 const WINDOW_BYTES_MIN: usize = 4 << 10;
-
-/// A batch whose checksum was found right, and where it lies.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct VerifiedBatch<'a> {
-    view: BatchView<'a>,
-    position: u64,
-}
-
-impl<'a> VerifiedBatch<'a> {
-    /// The batch.
-    pub(crate) fn view(&self) -> &BatchView<'a> {
-        &self.view
-    }
-
-    /// All of its bytes, header included.
-    pub(crate) fn bytes(&self) -> &'a [u8] {
-        self.view.bytes()
-    }
-
-    /// Where it begins in its log.
-    pub(crate) fn position(&self) -> u64 {
-        self.position
-    }
-}
 
 /// What [`CleanReader::advance`] came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,15 +161,19 @@ impl CleanReader {
     /// the reader is past them. `None` when it came to no batch.
     pub(crate) fn batch(&mut self) -> Result<Option<Result<VerifiedBatch<'_>, Hole>>, IoFailure> {
         let Some(Placed { position, expected, header }) = self.current else { return Ok(None) };
-        if let Err(cause) = self.load(position, &header).map_err(|e| self.failed(e))? {
-            // What its header says of offsets may be as wrong.
-            self.expected = expected;
-            return self.damage(position, cause).map(|hole| Some(Err(hole)));
-        }
+        let checked = match self.load(position, &header).map_err(|e| self.failed(e))? {
+            Ok(checked) => checked,
+            Err(cause) => {
+                // What its header says of offsets may be as wrong.
+                self.expected = expected;
+                return self.damage(position, cause).map(|hole| Some(Err(hole)));
+            }
+        };
         let from = usize::try_from(position - self.start).unwrap_or(usize::MAX);
         let bytes = self.buffer.get(from..self.filled).unwrap_or_default();
         // It was parsed from these bytes before.
-        Ok(BatchView::parse(bytes, BATCH_BYTES_MAX).ok().map(|view| Ok(VerifiedBatch { view, position })))
+        let view = BatchView::parse(bytes, BATCH_BYTES_MAX).ok();
+        Ok(view.and_then(|view| VerifiedBatch::again(view, &checked)).map(Ok))
     }
 
     /// The header at `position`, if a batch can stand there.
@@ -225,21 +205,20 @@ impl CleanReader {
             return Ok(false);
         }
         let mut apart = [0; HEADER_BYTES];
-        let bytes = match self.held(behind, HEADER_BYTES) {
-            Some(bytes) => bytes,
-            None => {
-                // By itself: the window stays where the batch is.
-                let read = fs::read_full_at(&*self.file, &mut apart, behind)?;
-                self.bytes_read += read as u64;
-                apart.get(..read).unwrap_or_default()
-            }
+        let bytes = if let Some(bytes) = self.held(behind, HEADER_BYTES) {
+            bytes
+        } else {
+            // By itself: the window stays where the batch is.
+            let read = fs::read_full_at(&*self.file, &mut apart, behind)?;
+            self.bytes_read += read as u64;
+            apart.get(..read).unwrap_or_default()
         };
         let contradicts = |found: BatchHeader| (self.expected..header.next_offset()).contains(&found.base_offset);
         Ok(BatchHeader::parse(bytes, BATCH_BYTES_MAX).is_ok_and(contradicts))
     }
 
     /// Has the whole batch in the buffer, checked.
-    fn load(&mut self, position: u64, header: &BatchHeader) -> io::Result<Result<(), CorruptionKind>> {
+    fn load(&mut self, position: u64, header: &BatchHeader) -> io::Result<Result<Checked, CorruptionKind>> {
         let size = header.size as usize;
         let is_checked = size > self.window_bytes;
         if is_checked {
@@ -251,8 +230,8 @@ impl CleanReader {
         }
         let bytes = self.at(position, size)?;
         let Some(bytes) = bytes.get(..size) else { return Err(io::ErrorKind::UnexpectedEof.into()) };
-        let checked = BatchView::parse(bytes, BATCH_BYTES_MAX).and_then(|view| view.verify_crc());
-        Ok(checked.map_err(Into::into))
+        let verified = BatchView::parse(bytes, BATCH_BYTES_MAX).and_then(VerifiedBatch::verify);
+        Ok(verified.map(|verified| verified.checked()).map_err(Into::into))
     }
 
     /// Looks for the next whole valid batch behind damage at `position`, and goes on there.

@@ -21,7 +21,7 @@ use crate::error::{IoFailure, IoOperation};
 use crate::fs::{self, File, OpenMode};
 use crate::index::{AbortedTxns, IndexCursor, SegmentIndex};
 use crate::record::{BatchHeader, empty_batch};
-use crate::units::{LeaderEpoch, Offset, TimestampMs};
+use crate::units::{LeaderEpoch, Offset};
 
 /// Positions in a segment are i32, as in Kafka.
 const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
@@ -87,7 +87,6 @@ pub(crate) struct CleanedSegment {
     /// Where the next segment begins.
     pub(crate) end: Offset,
     pub(crate) bytes: u64,
-    pub(crate) largest_timestamp: Option<TimestampMs>,
     /// The files that it has, its log last.
     pub(crate) kinds: Vec<FileKind>,
 }
@@ -133,19 +132,9 @@ impl CleanedWriter {
         self.next
     }
 
-    /// Entries of its two indexes so far.
-    pub(crate) fn index_entries(&self) -> (usize, usize) {
-        (self.index.offsets.entries().len(), self.index.times.entries().len())
-    }
-
     /// Bytes of memory that it holds: buffer, indexes, sum.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.buffer.capacity().saturating_add(self.index.memory_bytes()).saturating_add(self.sum.memory_bytes())
-    }
-
-    /// Whether a batch of `bytes` bytes that ends with offset `last` can be in it at all.
-    pub(crate) fn has_room(&self, bytes: u64, last: Offset) -> bool {
-        self.limit(bytes, last).is_none()
     }
 
     fn limit(&self, bytes: u64, last: Offset) -> Option<WriteLimit> {
@@ -213,9 +202,9 @@ impl CleanedWriter {
     }
 
     /// Writes the rest, the files beside the log, and syncs all of them. The names last once the directory is synced.
-    pub(crate) fn finish(mut self, at: FinishAt) -> Result<CleanedSegment, IoFailure> {
+    pub(crate) fn finish(mut self, at: &FinishAt) -> Result<CleanedSegment, IoFailure> {
         if self.next <= at.covers {
-            self.fill(&at)?;
+            self.fill(at)?;
         }
         self.write_out()?;
         // Both go before the other files are made of what they gathered.
@@ -238,8 +227,7 @@ impl CleanedWriter {
             put(FileKind::Sum, &sum.encode())?;
         }
         kinds.push(FileKind::Log);
-        let largest_timestamp = self.cursor.largest_timestamp().map(|(largest, _)| largest);
-        Ok(CleanedSegment { base: self.base, next: self.next, end: at.end, bytes, largest_timestamp, kinds })
+        Ok(CleanedSegment { base: self.base, next: self.next, end: at.end, bytes, kinds })
     }
 
     /// An empty batch over the offsets that are left.

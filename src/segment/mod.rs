@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-pub(crate) use clean_read::{CacheUse, CleanReader, Met, VerifiedBatch};
+pub(crate) use clean_read::{CacheUse, CleanReader, Met};
 pub(crate) use clean_write::{CleanWriteError, CleanedSegment, CleanedWriter, FinishAt, WriteLimit, remove_cleaned};
 pub(crate) use home::Home;
 pub(crate) use integrity::Holes;

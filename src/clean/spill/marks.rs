@@ -114,7 +114,7 @@ impl Quantiles {
             let mut number = 0_u32;
             self.kept.retain(|_| {
                 number += 1;
-                number % 2 == 0
+                number.is_multiple_of(2)
             });
             self.stride = self.stride.saturating_mul(2);
         }
@@ -295,11 +295,6 @@ impl WindowMarks {
     /// All windows, complete.
     pub(super) fn close(self) -> Result<(Chains, Division), IoFailure> {
         Ok((self.fan.close()?, self.windows))
-    }
-
-    /// Bytes written so far.
-    pub(super) fn traffic(&self) -> Traffic {
-        self.fan.traffic()
     }
 
     /// What is allocated.

@@ -71,11 +71,6 @@ impl Pairs {
         self.fan.close()
     }
 
-    /// Pairs so far.
-    pub(in crate::clean) fn count(&self) -> u64 {
-        self.count
-    }
-
     /// Bytes written so far.
     pub(in crate::clean) fn traffic(&self) -> Traffic {
         self.fan.traffic()

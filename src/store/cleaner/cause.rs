@@ -132,7 +132,7 @@ pub(super) fn judge(error: &CleanError) -> Consequence {
         CleanError::Read(_) | CleanError::Log(ChangeError::Corrupt(_) | ChangeError::Damaged(_)) => {
             retry(CauseKind::Corrupt)
         }
-        CleanError::Stuck { .. } => retry(CauseKind::NoProgress),
+        CleanError::Stuck { .. } | CleanError::Unfit { .. } => retry(CauseKind::NoProgress),
         CleanError::Io(failure) | CleanError::Log(ChangeError::Io(failure)) => {
             Consequence::Retry(CleaningCause::io(failure, &said))
         }

@@ -48,7 +48,7 @@ impl Partition {
             known.as_ref().map_or_else(|| ProducerEpoch::new(0), |known| Some(known.epoch)).ok_or("no epoch")?;
         let last = known.and_then(|known| known.last_sequence).map_or(-1, Sequence::value);
         let sequence = Sequence::new(last.checked_add(1).unwrap_or(0));
-        let tries: Vec<Try> = (0..1 + bench.rng.below(3)).map(|_| bench.make_try(VALUE_BYTES_MAX, true)).collect();
+        let tries: Vec<Try> = (0..=bench.rng.below(3)).map(|_| bench.make_try(VALUE_BYTES_MAX, true)).collect();
         let now = alluvium::clock::Clock::wall(&bench.clock);
         let mut builder = BatchBuilder::new();
         builder.producer(producer, epoch, sequence).transactional(true);
