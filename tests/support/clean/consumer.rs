@@ -78,12 +78,21 @@ pub(crate) fn compare_latest(log: &PartitionLog, story: &Story) -> Result<(), St
     let differs = |key: &&[u8]| wanted.get(key).copied() != latest.get(*key);
     match wanted.keys().copied().chain(latest.keys().map(Vec::as_slice)).find(differs) {
         None => Ok(()),
-        Some(key) => Err(format!(
-            "key {} leads to {:?} and not to {:?}",
-            String::from_utf8_lossy(key),
-            latest.get(key),
-            wanted.get(key)
-        )),
+        Some(key) => {
+            let (found, wanted) = (latest.get(key), wanted.get(key));
+            let at = wanted.map_or(story.start, |record| record.offset);
+            let told = fetch(log, at, 1).map(|fetch| {
+                let facts = fetch.batches.first().map(|batch| (batch.facts, batch.records.len()));
+                (facts, fetch.aborted, fetch.next)
+            });
+            Err(format!(
+                "key {} leads to {found:?} and not to {wanted:?}; a fetch there gives {told:?}; {:?} {:?} were aborted, {:?}",
+                String::from_utf8_lossy(key),
+                log.marks(),
+                story.naive().aborted(),
+                story.cleanings,
+            ))
+        }
     }
 }
 
