@@ -83,8 +83,9 @@ impl<'a> DerivedCheck<'a> {
         expected: Offset,
         marker: Option<TransactionMarker>,
     ) -> Result<(), IoFailure> {
-        // A cleaner puts a batch without records or producer in the place of batches that are gone.
-        let is_filler = header.count == 0 && header.producer_id.is_none();
+        // A cleaner leaves a batch without records or producer in the place of batches that are gone, and an empty control
+        // batch in that of a marker: neither says what they said.
+        let is_filler = header.count == 0 && (header.producer_id.is_none() || header.attributes.is_control());
         self.is_partial |= header.base_offset != expected || is_filler;
         self.pass(header.base_offset)?;
         if let Some(epoch) = header.leader_epoch {
