@@ -77,9 +77,9 @@ pub(crate) fn compare(log: &PartitionLog, story: &Story) -> Result<(), String> {
         let is_known = |id: i64| said.iter().any(|said| said.0 == id);
         wanted.retain(|(id, _, (sequence, ..), _)| sequence.is_some() || is_known(*id));
         // As in Kafka, the coordinator's epoch and the time of a marker that was cleaned away are in snapshots alone.
-        for (said, wanted) in said.iter().zip(&mut wanted).filter(|(said, _)| said.3.0.is_none()) {
-            wanted.3.0 = None;
-            wanted.2.2 = said.2.2.min(wanted.2.2);
+        for (said, wanted) in said.iter().zip(&mut wanted) {
+            wanted.3.0 = said.3.0;
+            wanted.2.2 = said.2.2;
         }
     }
     if said != wanted {
