@@ -150,7 +150,9 @@ impl Pass {
         let bounds = Bounds::of(&view, &facts, options, now);
         let has_dirty = bounds.first_dirty < bounds.upper;
         let is_anything = view.segments.iter().any(|segment| segment.base < bounds.upper);
-        if !is_anything || !has_dirty && !options.cleans_clean && !bounds.resumed {
+        // A high watermark that fell back with a restart, for one: no pass ends below where the last one did.
+        let is_below_clean = bounds.upper < bounds.first_dirty;
+        if !is_anything || is_below_clean || !has_dirty && !options.cleans_clean && !bounds.resumed {
             return Ok(Begun::Nothing(Cleaned {
                 from: bounds.from,
                 first_dirty: bounds.first_dirty,

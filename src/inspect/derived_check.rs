@@ -83,9 +83,10 @@ impl<'a> DerivedCheck<'a> {
         expected: Offset,
         marker: Option<TransactionMarker>,
     ) -> Result<(), IoFailure> {
-        // A cleaner puts a batch without records or producer in the place of batches that are gone.
-        let is_filler = header.count == 0 && header.producer_id.is_none();
-        self.is_partial |= header.base_offset != expected || is_filler;
+        // Of a batch that a cleaner took records from, or put in the place of others, neither the largest timestamp nor what
+        // lay there is known.
+        let is_thinned = u64::from(header.count) < header.next_offset().distance_from(header.base_offset);
+        self.is_partial |= header.base_offset != expected || is_thinned;
         self.pass(header.base_offset)?;
         if let Some(epoch) = header.leader_epoch {
             self.seen.assign(epoch, header.base_offset);

@@ -100,6 +100,8 @@ pub(crate) struct Story {
     pub(crate) delete_retention_ms: i64,
     /// What is known of producers comes from the log alone since.
     pub(crate) has_lost_snapshots: bool,
+    /// Leader epochs and their starts of which no batch tells any more.
+    pub(crate) begun: Vec<(i32, i64)>,
 }
 
 impl Story {
@@ -119,6 +121,7 @@ impl Story {
         self.told.retain(|batch| batch.facts.next <= end);
         self.stored.retain(|batch| batch.next <= end);
         self.end = end;
+        self.begun.retain(|(_, start)| *start < end);
         for cleaning in &mut self.cleanings {
             cleaning.upper = cleaning.upper.min(end);
         }
@@ -126,6 +129,8 @@ impl Story {
 
     /// What is found is all that there ever was: a cut below what was cleaned leaves nothing else to demand.
     pub(crate) fn forget_all_but(&mut self, found: Vec<Told>, end: i64) {
+        self.begun = self.naive().epochs(&self.begun);
+        self.begun.retain(|(_, start)| *start < end);
         self.stored = found.iter().map(Told::stored).collect();
         self.told = found;
         self.end = end;

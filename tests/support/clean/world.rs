@@ -328,6 +328,8 @@ impl CleanWorld {
         if to < self.story.end && (end > to || end < last.min(self.story.start)) {
             return Err(Trouble::Wrong(format!("cut at {to} ends at {end}, the last batch told at {last}")));
         }
+        // Snapshots past the cut are gone.
+        self.story.has_lost_snapshots |= self.story.upper() > 0 || self.story.start > 0;
         self.story.cut(end);
         Ok(())
     }
