@@ -68,18 +68,18 @@ pub(crate) fn pass(criterion: &mut Criterion) {
                 format!("{} x keys, {segments}", if halves == 1 { "0.5".into() } else { (halves / 2).to_string() });
             // What the raw work is follows from a cleaning, so whoever comes first makes the log.
             let mut made: Option<(Filled, Round)> = None;
-            let make = || {
+            let prepare = || {
                 let filled = shape.fill(&dir.join("filled")).unwrap();
                 let (_, round) = clean(&shape, &filled, &dir, 1);
                 (filled, round)
             };
             group.throughput(Throughput::Bytes(shape.records * (200 + 27)));
             group.bench_function(BenchmarkId::new(&name, "cleaner"), |bencher| {
-                let (filled, _) = made.get_or_insert_with(make);
+                let (filled, _) = made.get_or_insert_with(prepare);
                 bencher.iter_custom(|times| clean(&shape, filled, &dir, times).0);
             });
             group.bench_function(BenchmarkId::new(&name, "raw"), |bencher| {
-                let (filled, round) = made.get_or_insert_with(make);
+                let (filled, round) = made.get_or_insert_with(prepare);
                 let work = round.raw(&shape, filled);
                 bencher.iter_custom(|times| (0..times).map(|_| work.run(&dir).unwrap().wall).sum());
             });

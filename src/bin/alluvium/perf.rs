@@ -17,6 +17,8 @@ mod raw;
 mod round;
 mod shape;
 mod spent;
+#[cfg(test)]
+mod tests;
 
 use std::error::Error;
 

@@ -37,7 +37,7 @@ const MANY_KEYS: u64 = 400_000;
 /// A round of updates that makes the partition due.
 const ROUND: u64 = 200_000;
 const BEHIND_BYTES: u64 = 32 << 20;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const LOOK: Duration = Duration::from_millis(5);
 
 struct Story {
@@ -141,14 +141,14 @@ impl Story {
             }
             // Something may happen meanwhile, and need not.
             let event = self.events.next(LOOK.into());
-            self.hear(event);
+            self.hear(event.as_ref());
         }
     }
 
     /// Takes note of what an embedder would slow its producers for.
-    fn hear(&mut self, event: Option<StoreEvent>) {
+    fn hear(&mut self, event: Option<&StoreEvent>) {
         if let Some(StoreEvent::CleanerBehind { backlog_bytes, .. }) = event {
-            self.behind_at = self.behind_at.or(Some(backlog_bytes));
+            self.behind_at = self.behind_at.or(Some(*backlog_bytes));
         }
     }
 

@@ -160,7 +160,7 @@ fn measure(row: &Row, dir: &Path, rounds: u32) -> Done<Figures> {
         measured.push(Measured { round, peak_bytes, raw });
     }
     remove(&filled.dir)?;
-    Ok(Figures::new(row.label.clone(), row.shape, filled.bytes, row.kafka_seconds, measured))
+    Ok(Figures::new(row.label.clone(), row.shape, filled.bytes, row.kafka_seconds, &measured))
 }
 
 /// One cleaning of a copy, and the most memory that the process held beyond what it held before.

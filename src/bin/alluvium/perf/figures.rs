@@ -55,7 +55,7 @@ impl Figures {
         shape: Shape,
         log_bytes: u64,
         kafka_seconds: Option<f64>,
-        measured: Vec<Measured>,
+        measured: &[Measured],
     ) -> Self {
         let seconds = |of: fn(&Measured) -> f64| Duration::from_secs_f64(median(measured.iter().map(of).collect()));
         let most = |of: &dyn Fn(&Measured) -> u64| measured.iter().map(of).max().unwrap_or_default();

@@ -82,20 +82,3 @@ fn fill(path: &Path, bytes: u64, piece: &[u8]) -> io::Result<()> {
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn it_leaves_nothing_behind() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("log");
-        fill(&file, 3_000_000, &[7; PIECE_BYTES]).unwrap();
-        assert_eq!(OsFileSystem.metadata(&file).unwrap().len, 3_000_000);
-        let work =
-            RawWork { files: vec![file], spill_bytes: 2_500_000, survivor_bytes: 1_200_000, segment_bytes: 500_000 };
-        assert!(!work.run(dir.path()).unwrap().wall.is_zero());
-        assert_eq!(OsFileSystem.list(dir.path()).unwrap().len(), 1);
-    }
-}

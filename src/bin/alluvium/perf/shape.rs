@@ -139,29 +139,3 @@ pub(crate) fn remove(dir: &Path) -> Done<()> {
     }
     Ok(OsFileSystem.remove_dir(dir)?)
 }
-
-#[cfg(test)]
-mod tests {
-    use alluvium::table::{CompactedTable, TableOptions};
-
-    use super::*;
-
-    #[test]
-    fn a_copy_of_a_filled_log_holds_what_was_asked_for() {
-        let dir = tempfile::tempdir().unwrap();
-        let shape =
-            Shape { records: 5000, record_bytes: 100, keys: 700, memory_bytes: 1 << 20, segment_bytes: 1 << 17 };
-        let filled = shape.fill(&dir.path().join("filled")).unwrap();
-        assert!(filled.files.len() > 3 && filled.bytes > 5000 * 116, "{filled:?}");
-        let copy = dir.path().join("copy");
-        filled.copy_to(&copy).unwrap();
-        let log = PartitionLog::open(&copy, shape.config()).unwrap();
-        assert!(log.recovery_report().was_clean);
-        assert_eq!(log.log_end().value(), 5000);
-        let table = CompactedTable::open(log.clone(), TableOptions::new(client())).unwrap();
-        assert!((650..=700).contains(&table.len()), "{}", table.len());
-        drop((table, log));
-        remove(&copy).unwrap();
-        remove(&filled.dir).unwrap();
-    }
-}
