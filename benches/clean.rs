@@ -29,7 +29,7 @@ impl Skimpy {
 
     fn place(&self, hash: &[u8; 16], attempt: usize) -> usize {
         let at = attempt.min(12);
-        let word = i32::from_be_bytes(hash[at..at + 4].try_into().unwrap());
+        let word = u32::from_be_bytes(hash[at..at + 4].try_into().unwrap());
         let probe = (word & 0x7fff_ffff) as usize + attempt.saturating_sub(12);
         (probe % self.slots) * Self::ENTRY
     }
@@ -99,15 +99,21 @@ fn offset(n: usize) -> Offset {
 fn put_all(map: &mut OffsetMap, hasher: KeyHasher, keys: &Keys) {
     for first in (0..keys.count()).step_by(TOGETHER) {
         let end = (first + TOGETHER).min(keys.count());
-        let mut hashes = [None; TOGETHER];
+        let mut batch = [None; TOGETHER];
         for n in first..end {
             let hash = hasher.hash(keys.key(n));
             black_box(map.touch(hash));
-            hashes[n - first] = Some(hash);
+            batch[n - first] = Some(hash);
         }
         for n in first..end {
-            assert_ne!(map.put(hashes[n - first].unwrap(), offset(n)), Put::Full);
+            assert_ne!(map.put(batch[n - first].unwrap(), offset(n)), Put::Full);
         }
+    }
+}
+
+fn put_all_kafkas(map: &mut Skimpy, keys: &Keys) {
+    for n in 0..keys.count() {
+        map.put(keys.key(n), n as u64);
     }
 }
 
@@ -137,11 +143,11 @@ fn map(c: &mut Criterion) {
         let kafka = Keys::new(bytes / Skimpy::ENTRY * 9 / 10);
         group.throughput(Throughput::Elements(kafka.count() as u64));
         group.bench_function(BenchmarkId::new("put, Kafka's layout at 0.9", mib), |b| {
-            let put_kafkas = |map: &mut Skimpy| (0..kafka.count()).for_each(|n| map.put(kafka.key(n), n as u64));
+            let put_kafkas = |map: &mut Skimpy| put_all_kafkas(map, &kafka);
             b.iter_batched_ref(|| Skimpy::new(bytes), put_kafkas, BatchSize::PerIteration);
         });
         let mut skimpy = Skimpy::new(bytes);
-        (0..kafka.count()).for_each(|n| skimpy.put(kafka.key(n), n as u64));
+        put_all_kafkas(&mut skimpy, &kafka);
         group.bench_function(BenchmarkId::new("find, Kafka's layout", mib), |b| {
             b.iter(|| (0..kafka.count()).filter(|n| skimpy.find(kafka.key(*n)).is_some()).count());
         });

@@ -83,6 +83,11 @@ fn operations() {
 }
 
 #[test]
+fn cleanings() {
+    run_all("clean", shared::clean::run);
+}
+
+#[test]
 fn the_canary_falls_for_some_seed() {
     let falls = |seed: u8| std::panic::catch_unwind(|| shared::canary::run(&[1, seed])).is_err();
     assert!((0..=255).any(falls), "a record that was never synced survived every power loss");

@@ -185,14 +185,16 @@ fn ours(beside: &Files, inside: &Files, is_closed: bool) -> (Files, Files) {
 }
 
 fn seed_operations() {
-    for seed in 0..24_u64 {
+    // Where each of them has the step to die in.
+    let targets = [("ops", 8), ("clean", 9)];
+    for (target, step, seed) in targets.into_iter().flat_map(|(target, at)| (0..24_u64).map(move |seed| (target, at, seed))) {
         let mut rng = fastrand::Rng::with_seed(seed);
         let len = rng.usize(40..300);
         let mut input: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(len).collect();
         // A step of 0: the machine lives to the end.
         if seed % 4 == 0 {
-            input[8..10].copy_from_slice(&[0, 0]);
+            input[step..step + 2].copy_from_slice(&[0, 0]);
         }
-        write("ops", &format!("{seed}"), &input);
+        write(target, &format!("{seed}"), &input);
     }
 }

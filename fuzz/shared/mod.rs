@@ -5,6 +5,7 @@
 pub(crate) mod batch;
 pub(crate) mod canary;
 pub(crate) mod checkpoint;
+pub(crate) mod clean;
 pub(crate) mod input;
 pub(crate) mod offset_index;
 pub(crate) mod open_dir;

@@ -52,7 +52,8 @@ impl Bounds {
                 resumed: true,
             };
         }
-        let upper = most.max(from);
+        // Below the log start where the segment with the log start is the one that has to wait: nothing is cleaned then.
+        let upper = before_unreplicated(view, most.max(from));
         let first_dirty = range.first_dirty;
         Self {
             from,
@@ -76,6 +77,12 @@ impl Bounds {
     pub(super) fn dirty(&self) -> Range<Offset> {
         self.first_dirty.min(self.upper)..self.upper
     }
+}
+
+/// A segment is replaced as a whole, so that one which reaches past the high watermark, and may be cut, has to wait.
+fn before_unreplicated(view: &CleanView, upper: Offset) -> Offset {
+    let cut = view.segments.iter().find(|segment| segment.base < upper && segment.end > view.marks.high_watermark);
+    cut.map_or(upper, |segment| segment.base)
 }
 
 /// The log as a pass sees it.

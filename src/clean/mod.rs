@@ -51,15 +51,24 @@ pub use cleaned::{CleanMode, Cleaned, LeftAlone};
 pub use config::CleanerConfig;
 pub(crate) use config::{CLEANER_FLAGS, CLEANER_KEYS};
 pub use error::CleanError;
+pub(crate) use facts::{log_facts, segment_facts};
 pub use key_hash::{KeyHash, KeyHasher};
 pub use map::{OffsetMap, Put};
 pub use options::{CleanOptions, MEMORY_BYTES_MIN};
-pub(crate) use pass::{Begun, Pass, PassStep, Phase, Progress};
+pub(crate) use pass::{Begun, Pass, Phase};
 
 use crate::log::PartitionLog;
 
 /// About so many bytes a step of [`PartitionLog::clean`] reads and writes: nobody waits between its steps.
 const STEP_BYTES: u64 = 64 << 20;
+
+fn to_its_end(mut pass: Box<Pass>) -> Result<Cleaned, CleanError> {
+    loop {
+        if let Some(cleaned) = pass.step(STEP_BYTES)?.finished {
+            return Ok(cleaned);
+        }
+    }
+}
 
 impl PartitionLog {
     /// Removes from the sealed segments what newer records of the same keys have superseded, what aborted transactions
@@ -77,14 +86,14 @@ impl PartitionLog {
         let mut options = options.clone();
         let mut total: Option<Cleaned> = None;
         loop {
-            let mut pass = match Pass::begin(self, &options)? {
+            let pass = match Pass::begin(self, &options)? {
                 Begun::Pass(pass) => pass,
                 Begun::Nothing(nothing) => return Ok(total.unwrap_or(nothing)),
             };
-            let cleaned = loop {
-                if let Some(cleaned) = pass.step(STEP_BYTES)?.finished {
-                    break cleaned;
-                }
+            let cleaned = match to_its_end(pass) {
+                // The groups that were finished have left files behind, in whose room the next ones are written.
+                Err(CleanError::Space { .. }) if self.free_replaced() => continue,
+                cleaned => cleaned?,
             };
             // A pass that was interrupted ends where it was to end then.
             let may_be_more = cleaned.mode == CleanMode::Partial || cleaned.resumed;

@@ -8,11 +8,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::error::CleanError;
+use super::scan::open;
 use crate::error::IoFailure;
 use crate::index::{AbortedTxn, AbortedTxns};
 use crate::log::{CleanSegment, PartitionLog, Staged, Staging};
 use crate::record::BatchHeader;
-use crate::segment::{CacheUse, CleanReader, CleanWriteError, Met, WriteLimit};
+use crate::segment::{CacheUse, CleanReader, CleanWriteError, Hole, Met, Segment, WriteLimit};
 use crate::units::Offset;
 
 /// The segments that an output is for, and the means to write it.
@@ -31,14 +32,14 @@ pub(super) struct OutputTask {
 }
 
 /// What became of a step of copying.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Copied {
     /// There is more before the batch that differs.
     Going,
     /// Everything is written that is to be.
     All,
     /// What was read before fails its checksum now.
-    Damaged,
+    Damaged(Arc<Segment>, Hole),
 }
 
 /// What is kept of a group, on its way to disk.
@@ -117,7 +118,7 @@ impl Output {
             self.begin()?;
             if position > 0 {
                 let segment = self.task.segments.get(self.task.group.start).ok_or(CleanError::Changed)?;
-                let reader = PartitionLog::read_for_cleaning(segment, self.task.prefix_bytes, CacheUse::Keep)?;
+                let reader = open(segment, self.task.prefix_bytes, CacheUse::Keep)?;
                 self.prefix = Some(Prefix { reader, to: position, behind: kept.to_vec() });
                 return Ok(());
             }
@@ -139,12 +140,18 @@ impl Output {
         while prefix.reader.bytes_read() < stop && prefix.reader.position() < prefix.to {
             match prefix.reader.advance()? {
                 Met::Batch(_) => {}
-                Met::Damaged(_) | Met::End => return Ok(Copied::Damaged),
+                Met::Damaged(hole) => return Ok(Copied::Damaged(Arc::clone(prefix.reader.segment()), hole)),
+                Met::End => return Err(CleanError::Changed),
             }
-            match prefix.reader.batch()? {
-                Some(Ok(batch)) => self.append(batch.bytes())?,
-                Some(Err(_)) | None => return Ok(Copied::Damaged),
-            }
+            let hole = match prefix.reader.batch()? {
+                Some(Ok(batch)) => {
+                    self.append(batch.bytes())?;
+                    continue;
+                }
+                Some(Err(hole)) => hole,
+                None => return Err(CleanError::Changed),
+            };
+            return Ok(Copied::Damaged(Arc::clone(prefix.reader.segment()), hole));
         }
         if prefix.reader.position() < prefix.to {
             self.prefix = Some(prefix);

@@ -31,6 +31,7 @@ use super::rewrite::{Rewrite, RewriteCounts, RewriteTask, Rewritten};
 use super::scan::{KeyScan, ScanTask, Scanned};
 use super::spill::SpillFiles;
 use super::transactions::CleanedTransactions;
+use crate::config::HighWatermarkMode;
 use crate::error::IoFailure;
 use crate::log::{CleanSegment, CleanState, CleaningClaim, PartitionLog, PassProgress, PutCleanError};
 use crate::segment::CacheUse;
@@ -122,6 +123,17 @@ enum State {
     Ended,
 }
 
+/// Where the high watermark follows the durable end, what is sealed has to be durable before it may be cleaned, and nobody
+/// else may ever ask for that.
+fn make_readable(log: &PartitionLog) -> Result<(), CleanError> {
+    let config = log.config();
+    if config.cleanup_policy.compacts() && config.high_watermark == HighWatermarkMode::DurableEnd {
+        let active_base = log.cleanable()?.active_base;
+        log.secure(active_base)?;
+    }
+    Ok(())
+}
+
 impl Pass {
     /// Begins a pass, or goes on with the one that was interrupted.
     ///
@@ -130,6 +142,7 @@ impl Pass {
     pub(crate) fn begin(log: &PartitionLog, options: &CleanOptions) -> Result<Begun, CleanError> {
         options.memory()?;
         let claim = log.claim_cleaning().ok_or(CleanError::Busy)?;
+        make_readable(log)?;
         let view = log.cleanable()?;
         if !view.config.cleanup_policy.compacts() {
             return Err(CleanError::NotCompacted);

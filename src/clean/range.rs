@@ -300,9 +300,10 @@ fn held_back(
         HeldBack::DurableEnd { at: marks.durable_end },
     ];
     held.extend(active.map(|active| HeldBack::ActiveSegment { at: active.base }));
-    held.retain(|held| held.at() < marks.log_end);
     let mut dirty = segments.iter().filter(|segment| !segment.is_active && segment.end > first_dirty);
     held.extend(dirty.find_map(|segment| within_lag(segment, first_dirty, config.min_compaction_lag_ms, now)));
+    // What begins at the log end holds nothing back.
+    held.retain(|held| held.at() < marks.log_end);
     held
 }
 

@@ -209,8 +209,8 @@ fn a_sealed_segment_past_the_high_watermark_makes_no_log_due() {
     seal(&world);
     let is_due = |world: &World| {
         let view = world.log.cleanable().unwrap();
-        let segments = facts::segment_facts(&view, wall(world)).unwrap();
-        plan::judge(&facts::log_facts(&view, &segments, None), &view.config, wall(world)).is_due()
+        let segments = segment_facts(&view, wall(world)).unwrap();
+        plan::judge(&log_facts(&view, &segments, None), &view.config, wall(world)).is_due()
     };
     for mark in 0..=4 {
         world.log.advance_high_watermark(offset(mark)).unwrap();

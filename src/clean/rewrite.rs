@@ -8,7 +8,7 @@ use super::filter::{BatchFilter, Outcome, SupersededBy};
 use super::group::{Group, GroupFate};
 use super::learning::Verdicts;
 use super::output::{Copied, Output, OutputTask};
-use super::scan::aborted_of;
+use super::scan::{aborted_of, open};
 use crate::error::IoFailure;
 use crate::log::{CleanSegment, PartitionLog, ReplaceError};
 use crate::record::{BatchHeader, VerifiedBatch};
@@ -177,6 +177,10 @@ impl Rewrite {
         }
         let inputs: Vec<Arc<Segment>> = self.segments_of(group).iter().map(|one| Arc::clone(&one.segment)).collect();
         let replaced = self.task.log.replace_segments(&inputs, outputs).map_err(of_replace)?;
+        if self.task.group_bytes_max.is_some() {
+            // The next group has the room that this one's segments took up.
+            self.task.log.free_replaced();
+        }
         let counts = &mut self.counts;
         counts.bytes_before = counts.bytes_before.saturating_add(replaced.bytes_before);
         counts.bytes_after = counts.bytes_after.saturating_add(replaced.bytes_after);
@@ -234,10 +238,10 @@ impl Work {
         let stop = self.bytes_moved().saturating_add(bytes_max);
         while self.bytes_moved() < stop {
             if let Some(output) = self.output.as_mut().filter(|output| output.is_copying()) {
-                if output.copy(bytes_max)? == Copied::Damaged {
-                    return Ok(Worked::Damaged);
+                match output.copy(bytes_max)? {
+                    Copied::Damaged(segment, hole) => return sieve.leave(task, &segment, hole),
+                    Copied::Going | Copied::All => continue,
                 }
-                continue;
             }
             let Some(mut reader) = self.open(sieve, task)? else { return Ok(Worked::All) };
             let hole = match reader.advance()? {
@@ -251,13 +255,14 @@ impl Work {
                     None => sieve.observe(&mut reader)?,
                 },
             };
-            if let Some(hole) = hole {
-                sieve.forbid_removal_past(hole.offsets.start);
-                let is_news = task.log.quarantine_met(reader.segment(), vec![hole])?;
-                if self.output.is_some() {
-                    // What is no news has left the log.
-                    return if is_news { Ok(Worked::Damaged) } else { Err(CleanError::Changed) };
+            match (hole, &self.output) {
+                (Some(hole), Some(_)) => return sieve.leave(task, reader.segment(), hole),
+                // It is left alone already.
+                (Some(hole), None) => {
+                    sieve.forbid_removal_past(hole.offsets.start);
+                    task.log.quarantine_met(reader.segment(), vec![hole])?;
                 }
+                (None, _) => {}
             }
             self.reader = Some(reader);
         }
@@ -271,7 +276,7 @@ impl Work {
         }
         let Some(segment) = self.rest.next().and_then(|at| task.segments.get(at)) else { return Ok(None) };
         sieve.filter.expect_aborted(aborted_of(&task.log, segment)?);
-        Ok(Some(PartitionLog::read_for_cleaning(segment, task.buffer_bytes / 8 * 3, task.cache)?))
+        open(segment, task.buffer_bytes / 8 * 3, task.cache).map(Some)
     }
 }
 
@@ -279,6 +284,14 @@ impl Sieve {
     fn memory_bytes(&self) -> usize {
         let decides = self.verdicts.counts().memory_bytes.saturating_add(self.filter.memory_bytes());
         self.kept.capacity().saturating_add(decides)
+    }
+
+    /// A segment that was to be rewritten is to be left alone.
+    fn leave(&mut self, task: &RewriteTask, segment: &Arc<Segment>, hole: Hole) -> Result<Worked, CleanError> {
+        self.forbid_removal_past(hole.offsets.start);
+        // What is no news has left the log.
+        let is_news = task.log.quarantine_met(segment, vec![hole])?;
+        if is_news { Ok(Worked::Damaged) } else { Err(CleanError::Changed) }
     }
 
     fn forbid_removal_past(&mut self, hole: Offset) {

@@ -1,5 +1,6 @@
 //! Reading a range of the log for its keys.
 
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -105,7 +106,10 @@ impl KeyScan {
                 }
                 Met::Batch(header) => match self.take(&mut reader, &header, learning)? {
                     Taken::Noted(Noted::Taken) => {}
-                    Taken::Noted(Noted::Full) => return Ok(Scanned::Full),
+                    Taken::Noted(Noted::Full) => {
+                        self.reader = Some(reader);
+                        return Ok(Scanned::Full);
+                    }
                     Taken::Unreadable => self.note_unreadable(header.base_offset),
                     Taken::Damaged(hole) => self.meet(&reader, hole)?,
                 },
@@ -125,7 +129,7 @@ impl KeyScan {
             return Ok(None);
         };
         self.transactions.expect_aborted(aborted_of(&task.log, segment)?);
-        Ok(Some(PartitionLog::read_for_cleaning(segment, task.window_bytes, task.cache)?))
+        open(segment, task.window_bytes, task.cache).map(Some)
     }
 
     fn take(
@@ -183,6 +187,15 @@ fn note(
         Some((record.key?, offset)).filter(|_| is_inside || task.range.contains(&offset))
     });
     learning.note_all(notes).map(Some)
+}
+
+/// A reader of `segment`.
+pub(super) fn open(segment: &CleanSegment, window_bytes: usize, cache: CacheUse) -> Result<CleanReader, CleanError> {
+    PartitionLog::read_for_cleaning(segment, window_bytes, cache).map_err(|failure| match failure.source.kind() {
+        // It has left the log.
+        io::ErrorKind::NotFound => CleanError::Changed,
+        _ => CleanError::Io(failure),
+    })
 }
 
 /// The aborted transactions that have an offset in `segment`, readable ones.

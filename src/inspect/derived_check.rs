@@ -83,7 +83,9 @@ impl<'a> DerivedCheck<'a> {
         expected: Offset,
         marker: Option<TransactionMarker>,
     ) -> Result<(), IoFailure> {
-        self.is_partial |= header.base_offset != expected;
+        // A cleaner puts a batch without records or producer in the place of batches that are gone.
+        let is_filler = header.count == 0 && header.producer_id.is_none();
+        self.is_partial |= header.base_offset != expected || is_filler;
         self.pass(header.base_offset)?;
         if let Some(epoch) = header.leader_epoch {
             self.seen.assign(epoch, header.base_offset);

@@ -207,17 +207,7 @@ impl HeaderScan {
             Err(failure) if failure.source.kind() == ErrorKind::NotFound => return Ok(()),
             Err(failure) => return Err(failure.into()),
         };
-        let mut facts = SegmentFacts {
-            base: segment.base,
-            end: segment.base,
-            bytes: walk.file_bytes(),
-            index_bytes: 0,
-            first_timestamp: None,
-            largest_timestamp: None,
-            last_written: last_written(files, segment),
-            is_active: segment.next_base.is_none(),
-            has_holes: false,
-        };
+        let mut facts = facts_before(files, segment);
         while let Some(item) = walk.next() {
             match item? {
                 Item::Batch { position, header } => {
@@ -283,9 +273,20 @@ impl HeaderScan {
     }
 }
 
-/// When the file was changed last; `None` where the system does not tell.
-fn last_written(files: &PartitionFiles, segment: &SegmentInfo) -> Option<TimestampMs> {
-    files.home.fs.metadata(&segment.path).ok()?.modified
+/// What is known of a segment before it is read.
+fn facts_before(files: &PartitionFiles, segment: &SegmentInfo) -> SegmentFacts {
+    SegmentFacts {
+        base: segment.base,
+        end: segment.base,
+        bytes: segment.log_bytes,
+        index_bytes: 0,
+        first_timestamp: None,
+        largest_timestamp: None,
+        // Where the system does not tell, nothing is known.
+        last_written: files.home.fs.metadata(&segment.path).ok().and_then(|found| found.modified),
+        is_active: segment.next_base.is_none(),
+        has_holes: false,
+    }
 }
 
 #[cfg(test)]

@@ -267,6 +267,12 @@ impl PartitionLog {
         Ok(Staging { writer, files })
     }
 
+    /// Frees at once what segments took up that were replaced or deleted, and whose files would have stayed for
+    /// `file.delete.delay.ms`. Returns whether there was anything.
+    pub(crate) fn free_replaced(&self) -> bool {
+        self.core.free_leaving()
+    }
+
     /// Notes what of `segment` cannot be read, for readers and on disk. Returns whether anything of it is news. `false` too
     /// when the segment has left the log.
     ///
@@ -283,9 +289,14 @@ impl PartitionLog {
 impl LogCore {
     fn secure(&self, upper: Offset) -> Result<Offset, ChangeError> {
         let mut round = self.round.lock();
-        self.writer.lock().check_open()?;
+        let is_unsealed = {
+            let writer = self.writer.lock();
+            writer.check_open()?;
+            writer.unsealed.iter().any(|unsealed| unsealed.segment.base() < upper)
+        };
         let secured = self.keeper.recovery_point();
-        if secured >= upper {
+        // A segment that an opening found durable may have been sealed since, and is not replaced before a round was at it.
+        if secured >= upper && !is_unsealed {
             return Ok(secured);
         }
         self.sync_under(&mut round)?;

@@ -499,14 +499,7 @@ impl Opening {
         let unsettled = Marks { log_start, last_stable: log_start, high_watermark, durable_end: log_end, log_end };
         let marks = view::settled(unsettled, &mut writer, self.config.high_watermark);
         let epochs = Arc::new(writer.derived.epochs.clone());
-        let view = LogView {
-            segments: Arc::new(segments),
-            marks,
-            active_bytes: position,
-            is_closed: false,
-            cleaned_to: cleaned.cleaned_to,
-            epochs,
-        };
+        let view = LogView::opened(segments, marks, position, cleaned.cleaned_to, epochs);
         let point_written = self.clock.monotonic();
         let core = LogCore {
             home: self.home,

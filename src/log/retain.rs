@@ -264,6 +264,15 @@ impl LogCore {
         }
     }
 
+    /// Unlinks everything that has left the log, without waiting for its delay: the disk is full, and what has a file open
+    /// goes on reading it. Returns whether anything went.
+    pub(super) fn free_leaving(&self) -> bool {
+        let mut round = self.round.lock();
+        let before = round.leaving.segments.len();
+        self.finish_leaving(&mut round, true);
+        round.leaving.segments.len() < before
+    }
+
     fn retain(&self, round: &mut RoundState) -> Result<Retained, ChangeError> {
         self.writer.lock().check_open()?;
         let view = self.view.read().clone();

@@ -27,6 +27,17 @@ pub(crate) struct LogView {
 }
 
 impl LogView {
+    /// That of a log that was opened.
+    pub(super) fn opened(
+        segments: Vec<Arc<Segment>>,
+        marks: Marks,
+        active_bytes: u64,
+        cleaned_to: Offset,
+        epochs: Arc<LeaderEpochs>,
+    ) -> Self {
+        Self { segments: Arc::new(segments), marks, active_bytes, is_closed: false, cleaned_to, epochs }
+    }
+
     /// Index of the segment that holds `offset`, or would.
     pub(crate) fn segment_of(&self, offset: Offset) -> usize {
         self.segments.partition_point(|segment| segment.base() <= offset).saturating_sub(1)

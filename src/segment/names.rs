@@ -12,6 +12,7 @@
 //! alluvium.damage                   ranges found unreadable below the recovery point
 //! alluvium.clean-state              how far the log is clean, and a pass that did not come to its end
 //! alluvium.canary.deleted           goes when Kafka loads the partition
+//! alluvium.cleaner-state            how the cleaning of the partition stands
 //! alluvium.move                     in a copy that is to take the place of a partition: how far it has come
 //! alluvium.aside.<n>.<base:020>.log segments past a torn tail, kept for whoever wants to look
 //! alluvium.touched.<base:020>.log   a log for a moment, while its name is made to change after a sync in doubt
@@ -35,6 +36,8 @@ pub const SYNC_STATE: &str = "alluvium.sync-state";
 pub const CLEAN_SHUTDOWN: &str = "alluvium.clean-shutdown";
 /// Ranges known to be unreadable.
 pub const DAMAGE: &str = "alluvium.damage";
+/// How the cleaning of a partition stands: pauses, failures, what the last pass did.
+pub const CLEANER_STATE: &str = "alluvium.cleaner-state";
 /// How far the log is clean. Not with the suffix of unfinished files, which Kafka takes for segments.
 pub const CLEANED: &str = "alluvium.clean-state";
 /// In a copy that takes the place of a partition elsewhere.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::cleaner::{CleanerPool, CleanerRoom};
 use super::directory::Directory;
 use super::events::Subscription;
 use super::hosted::{Hosted, Parked, SlotState};
@@ -24,6 +25,9 @@ use crate::sync::Mutex;
 pub(super) struct Owner {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
+    cleaners: CleanerPool,
+    /// How many threads there may be, the cleaner's included.
+    budget: ThreadBudget,
 }
 
 /// How closing went.
@@ -52,7 +56,9 @@ pub struct StoreTicked {
 impl Owner {
     /// Starts the threads that the settings ask for.
     pub(super) fn start(shared: &Arc<Shared>) -> Result<Self, StoreError> {
-        let mut owner = Self { shared: Arc::clone(shared), workers: Vec::new() };
+        let budget = ThreadBudget::new(shared.config.threads_max.unwrap_or(u32::MAX));
+        let mut owner =
+            Self { shared: Arc::clone(shared), workers: Vec::new(), cleaners: CleanerPool::default(), budget };
         if shared.config.workers == Workers::Threads {
             owner.start_threads().map_err(|error| StoreError::Thread(Arc::new(error)))?;
         }
@@ -60,7 +66,7 @@ impl Owner {
     }
 
     fn start_threads(&mut self) -> Result<(), SpawnError> {
-        let budget = ThreadBudget::new(self.shared.config.threads_max.unwrap_or(u32::MAX));
+        let budget = self.budget.clone();
         for (at, directory) in self.shared.directories.iter().enumerate() {
             let flusher = Arc::clone(&directory.flusher);
             let driver = StepDriver::new(format!("flusher-{at}"), move || {
@@ -86,7 +92,25 @@ impl Owner {
             });
             self.workers.push(self.run(driver, &budget)?);
         }
-        Ok(())
+        self.fit_cleaner()
+    }
+
+    /// Has as many threads clean as the settings say, unless there are no threads at all.
+    pub(super) fn fit_cleaner(&self) -> Result<(), SpawnError> {
+        if self.shared.config.workers == Workers::Tick {
+            return Ok(());
+        }
+        self.cleaners.fit(&self.shared, &self.budget)
+    }
+
+    /// How each thread that cleans is doing, by the number of its bench.
+    pub(super) fn cleaner_workers(&self) -> Vec<(usize, WorkerHealth)> {
+        self.cleaners.health()
+    }
+
+    /// Threads that clean no more though nobody told them to end.
+    pub(super) fn dead_cleaners(&self) -> u64 {
+        if self.shared.check_open().is_ok() { self.cleaners.dead() } else { 0 }
     }
 
     fn run(&self, driver: StepDriver, budget: &ThreadBudget) -> Result<Worker, SpawnError> {
@@ -96,16 +120,29 @@ impl Owner {
 
     /// How each thread is doing.
     pub(super) fn health(&self) -> Vec<WorkerHealth> {
-        self.workers.iter().map(Worker::health).collect()
+        self.workers
+            .iter()
+            .map(Worker::health)
+            .chain(self.cleaners.health().into_iter().map(|(_, health)| health))
+            .collect()
     }
 
     /// Ends the threads, each after its present step, and waits for that until the deadline.
     pub(super) fn stop(&self, deadline: Deadline) {
+        // One that hangs must not use up the time that all logs have for closing.
+        let patience = Deadline::from(CLEANER_PATIENCE).instant();
+        let until = [deadline.instant(), patience].into_iter().flatten().min();
+        self.cleaners.stop(until.map_or(deadline, Deadline::from));
         for worker in &self.workers {
             worker.stop(deadline);
         }
+        // Between two steps: the next process goes on with them.
+        self.shared.cleaner.drop_passes(&self.shared);
     }
 }
+
+/// A step of the cleaner takes some milliseconds, or some syncs where it puts segments in place.
+const CLEANER_PATIENCE: Duration = Duration::from_secs(5);
 
 type Duty = fn(&Shared, Duration) -> Duration;
 
@@ -119,25 +156,29 @@ fn wait(pause: Duration) -> Step {
 impl Drop for Owner {
     fn drop(&mut self) {
         let (shared, workers) = (Arc::clone(&self.shared), std::mem::take(&mut self.workers));
-        if !workers.iter().any(Worker::is_current) {
-            return end(&shared, &workers);
+        let cleaners = std::mem::take(&mut self.cleaners);
+        if !workers.iter().any(Worker::is_current) && !cleaners.is_current() {
+            return end(&shared, &workers, &cleaners);
         }
         // The last handle went in a waker that a worker called, in the middle of a round, whose locks are not to be met
         // here. Without a thread for it the logs stay as they are until their handles go.
         let builder = std::thread::Builder::new().name("alluvium-end".into());
-        let _ = builder.spawn(move || end(&shared, &workers));
+        let _ = builder.spawn(move || end(&shared, &workers, &cleaners));
     }
 }
 
 /// Leaves the store as a crash would.
-fn end(shared: &Shared, workers: &[Worker]) {
+fn end(shared: &Shared, workers: &[Worker], cleaners: &CleanerPool) {
     let is_first = shared.set_closed();
     // Steps are short; one that hangs in a dead disk must not keep the embedder.
     let deadline: Deadline = Duration::from_secs(1).into();
+    cleaners.stop(deadline);
     for worker in workers {
         worker.stop(deadline);
     }
     if is_first {
+        // What they have written aside goes while the directories are still locked.
+        shared.cleaner.drop_passes(shared);
         shared.abandon_all();
     }
     for directory in &shared.directories {
@@ -146,7 +187,7 @@ fn end(shared: &Shared, workers: &[Worker]) {
 }
 
 impl Store {
-    /// Does what is due: syncs what policy or waiters ask for, the housekeeping, some scrubbing. For embedders that run no
+    /// Does what is due: syncs what policy or waiters ask for, the housekeeping, some scrubbing and cleaning. For embedders that run no
     /// workers ([`Workers::Tick`]); call it every few milliseconds to seconds, from one thread.
     pub fn tick(&self) -> StoreTicked {
         let shared = &self.shared;
@@ -159,6 +200,7 @@ impl Store {
         }
         ticked.housekept = shared.housekeeper.step(shared, now);
         shared.scrubber.step(shared, now);
+        shared.cleaner.tick(shared, now);
         ticked
     }
 
@@ -227,7 +269,7 @@ impl Shared {
         let closed = Mutex::new(StoreClosed::default());
         let work = || {
             while let Some(hosted) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let outcome = if deadline.has_passed() { Err(None) } else { close_one(hosted) };
+                let outcome = if deadline.has_passed() { Err(None) } else { self.close_one(hosted) };
                 let mut closed = closed.lock();
                 match outcome {
                     Ok(()) => closed.clean += 1,
@@ -257,20 +299,28 @@ impl Shared {
     }
 }
 
-/// Closes the log of a partition, if it is open, and keeps what the lists are to say of it.
-fn close_one(hosted: &Hosted) -> Result<(), Option<ChangeError>> {
-    let Some(log) = hosted.loaded() else {
-        return hosted.look(|slot| match &slot.state {
-            SlotState::Parked(parked) if parked.marks.is_some() => Ok(()),
-            SlotState::Away(Unavailable::Deleted) => Ok(()),
-            SlotState::Loaded(_) | SlotState::Parked(_) | SlotState::Failed(_) | SlotState::Away(_) => Err(None),
+impl Shared {
+    /// Closes the log of a partition, if it is open, and keeps what the lists are to say of it.
+    fn close_one(&self, hosted: &Hosted) -> Result<(), Option<ChangeError>> {
+        let Some(log) = hosted.loaded() else {
+            return hosted.look(|slot| match &slot.state {
+                SlotState::Parked(parked) if parked.marks.is_some() => Ok(()),
+                SlotState::Away(Unavailable::Deleted) => Ok(()),
+                SlotState::Loaded(_) | SlotState::Parked(_) | SlotState::Failed(_) | SlotState::Away(_) => Err(None),
+            });
+        };
+        let first_base = log.first_base();
+        let is_news = self.cleaner.look_last(self, hosted, &log);
+        let first_dirty = self.cleaner.first_dirty(&log);
+        log.close().map_err(Some)?;
+        if is_news {
+            CleanerRoom::write(self, hosted);
+        }
+        let marks = log.marks();
+        hosted.change(|slot| {
+            slot.state =
+                SlotState::Parked(Parked { first_base: Some(first_base), first_dirty, ..Parked::closed_at(marks) });
         });
-    };
-    let first_base = log.first_base();
-    log.close().map_err(Some)?;
-    let marks = log.marks();
-    hosted.change(|slot| {
-        slot.state = SlotState::Parked(Parked { first_base: Some(first_base), ..Parked::closed_at(marks) });
-    });
-    Ok(())
+        Ok(())
+    }
 }

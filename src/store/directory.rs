@@ -79,7 +79,7 @@ impl Collecting<'_> {
             for (name, cut) in &lists.meanwhile {
                 match (cut, offsets.get_mut(name)) {
                     (None, _) => drop(offsets.remove(name)),
-                    (Some(cut), Some(offset)) if *kind == CheckpointKind::RecoveryPoint => {
+                    (Some(cut), Some(offset)) if is_bound_by_cuts(*kind) => {
                         *offset = (*offset).min(*cut);
                     }
                     (Some(_), _) => {}
@@ -367,16 +367,19 @@ impl Directory {
     /// Lowers what the list of recovery points says of a partition to at most `to`, durably: nothing past a cut may pass
     /// for synced. Several that come at once are done with one write.
     pub(super) fn lower_recovery_point(&self, partition: &TopicPartition, to: Offset) -> Result<(), IoFailure> {
-        let kind = CheckpointKind::RecoveryPoint;
         self.lowering.lock().insert(partition.clone(), to);
         let mut lists = self.lists.lock();
         lists.note_meanwhile(partition, Some(to));
         let mut wanted = std::mem::take(&mut *self.lowering.lock());
         // Whoever had the lists before may have taken this one along; if that failed it is this one's turn.
         wanted.insert(partition.clone(), to);
-        wanted.retain(|name, to| lists.of(kind).offset(name).is_some_and(|said| said > *to));
-        let changes = wanted.into_iter().map(|(name, to)| (name, Some(to))).collect();
-        self.change(&mut lists, vec![(kind, changes)])
+        let lowered = |kind| {
+            let is_past =
+                |(name, to): &(&TopicPartition, &Offset)| lists.of(kind).offset(name).is_some_and(|said| said > **to);
+            (kind, wanted.iter().filter(is_past).map(|(name, to)| (name.clone(), Some(*to))).collect())
+        };
+        let changes = CheckpointKind::ALL.into_iter().filter(|kind| is_bound_by_cuts(*kind)).map(lowered).collect();
+        self.change(&mut lists, changes)
     }
 
     /// Gives the directory of a partition the name under which it waits to be removed; durable when it returns.
@@ -418,6 +421,11 @@ impl Directory {
         drop(lists);
         *self.standing.write() = Standing::Offline { cause, _lock: None };
     }
+}
+
+/// Whether a list may say nothing past a cut: what is appended there later is neither synced nor cleaned.
+fn is_bound_by_cuts(kind: CheckpointKind) -> bool {
+    matches!(kind, CheckpointKind::RecoveryPoint | CheckpointKind::Cleaner)
 }
 
 /// Keeps what the list of recovery points says of one partition from standing above a cut.

@@ -10,11 +10,13 @@ use std::sync::{Arc, Weak};
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
+use super::cleaner::CleaningCause;
 use super::partition_id::TopicPartition;
 use super::trace;
 use crate::clock::Deadline;
 use crate::error::{Damage, IoFailure};
 use crate::sync::Mutex;
+use crate::units::TimestampMs;
 
 /// A queue has at least room for one event and at most for so many.
 const CAPACITY_MAX: usize = 1 << 16;
@@ -85,6 +87,56 @@ pub enum StoreEvent {
         dir: PathBuf,
         /// The names.
         names: Vec<String>,
+    },
+    /// The cleaner does not keep up with a partition: whoever writes to it may want to slow down.
+    CleanerBehind {
+        /// The partition.
+        partition: TopicPartition,
+        /// Bytes that could be cleaned and are not.
+        backlog_bytes: u64,
+        /// Milliseconds for which the oldest of them should have been.
+        overdue_ms: u64,
+        /// How fast the backlog grows.
+        growth_bytes_per_second: i64,
+    },
+    /// The cleaner keeps up with a partition again.
+    CleanerCaughtUp {
+        /// The partition.
+        partition: TopicPartition,
+    },
+    /// A pass over a partition failed. Another one follows by itself.
+    CleaningFailed {
+        /// The partition.
+        partition: TopicPartition,
+        /// Why.
+        cause: CleaningCause,
+        /// How many failed in a row.
+        attempt: u32,
+        /// Wall time of the next one, unless the cause is seen to be gone before.
+        retry_at: TimestampMs,
+    },
+    /// A pass over a partition came to its end after others had failed.
+    CleaningRecovered {
+        /// The partition.
+        partition: TopicPartition,
+    },
+    /// A partition is not cleaned until somebody resumes it.
+    CleaningPaused {
+        /// The partition.
+        partition: TopicPartition,
+        /// Who asked for it.
+        by: String,
+    },
+    /// A partition is cleaned again.
+    CleaningResumed {
+        /// The partition.
+        partition: TopicPartition,
+    },
+    /// What was remembered of the cleaning of a partition could not be read: it is begun anew, and a pause that somebody
+    /// had asked for is forgotten.
+    CleanerStateLost {
+        /// The partition.
+        partition: TopicPartition,
     },
 }
 

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use super::cleaner::CleaningHealth;
 use super::directories::DirectoryHealth;
 use super::hosted::{Hosted, Slot, SlotState};
 use super::partition_id::TopicPartition;
@@ -32,12 +33,15 @@ pub struct StoreHealth {
     pub is_closed: bool,
     /// Every data directory, in the order in which they were named.
     pub directories: Vec<DirectoryHealth>,
-    /// The partitions that are not as they should be: latched, unavailable, or with ranges that cannot be read.
+    /// The partitions that are not as they should be: latched, unavailable, with ranges that cannot be read, not cleaned
+    /// since the last pass failed, or with more to clean than the cleaner keeps up with.
     pub partitions: Vec<PartitionHealth>,
     /// Partitions that are being opened, moved or put aside at this moment: nothing else is said of them here.
     pub changing: Vec<TopicPartition>,
     /// The store's threads; none with [`Workers::Tick`](super::Workers::Tick).
     pub workers: Vec<WorkerStatus>,
+    /// Threads that should clean, and could not be started or have ended.
+    pub dead_cleaners: u64,
     /// Open descriptors.
     pub descriptors: DescriptorUsage,
     /// Descriptors, maps and index memory of sealed segments.
@@ -48,12 +52,13 @@ pub struct StoreHealth {
 
 impl StoreHealth {
     /// Whether everything serves as it should: no directory is offline or short of space, no partition latched,
-    /// unavailable or damaged, no thread stuck or pausing after a panic.
+    /// unavailable, damaged or left behind by the cleaner, no thread stuck, dead or pausing after a panic.
     pub fn is_well(&self) -> bool {
         !self.is_closed
             && self.directories.iter().all(DirectoryHealth::is_well)
             && self.partitions.is_empty()
             && self.workers.iter().all(WorkerStatus::is_well)
+            && self.dead_cleaners == 0
     }
 }
 
@@ -71,12 +76,17 @@ pub struct PartitionHealth {
     pub failed: Option<LogFailed>,
     /// Ranges that cannot be read: of a log that is open, or was since the store was opened.
     pub damage: Vec<Damage>,
+    /// How its cleaning stands; `None` where it is not compacted, or nobody has looked yet.
+    pub cleaning: Option<CleaningHealth>,
 }
 
 impl PartitionHealth {
-    /// Whether it serves as it should.
+    /// Whether it serves as it should, and is cleaned.
     pub fn is_well(&self) -> bool {
-        self.failed.is_none() && self.damage.is_empty() && !matches!(self.state, PartitionState::Unavailable(_))
+        self.failed.is_none()
+            && self.damage.is_empty()
+            && !matches!(self.state, PartitionState::Unavailable(_))
+            && self.cleaning.as_ref().is_none_or(CleaningHealth::is_well)
     }
 }
 
@@ -165,7 +175,9 @@ impl Store {
             if let Some(directory) = directories.iter_mut().find(|known| *known.dir == *slot.directory.path) {
                 directory.partitions.push(hosted.name.clone());
             }
-            let health = slot.health(&hosted.name);
+            let mut health = slot.health(&hosted.name);
+            drop(slot);
+            health.cleaning = hosted.cleaning_health();
             partitions.extend((!health.is_well()).then_some(health));
         }
         let now = shared.environment.clock.monotonic();
@@ -176,6 +188,7 @@ impl Store {
             partitions,
             changing,
             workers: self.workers().into_iter().map(status).collect(),
+            dead_cleaners: self.cleaner().metrics().dead_thread_count,
             descriptors: shared.descriptors.usage(),
             residency: shared.residency.usage(),
             opening: OpeningSummary::of(&self.report),
@@ -192,7 +205,8 @@ impl Partition {
 
 impl Hosted {
     pub(super) fn health(&self) -> PartitionHealth {
-        self.look(|slot| slot.health(&self.name))
+        let health = self.look(|slot| slot.health(&self.name));
+        PartitionHealth { cleaning: self.cleaning_health(), ..health }
     }
 }
 
@@ -207,7 +221,7 @@ impl Slot {
             SlotState::Parked(parked) => (None, parked.damage.clone()),
             SlotState::Failed(_) | SlotState::Away(_) => (None, Vec::new()),
         };
-        PartitionHealth { partition, dir, state: self.partition_state(), failed, damage }
+        PartitionHealth { partition, dir, state: self.partition_state(), failed, damage, cleaning: None }
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cleaner::Known;
 use super::directory::Directory;
 use super::partition_id::{TopicId, TopicPartition};
 use crate::commit::Marks;
@@ -28,6 +29,8 @@ pub(super) struct Hosted {
     former: Mutex<Former>,
     /// Beside the slot, so that nobody who asks waits for a log that is being opened.
     tally: Mutex<Tally>,
+    /// How its cleaning stands.
+    pub(super) cleaning: Mutex<Known>,
 }
 
 /// What all logs of a partition counted, one after the other.
@@ -114,6 +117,8 @@ pub(super) struct Parked {
     pub(super) marks: Option<Marks>,
     /// Where its first segment begins, if that is known.
     pub(super) first_base: Option<Offset>,
+    /// The first offset that no pass of the cleaner has been at, of a compacted log, if it is known.
+    pub(super) first_dirty: Option<Offset>,
     /// What sockets may still read of its files.
     pub(super) lent: Lent,
     /// When retention may first delete something; `None` until somebody looked.
@@ -147,7 +152,7 @@ impl Hosted {
         let mut tally = Tally::default();
         tally.go_on_with(slot.loaded(), slot.marks());
         let (slot, tally) = (RwLock::ranked(Rank::Slot, slot), Mutex::new(tally));
-        Self { name, slot, watch: Mutex::default(), former: Mutex::default(), tally }
+        Self { name, slot, watch: Mutex::default(), former: Mutex::default(), tally, cleaning: Mutex::default() }
     }
 
     /// Takes note of a slot that may have changed.
@@ -273,7 +278,7 @@ impl Hosted {
     }
 
     /// Closes the log if it is idle and nobody can reach it; `true` when it did. It is opened again when it is used.
-    pub(super) fn park(&self, wall: TimestampMs) -> bool {
+    pub(super) fn park(&self, wall: TimestampMs, first_dirty: impl Fn(&PartitionLog) -> Option<Offset>) -> bool {
         let mut slot = self.slot.write();
         let directory = Arc::clone(&slot.directory);
         let SlotState::Loaded(loaded) = &mut slot.state else { return false };
@@ -287,13 +292,17 @@ impl Hosted {
         let (lent, marks, first_base) = (log.lent(), log.marks(), Some(log.first_base()));
         let not_before = TimestampMs::new(wall.value().saturating_add(RETENTION_PAUSE_MS));
         let (extent, damage) = (Some(log.extent()), log.glance().damage);
+        let first_dirty = first_dirty(log);
         let is_clean = log.close().is_ok();
         slot.config = log.config();
         // Where the close failed the next opening judges what it left. Nothing is known till then, and nothing is said in
         // the lists.
         let parked = Parked { lent, not_before, extent, damage, ..Parked::unknown() };
-        slot.state =
-            SlotState::Parked(if is_clean { Parked { marks: Some(marks), first_base, ..parked } } else { parked });
+        slot.state = SlotState::Parked(if is_clean {
+            Parked { marks: Some(marks), first_base, first_dirty, ..parked }
+        } else {
+            parked
+        });
         self.note(&slot);
         true
     }
@@ -321,6 +330,7 @@ impl Parked {
         Self {
             marks: None,
             first_base: None,
+            first_dirty: None,
             lent: Lent::new(),
             retention_due: None,
             not_before: TimestampMs::new(0),
@@ -346,6 +356,15 @@ impl Slot {
         match &self.state {
             SlotState::Loaded(loaded) => Some(loaded.log.first_base()),
             SlotState::Parked(parked) => parked.first_base,
+            SlotState::Failed(_) | SlotState::Away(_) => None,
+        }
+    }
+
+    /// The first offset that the cleaner has not been at, as far as that is known without opening the log.
+    pub(super) fn first_dirty(&self, of: impl Fn(&PartitionLog) -> Option<Offset>) -> Option<Offset> {
+        match &self.state {
+            SlotState::Loaded(loaded) => of(&loaded.log),
+            SlotState::Parked(parked) => parked.first_dirty,
             SlotState::Failed(_) | SlotState::Away(_) => None,
         }
     }

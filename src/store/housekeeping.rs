@@ -51,6 +51,7 @@ pub(super) struct Housekeeper {
     points: Mutex<Option<Duration>>,
     starts: Mutex<Option<Duration>>,
     marks: Mutex<Option<Duration>>,
+    cleaned: Mutex<Option<Duration>>,
     #[cfg(feature = "metrics")]
     published: Mutex<Option<Duration>>,
 }
@@ -75,10 +76,14 @@ impl Housekeeper {
             shared.residency.enforce();
             shared.hear_of_failures();
         }
+        // Also here: that a partition falls behind is seen while all workers are busy, or hang.
+        shared.cleaner.survey_if_due(shared, now);
         let intervals = [
             (CheckpointKind::RecoveryPoint, &self.points, config.recovery_checkpoint_interval),
             (CheckpointKind::LogStart, &self.starts, config.start_checkpoint_interval),
             (CheckpointKind::HighWatermark, &self.marks, config.high_watermark_checkpoint_interval),
+            // Kafka writes it after each pass, and others may have come to their end meanwhile.
+            (CheckpointKind::Cleaner, &self.cleaned, config.start_checkpoint_interval),
         ];
         let is_kind_due = |(kind, last, every): (_, &Mutex<_>, _)| is_due(last, now, every).then_some(kind);
         let kinds: Vec<CheckpointKind> = intervals.into_iter().filter_map(is_kind_due).collect();
@@ -139,7 +144,7 @@ impl Shared {
         drop(log);
         // Closing one takes some syncs. When thousands have become idle at once, lists and space must not wait for all.
         let has_time = self.environment.clock.monotonic().saturating_sub(now) < PARKING_TIME;
-        if is_idle && has_time && hosted.park(self.environment.clock.wall()) {
+        if is_idle && has_time && hosted.park(self.environment.clock.wall(), |log| self.cleaner.first_dirty(log)) {
             self.counters.note_parked();
             done.parked += 1;
         }
@@ -256,6 +261,7 @@ impl Shared {
     /// What the lists of a directory are to say of its partitions, by list.
     fn offsets_of(&self, directory: &Arc<Directory>) -> Vec<(CheckpointKind, BTreeMap<TopicPartition, Offset>)> {
         let (mut points, mut starts, mut marks) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut cleaned = BTreeMap::new();
         for hosted in self.all_in(directory) {
             let name = || hosted.name.clone();
             hosted.look(|slot| {
@@ -267,6 +273,7 @@ impl Shared {
                 let first = slot.first_base().unwrap_or(found.log_start);
                 points.insert(name(), point);
                 marks.insert(name(), found.high_watermark);
+                cleaned.extend(slot.first_dirty(|log| self.cleaner.first_dirty(log)).map(|first| (name(), first)));
                 // Kafka writes those alone that its segments do not tell.
                 let is_told = directory.offset(CheckpointKind::LogStart, &hosted.name).is_some();
                 if found.log_start > first || is_told {
@@ -278,6 +285,7 @@ impl Shared {
             (CheckpointKind::RecoveryPoint, points),
             (CheckpointKind::LogStart, starts),
             (CheckpointKind::HighWatermark, marks),
+            (CheckpointKind::Cleaner, cleaned),
         ]
     }
 

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::cleaner::CleanerMetrics;
 use super::hosted::{Hosted, Slot, SlotState};
 use super::housekeeping::Housekept;
 use super::scrubber::ScrubMetrics;
@@ -44,6 +45,8 @@ pub struct StoreMetrics {
     pub work: WorkCounts,
     /// What the scrubber did.
     pub scrubbing: ScrubCounts,
+    /// What the cleaner did, and how it stands.
+    pub cleaning: CleanerMetrics,
     /// Open descriptors.
     pub descriptors: DescriptorUsage,
     /// Descriptors, maps and index memory of sealed segments.
@@ -216,7 +219,7 @@ impl Store {
     /// What the store counted since it was opened, and what it holds now. A look at each partition, and no disk; never
     /// waits for one.
     pub fn metrics(&self) -> StoreMetrics {
-        self.shared.metrics()
+        StoreMetrics { cleaning: self.cleaner().metrics(), ..self.shared.metrics() }
     }
 }
 
@@ -242,6 +245,7 @@ impl Shared {
             directories: self.directories.iter().map(|directory| directory.metrics()).collect(),
             work: self.counters.counts(),
             scrubbing: self.scrubber.metrics.counts(),
+            cleaning: self.cleaner_metrics(),
             descriptors: self.descriptors.usage(),
             residency: self.residency.usage(),
         }

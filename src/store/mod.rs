@@ -19,6 +19,7 @@
 //! export.rs         sealed segments for tiered storage, and a copy for backup
 //! lock.rs           who has the directory open
 //! workers.rs        background work in supervised steps, with threads or without
+//! cleaner/          which compacted partition is cleaned when, and what becomes of it when something fails
 //! throttle.rs       how many bytes a second background work may move
 //! space.rs          floor and reserve of a directory's space
 //! config.rs         settings; their keys are in config_keys.rs
@@ -40,6 +41,7 @@
 mod adopt;
 mod as_log;
 mod checkpoints;
+pub mod cleaner;
 mod closing;
 pub mod config;
 mod config_keys;
@@ -87,6 +89,7 @@ use std::sync::Arc;
 
 pub use adopt::{AdoptError, Adopted};
 pub use checkpoints::{CheckpointFault, OffsetCheckpoint, Others};
+pub use cleaner::Cleaner;
 pub use closing::{StoreClosed, StoreTicked};
 pub use config::{StoreConfig, StoreConfigError, Workers};
 pub use directories::DirectoryHealth;

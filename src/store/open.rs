@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::cleaner::{CleaningEngine, LogCleaner};
 use super::config::{StoreConfig, Workers};
 use super::config_of::ConfigOf;
 use super::directory::{Directory, Opened};
@@ -51,6 +52,8 @@ pub struct StoreOpening {
     configs: ConfigOf,
     urgent: Vec<TopicPartition>,
     progress: Progress,
+    /// Who cleans.
+    engine: Arc<dyn CleaningEngine>,
 }
 
 impl StoreOpening {
@@ -64,7 +67,15 @@ impl StoreOpening {
             configs: ConfigOf::default(),
             urgent: Vec::new(),
             progress: Progress::new(),
+            engine: Arc::new(LogCleaner),
         }
+    }
+
+    /// With another cleaner than the crate's.
+    #[cfg(test)]
+    pub(super) fn engine(mut self, engine: Arc<dyn CleaningEngine>) -> Self {
+        self.engine = engine;
+        self
     }
 
     /// On another file system and clock. Its directories are not those of the process: one that is open in another
@@ -151,11 +162,17 @@ impl StoreOpening {
     fn pool(&self) -> PooledFs {
         let Some(max) = self.config.threads_max else { return PooledFs::new() };
         let workers = match self.config.workers {
-            Workers::Threads => self.config.directories.len() + DUTIES,
+            Workers::Threads => self.config.directories.len() + DUTIES + self.cleaners(),
             Workers::Tick => 0,
         };
         let left = max.saturating_sub(u32::try_from(workers).unwrap_or(u32::MAX));
         PooledFs::with_threads_max(u8::try_from(left).unwrap_or(u8::MAX).min(POOL_THREADS_MAX))
+    }
+
+    /// Threads that clean, and the stand-in.
+    fn cleaners(&self) -> usize {
+        let config = &self.config.cleaner;
+        if config.enabled { usize::try_from(config.threads).unwrap_or(usize::MAX).saturating_add(1) } else { 0 }
     }
 
     fn serve(
@@ -176,8 +193,14 @@ impl StoreOpening {
             });
         }
         directories.sort_by_key(|known| self.config.directories.iter().position(|named| **named == *known.path));
-        let shared =
-            Arc::new(Shared::new(self.config, (self.environment, descriptors), residency, self.registry, directories));
+        let shared = Arc::new(Shared::new(
+            self.config,
+            (self.environment, descriptors),
+            residency,
+            self.registry,
+            directories,
+            self.engine,
+        ));
         let loading =
             Loading { shared: &shared, configs: &self.configs, urgent: &self.urgent, progress: &self.progress };
         for (directory, _) in &found {

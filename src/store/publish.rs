@@ -8,6 +8,7 @@ use std::path::Path;
 use metrics::{Unit, counter, gauge};
 
 use super::Store;
+use super::cleaner::CleanerMetrics;
 use super::metrics::{DirectoryMetrics, PartitionMetrics, StoreMetrics};
 use super::partition_id::TopicPartition;
 use super::shared::Shared;
@@ -133,6 +134,79 @@ pub const PUBLISHED: &[MetricDoc] = &[
     counted("alluvium_scrubbed_segments_total", STORE, "", "segments that it went through"),
     counted("alluvium_scrub_damaged_ranges_total", STORE, "", "ranges that it found damaged"),
     counted("alluvium_scrub_failures_total", STORE, "", "partitions that it could not go through to the end"),
+    measured(
+        "alluvium_cleaner_max_dirty_percent",
+        STORE,
+        "kafka.log:type=LogCleanerManager,name=max-dirty-percent",
+        "of all partitions, the largest share that could be cleaned, in percent",
+    ),
+    measured(
+        "alluvium_cleaner_time_since_last_run_ms",
+        STORE,
+        "kafka.log:type=LogCleanerManager,name=time-since-last-run-ms",
+        "milliseconds since a pass came to its end",
+    ),
+    measured(
+        "alluvium_cleaner_uncleanable_partitions_count",
+        STORE,
+        "kafka.log:type=LogCleanerManager,name=uncleanable-partitions-count",
+        "partitions whose last pass failed, or that are damaged",
+    ),
+    measured(
+        "alluvium_cleaner_uncleanable_bytes",
+        STORE,
+        "kafka.log:type=LogCleanerManager,name=uncleanable-bytes",
+        "bytes that could be cleaned of those whose last pass failed",
+    ),
+    measured(
+        "alluvium_cleaner_dead_thread_count",
+        STORE,
+        "kafka.log:type=LogCleaner,name=DeadThreadCount",
+        "threads that should clean and do not",
+    ),
+    measured(
+        "alluvium_cleaner_max_compaction_delay_secs",
+        STORE,
+        "kafka.log:type=LogCleaner,name=max-compaction-delay-secs",
+        "seconds for which the record that is longest overdue should have been cleaned",
+    ),
+    measured(
+        "alluvium_cleaner_max_buffer_utilization_percent",
+        STORE,
+        "kafka.log:type=LogCleaner,name=max-buffer-utilization-percent",
+        "how much of its memory the last pass held, in percent",
+    ),
+    measured(
+        "alluvium_cleaner_recopy_percent",
+        STORE,
+        "kafka.log:type=LogCleaner,name=cleaner-recopy-percent",
+        "bytes written of those read, in percent",
+    ),
+    measured(
+        "alluvium_cleaner_max_clean_time_secs",
+        STORE,
+        "kafka.log:type=LogCleaner,name=max-clean-time-secs",
+        "seconds that the longest pass took",
+    ),
+    measured("alluvium_cleaner_behind_partitions", STORE, "", "partitions that the cleaner does not keep up with"),
+    measured("alluvium_cleaner_cleaning_partitions", STORE, "", "partitions that are being cleaned"),
+    measured("alluvium_cleaner_due_partitions", STORE, "", "partitions that wait to be cleaned"),
+    measured("alluvium_cleaner_paused_partitions", STORE, "", "partitions that are not to be cleaned for now"),
+    measured("alluvium_cleaner_backlog_bytes", STORE, "", "bytes that could be cleaned and are not"),
+    measured("alluvium_cleaner_memory_bytes", STORE, "", "memory that passes may hold now"),
+    measured("alluvium_cleaner_memory_peak_bytes", STORE, "", "the most memory that a pass held, codecs apart"),
+    counted("alluvium_cleaner_passes_total", STORE, "", "passes that came to their end"),
+    counted("alluvium_cleaner_spilling_passes_total", STORE, "", "of these, such as sorted out keys on disk"),
+    counted("alluvium_cleaner_partial_passes_total", STORE, "", "of these, such as ended early for want of memory"),
+    counted("alluvium_cleaner_failures_total", STORE, "", "passes that failed"),
+    counted("alluvium_cleaner_times_behind_total", STORE, "", "times that a partition fell behind"),
+    counted("alluvium_cleaner_moved_bytes_total", STORE, "", "bytes read and written, also by passes that failed"),
+    counted("alluvium_cleaner_read_bytes_total", STORE, "", "bytes read by passes that came to their end"),
+    counted("alluvium_cleaner_written_bytes_total", STORE, "", "bytes of segments that these wrote"),
+    counted("alluvium_cleaner_spilled_bytes_total", STORE, "", "bytes that these spilled"),
+    counted("alluvium_cleaner_freed_bytes_total", STORE, "", "bytes that these freed"),
+    counted("alluvium_cleaner_kept_records_total", STORE, "", "records that these kept"),
+    counted("alluvium_cleaner_keyless_records_total", STORE, "", "records without a key, which are not kept"),
     measured("alluvium_partitions_open", STORE, "", "partitions whose logs are open"),
     measured("alluvium_partitions_idle", STORE, "", "partitions put aside"),
     measured("alluvium_partitions_failed", STORE, "", "partitions that could not be opened"),
@@ -190,6 +264,7 @@ impl Shared {
         let store = self.metrics();
         publish_logs(&store.logs);
         publish_work(&store);
+        publish_cleaning(&store.cleaning);
         for directory in &store.directories {
             publish_directory(&directory.dir, directory);
         }
@@ -265,6 +340,37 @@ fn publish_work(store: &StoreMetrics) {
     measure("alluvium_open_files", store.descriptors.open);
     measure("alluvium_maps", store.residency.maps);
     measure("alluvium_index_memory_bytes", store.residency.index_bytes);
+}
+
+fn publish_cleaning(cleaning: &CleanerMetrics) {
+    measure("alluvium_cleaner_max_dirty_percent", cleaning.max_dirty_percent);
+    measure("alluvium_cleaner_time_since_last_run_ms", cleaning.time_since_last_run_ms);
+    measure("alluvium_cleaner_uncleanable_partitions_count", cleaning.uncleanable_partitions_count);
+    measure("alluvium_cleaner_uncleanable_bytes", cleaning.uncleanable_bytes);
+    measure("alluvium_cleaner_dead_thread_count", cleaning.dead_thread_count);
+    measure("alluvium_cleaner_max_compaction_delay_secs", cleaning.max_compaction_delay_secs);
+    measure("alluvium_cleaner_max_buffer_utilization_percent", cleaning.max_buffer_utilization_percent);
+    measure("alluvium_cleaner_recopy_percent", cleaning.cleaner_recopy_percent);
+    measure("alluvium_cleaner_max_clean_time_secs", cleaning.max_clean_time_secs);
+    measure("alluvium_cleaner_behind_partitions", cleaning.behind_partitions);
+    measure("alluvium_cleaner_cleaning_partitions", cleaning.cleaning_partitions);
+    measure("alluvium_cleaner_due_partitions", cleaning.due_partitions);
+    measure("alluvium_cleaner_paused_partitions", cleaning.paused_partitions);
+    measure("alluvium_cleaner_backlog_bytes", cleaning.backlog_bytes);
+    measure("alluvium_cleaner_memory_bytes", cleaning.memory_bytes);
+    measure("alluvium_cleaner_memory_peak_bytes", cleaning.memory_peak_bytes);
+    count("alluvium_cleaner_passes_total", cleaning.counts.passes);
+    count("alluvium_cleaner_spilling_passes_total", cleaning.counts.spilling_passes);
+    count("alluvium_cleaner_partial_passes_total", cleaning.counts.partial_passes);
+    count("alluvium_cleaner_failures_total", cleaning.counts.failures);
+    count("alluvium_cleaner_times_behind_total", cleaning.counts.times_behind);
+    count("alluvium_cleaner_moved_bytes_total", cleaning.counts.moved_bytes);
+    count("alluvium_cleaner_read_bytes_total", cleaning.counts.read_bytes);
+    count("alluvium_cleaner_written_bytes_total", cleaning.counts.written_bytes);
+    count("alluvium_cleaner_spilled_bytes_total", cleaning.counts.spilled_bytes);
+    count("alluvium_cleaner_freed_bytes_total", cleaning.counts.freed_bytes);
+    count("alluvium_cleaner_kept_records_total", cleaning.counts.kept_records);
+    count("alluvium_cleaner_keyless_records_total", cleaning.counts.keyless_records);
 }
 
 fn publish_directory(dir: &Path, directory: &DirectoryMetrics) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::cleaner::{CleanerRoom, CleaningEngine};
 use super::config::StoreConfig;
 use super::directory::Directory;
 use super::events::{Events, StoreEvent};
@@ -53,6 +54,7 @@ pub(super) struct Shared {
     pub(super) events: Events,
     pub(super) housekeeper: Housekeeper,
     pub(super) scrubber: Scrubber,
+    pub(super) cleaner: CleanerRoom,
     /// What all background work together may read and write.
     pub(super) background: Throttle,
     /// What the store did, beside what its logs count.
@@ -88,8 +90,10 @@ impl Shared {
         residency: Arc<Residency>,
         registry: DirectoryRegistry,
         directories: Vec<Arc<Directory>>,
+        engine: Arc<dyn CleaningEngine>,
     ) -> Self {
         Self {
+            cleaner: CleanerRoom::new(config.cleaner.clone(), engine, environment.clock.wall()),
             residency,
             descriptors,
             trimming: Mutex::ranked(Rank::Naming, ()),

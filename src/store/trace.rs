@@ -7,7 +7,8 @@
 //! event  retention              INFO   segments were deleted
 //! event  scrubbed               WARN   another program wrote, or files beside the log were wrong
 //! event  lists not written      ERROR  a directory's lists of offsets (Kafka's checkpoints) could not be
-//! event  each StoreEvent        ERROR directory offline, partition failed, damage, panic; WARN space; INFO the way back
+//! event  each StoreEvent        ERROR directory offline, partition failed, damage, panic, cleaning failed; WARN space,
+//!                                 cleaner behind, cleaner state lost; INFO the way back
 //! ```
 //! The target of all is `alluvium::store`. Nothing here is on the way of an append or a read.
 
@@ -111,6 +112,36 @@ mod on {
             StoreEvent::UnknownEntries { dir, names } => {
                 tracing::warn!(target: TARGET, dir = %dir.display(), ?names, "unknown entries");
             }
+            _ => emitted_by_cleaner(event),
+        }
+    }
+
+    fn emitted_by_cleaner(event: &StoreEvent) {
+        match event {
+            StoreEvent::CleanerBehind { partition, backlog_bytes, overdue_ms, growth_bytes_per_second } => {
+                tracing::warn!(
+                    target: TARGET, %partition, backlog_bytes, overdue_ms, growth_bytes_per_second, "cleaner behind"
+                );
+            }
+            StoreEvent::CleanerCaughtUp { partition } => {
+                tracing::info!(target: TARGET, %partition, "cleaner caught up");
+            }
+            StoreEvent::CleaningFailed { partition, cause, attempt, retry_at } => {
+                tracing::error!(target: TARGET, %partition, %cause, attempt, %retry_at, "cleaning failed");
+            }
+            StoreEvent::CleaningRecovered { partition } => {
+                tracing::info!(target: TARGET, %partition, "cleaning recovered");
+            }
+            StoreEvent::CleaningPaused { partition, by } => {
+                tracing::info!(target: TARGET, %partition, by = by.as_str(), "cleaning paused");
+            }
+            StoreEvent::CleaningResumed { partition } => {
+                tracing::info!(target: TARGET, %partition, "cleaning resumed");
+            }
+            StoreEvent::CleanerStateLost { partition } => {
+                tracing::warn!(target: TARGET, %partition, "cleaner state lost");
+            }
+            _ => {}
         }
     }
 }

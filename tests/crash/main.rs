@@ -3,6 +3,8 @@
 //! `ALLUVIUM_SEEDS` sets how many workloads each test runs. A failure prints the seed, the step and what survived.
 
 #[cfg(test)]
+mod clean;
+#[cfg(test)]
 mod common;
 #[cfg(test)]
 mod every_step;

@@ -5,6 +5,7 @@
 
 mod appends;
 mod basics;
+mod cleaning;
 mod conditional;
 mod crowds;
 mod derived;

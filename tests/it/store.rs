@@ -1,6 +1,7 @@
 //! The store: partitions over data directories, on the simulated file system and on the real one.
 
 mod basics;
+mod cleaner;
 mod hostile;
 mod observed;
 mod published;

@@ -1,6 +1,8 @@
 //! Random operations compared with a naive model, and threads on a real file system.
 
 #[cfg(test)]
+mod clean;
+#[cfg(test)]
 mod producers;
 #[cfg(test)]
 mod random;

@@ -8,6 +8,7 @@
 
 pub(crate) mod batches;
 pub(crate) mod checker;
+pub(crate) mod clean;
 pub(crate) mod history;
 pub(crate) mod indexes;
 pub(crate) mod model;

@@ -28,6 +28,13 @@ pub(crate) struct Marker {
     pub(crate) coordinator_epoch: i32,
 }
 
+impl Facts {
+    /// An empty control batch changes nothing.
+    fn says_something(&self) -> bool {
+        self.marker.is_some() || !self.is_control
+    }
+}
+
 fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes[at..at + N].try_into().unwrap()
 }
@@ -49,11 +56,20 @@ pub(crate) fn facts(bytes: &[u8]) -> Facts {
         is_transactional: attributes & 0x10 != 0,
         is_control,
         // Length, attributes, two deltas of one byte, length of the key; then version and type.
-        marker: is_control.then(|| Marker {
-            commit: i16::from_be_bytes(field(bytes, 68)) == 1,
-            coordinator_epoch: i32::from_be_bytes(field(bytes, 73)),
-        }),
+        // A cleaner may have left an empty batch of a marker.
+        marker: (is_control && bytes.len() > 61).then(|| marker(bytes)),
         timestamp: i64::from_be_bytes(field(bytes, 35)),
+    }
+}
+
+/// The one record: length, attributes, two deltas, length of the key; version and type; length of the value; version and epoch.
+fn marker(bytes: &[u8]) -> Marker {
+    let skip = |at: usize| at + bytes[at..].iter().take_while(|byte| **byte & 0x80 != 0).count() + 1;
+    let key = skip(skip(skip(skip(61) + 1)));
+    let value = skip(key + 4);
+    Marker {
+        commit: i16::from_be_bytes(field(bytes, key + 2)) == 1,
+        coordinator_epoch: i32::from_be_bytes(field(bytes, value + 2)),
     }
 }
 
@@ -95,7 +111,7 @@ impl Naive<'_> {
 
     pub(crate) fn producer(&self, id: i64) -> Option<Producer> {
         let mut known: Option<Producer> = None;
-        for batch in self.all() {
+        for batch in self.all().filter(Facts::says_something) {
             let Some((_, epoch)) = batch.producer.filter(|(of, _)| *of == id) else { continue };
             let fresh = Producer { id, epoch, batches: vec![], timestamp: 0, coordinator_epoch: None, open: None };
             let producer = known.get_or_insert(fresh);
@@ -119,7 +135,8 @@ impl Naive<'_> {
 
     /// All of them, by id.
     pub(crate) fn producers(&self) -> Vec<Producer> {
-        let mut ids: Vec<i64> = self.all().filter_map(|batch| batch.producer).map(|(id, _)| id).collect();
+        let mut ids: Vec<i64> =
+            self.all().filter(Facts::says_something).filter_map(|batch| batch.producer).map(|(id, _)| id).collect();
         ids.sort_unstable();
         ids.dedup();
         ids.into_iter().filter_map(|id| self.producer(id)).collect()
@@ -128,7 +145,7 @@ impl Naive<'_> {
     /// In the order in which they began.
     pub(crate) fn transactions(&self) -> Vec<Transaction> {
         let mut found: Vec<Transaction> = Vec::new();
-        for batch in self.all().filter(|batch| batch.is_transactional) {
+        for batch in self.all().filter(Facts::says_something).filter(|batch| batch.is_transactional) {
             let Some((id, _)) = batch.producer else { continue };
             let open = found.iter_mut().find(|transaction| transaction.id == id && transaction.end.is_none());
             match (batch.marker, open) {

@@ -154,12 +154,11 @@ fn print_cleaned(out: &mut impl Write, cleaned: &Cleaned) -> io::Result<()> {
     } else {
         writeln!(
             out,
-            "clean to {}: {} freed of {}, {} of {} records kept, in {}",
+            "clean to {}: {} freed of {}, {} records kept, in {}",
             cleaned.upper,
             bytes(cleaned.bytes_freed),
             bytes(cleaned.bytes_before),
             grouped(cleaned.records_kept),
-            grouped(cleaned.records_read),
             time(cleaned.took.max(Duration::from_micros(1))),
         )?;
         writeln!(

@@ -49,9 +49,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
         found.total > 0
     } else {
         if args.json {
-            print_log_json(&mut out, &survey)?
+            print_log_json(&mut out, &survey)?;
         } else {
-            print_log(&mut out, &survey)?
+            print_log(&mut out, &survey)?;
         }
         true
     };

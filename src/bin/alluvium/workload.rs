@@ -4,6 +4,7 @@
 //! A line that announces something is written before it is tried, one that confirms something after it is so; each
 //! group of lines with one write, so that a crash leaves whole lines.
 
+mod cleaning;
 mod partition;
 
 use std::fmt::Write as _;
@@ -19,8 +20,8 @@ use crate::output::hex;
 use crate::rng::Rng;
 use partition::Partition;
 
-/// Partitions worked on.
-const PARTITIONS: usize = 3;
+/// Partitions worked on; the last is compacted, which is announced before anything is done to it.
+const PARTITIONS: usize = 4;
 /// The run ends once it has printed this many lines.
 const LINES_MAX: u64 = 3000;
 
@@ -75,10 +76,10 @@ pub(crate) struct Try {
 }
 
 impl Bench {
-    /// A record whose value nobody tried before, of `size_max` bytes at most.
-    fn make_try(&mut self, size_max: u64) -> Try {
-        let key = (!self.rng.chance(10)).then(|| format!("key-{}", self.rng.below(40)).into_bytes());
-        let is_tombstone = key.is_some() && self.rng.chance(3);
+    /// A record whose value nobody tried before, of `size_max` bytes at most; it may lack a key unless the log is compacted.
+    fn make_try(&mut self, size_max: u64, is_compacted: bool) -> Try {
+        let key = (is_compacted || !self.rng.chance(10)).then(|| format!("key-{}", self.rng.below(40)).into_bytes());
+        let is_tombstone = key.is_some() && self.rng.chance(if is_compacted { 10 } else { 3 });
         let value = (!is_tombstone).then(|| self.make_value(size_max));
         let key_text = key.as_deref().map_or_else(|| "-".to_owned(), hex);
         Try { hash: value_hash(value.as_deref()), key, value, key_text }
@@ -113,7 +114,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let mut bench = Bench { journal, rng: Rng::new(args.seed), clock, nonce, tries: 0 };
     let mut partitions = Vec::new();
     for at in 0..PARTITIONS {
-        partitions.push(Partition::open(&mut bench, args.dir.join(format!("p-{at}")), format!("p-{at}"))?);
+        let is_compacted = at + 1 == PARTITIONS;
+        let dir = args.dir.join(format!("p-{at}"));
+        partitions.push(Partition::open(&mut bench, dir, format!("p-{at}"), is_compacted)?);
     }
     while bench.journal.lines < LINES_MAX {
         let at = usize::try_from(bench.rng.below(PARTITIONS as u64)).unwrap_or_default();

@@ -61,6 +61,7 @@ impl Fan {
         offset: i64,
         encode: impl Fn(i64, i64) -> Option<([u8; N], usize)>,
     ) -> Result<(), IoFailure> {
+        assert!(number < self.branches.len(), "there is a chain for every hash and offset");
         let Some(branch) = self.branches.get_mut(number) else { return Ok(()) };
         let fits = branch.records > 0 && branch.used + N <= self.block_bytes;
         let encoded = if fits { encode(branch.base, branch.last) } else { None };
@@ -68,8 +69,9 @@ impl Fan {
             encoded
         } else {
             self.flush(number)?;
-            let Some(encoded) = encode(offset, offset) else { return Ok(()) };
-            encoded
+            let encoded = encode(offset, offset);
+            assert!(encoded.is_some(), "any record can begin a block");
+            encoded.unwrap_or(([0; N], 0))
         };
         let Some(branch) = self.branches.get_mut(number) else { return Ok(()) };
         if branch.records == 0 {

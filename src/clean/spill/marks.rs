@@ -401,7 +401,9 @@ mod tests {
                 offsets.push(offsets[n - 1] + 1 + rng.i64(0..if n % 1000 == 0 { 1 << 40 } else { 3 }));
             }
             offsets.truncate(count);
-            offsets.iter().for_each(|at| quantiles.note(offset(*at)));
+            for at in &offsets {
+                quantiles.note(offset(*at));
+            }
             let end = offset(offsets.last().map_or(8, |last| last + 1));
             let division = quantiles.division(&(offset(5)..end));
             assert!(division.parts() <= parts);

@@ -119,7 +119,7 @@ fn threads_are_in_the_health() {
         Store::open(StoreConfig { reserve_bytes: 0, space_floor_bytes: 0, ..StoreConfig::new(dir.path()) }).unwrap();
     let health = store.health();
     let names: Vec<_> = health.workers.iter().map(|status| status.worker.name.clone()).collect();
-    assert_eq!(names, ["flusher-0", "housekeeper", "scrubber"]);
+    assert_eq!(names, ["flusher-0", "housekeeper", "scrubber", "cleaner-0", "cleaner-stand-in"]);
     assert!(health.is_well() && health.workers.iter().all(|status| !status.is_stuck));
     let orders = store.create(&named("orders", 0), small()).unwrap();
     orders.append(batch("a"), client()).unwrap().wait_durable(LONG).unwrap();

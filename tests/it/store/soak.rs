@@ -415,7 +415,7 @@ impl Soak {
 
     fn check_workers(&self) {
         let workers = self.store.workers();
-        assert_eq!(workers.len(), 4, "a flusher for each directory, housekeeper and scrubber");
+        assert_eq!(workers.len(), 6, "a flusher for each directory, housekeeper, scrubber, cleaner and its stand-in");
         for worker in workers {
             assert_eq!(worker.panics, 0, "{worker:?}");
         }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use alluvium::record::{BatchBuilder, Compression, RecordBatch};
 use alluvium::{
-    AppendAs, AppendError, Appended, DurabilityError, FlushPolicy, Flusher, LeaderEpoch, LogConfig, Offset,
-    PartitionLog, ReadMode,
+    AppendAs, AppendError, Appended, CleanupPolicy, DurabilityError, FlushPolicy, Flusher, LeaderEpoch, LogConfig,
+    Offset, PartitionLog, ReadMode,
 };
 
 use super::{Bench, Try, ack_lines, try_lines};
@@ -19,22 +19,27 @@ const FAILURES_MAX: u32 = 20;
 /// How many batch ends are remembered as places to cut at.
 const ENDS_MAX: usize = 40;
 
-type Step = Result<(), Box<dyn Error>>;
+/// Longer than any test: a tombstone that expired would look like a record that was lost.
+const DELETE_RETENTION_MS: u64 = 100 * 365 * 24 * 3600 * 1000;
+
+pub(super) type Step = Result<(), Box<dyn Error>>;
 
 /// One partition, and the log that is open on it.
 pub(super) struct Partition {
     dir: PathBuf,
-    name: String,
-    open: Option<Opened>,
+    pub(super) name: String,
+    pub(super) open: Option<Opened>,
     /// Log ends after earlier appends of this run, rising: batch boundaries.
-    ends: Vec<Offset>,
+    pub(super) ends: Vec<Offset>,
+    /// Whether it is cleaned, and has transactions.
+    pub(super) is_compacted: bool,
     failures: u32,
 }
 
 /// An open log. The flusher goes first, so that the last handle closes the log.
-struct Opened {
+pub(super) struct Opened {
     flusher: Option<Flusher>,
-    log: PartitionLog,
+    pub(super) log: PartitionLog,
     segment_bytes: u32,
 }
 
@@ -44,9 +49,12 @@ struct Sent {
     tries: Vec<Try>,
 }
 
-fn random_config(bench: &mut Bench) -> LogConfig {
+fn random_config(bench: &mut Bench, is_compacted: bool) -> LogConfig {
     let rng = &mut bench.rng;
     LogConfig {
+        cleanup_policy: if is_compacted { CleanupPolicy::Compact } else { CleanupPolicy::Delete },
+        delete_retention_ms: DELETE_RETENTION_MS,
+        transaction_partition_verification_enable: false,
         segment_bytes: rng.pick(&[6 << 10, 8 << 10, 16 << 10]),
         index_interval_bytes: rng.pick(&[200, 1000, 4096]),
         zero_ahead_bytes: rng.pick(&[0, 4 << 10, 32 << 10]),
@@ -64,8 +72,16 @@ fn random_config(bench: &mut Bench) -> LogConfig {
 }
 
 impl Partition {
-    pub(super) fn open(bench: &mut Bench, dir: PathBuf, name: String) -> Result<Self, Box<dyn Error>> {
-        let mut partition = Self { dir, name, open: None, ends: Vec::new(), failures: 0 };
+    pub(super) fn open(
+        bench: &mut Bench,
+        dir: PathBuf,
+        name: String,
+        is_compacted: bool,
+    ) -> Result<Self, Box<dyn Error>> {
+        if is_compacted {
+            bench.journal.say(&format!("compact {name}\n"))?;
+        }
+        let mut partition = Self { dir, name, open: None, ends: Vec::new(), is_compacted, failures: 0 };
         partition.reopen(bench, "create")?;
         Ok(partition)
     }
@@ -73,7 +89,7 @@ impl Partition {
     /// Opens the log, with other settings than the last time. What opening found is durable.
     fn reopen(&mut self, bench: &mut Bench, what: &str) -> Step {
         self.open = None;
-        let config = random_config(bench);
+        let config = random_config(bench, self.is_compacted);
         let segment_bytes = config.segment_bytes;
         bench.journal.say(&format!("# {what}-begin\n"))?;
         let log = PartitionLog::open(&self.dir, config)?;
@@ -82,12 +98,14 @@ impl Partition {
         self.ends.retain(|known| *known <= log.log_end());
         self.open = Some(Opened { flusher, log, segment_bytes });
         bench.journal.say(&format!("# {what}-end\ndurable {} {end}\n", self.name))?;
-        Ok(())
+        self.end_open_transactions()
     }
 
     /// Does one thing.
     pub(super) fn work(&mut self, bench: &mut Bench) -> Step {
         match bench.rng.below(100) {
+            0..10 if self.is_compacted => self.clean(bench),
+            10..18 if self.is_compacted => self.transact(bench),
             0..40 => self.append_cached(bench),
             40..60 => self.append_durable(bench),
             60..72 => self.append_together(bench),
@@ -106,7 +124,7 @@ impl Partition {
     /// Says what is tried, and appends it as one call of one or several batches. What it returns holds the log open.
     fn append(&mut self, bench: &mut Bench) -> Result<Result<Sent, AppendError>, Box<dyn Error>> {
         let Some(Opened { log, segment_bytes, .. }) = &self.open else { return Ok(Err(AppendError::Closed)) };
-        let (tries, batches) = make_batches(bench, u64::from(*segment_bytes))?;
+        let (tries, batches) = make_batches(bench, u64::from(*segment_bytes), self.is_compacted)?;
         bench.journal.say(&try_lines(&self.name, &tries))?;
         let epoch = LeaderEpoch::new(0).unwrap_or_default();
         Ok(log.append(batches, AppendAs::Client { epoch }).map(|appended| {
@@ -228,12 +246,12 @@ impl Partition {
         Ok(bench.journal.say(&said)?)
     }
 
-    fn meet_append(&mut self, bench: &mut Bench, error: &AppendError) -> Step {
+    pub(super) fn meet_append(&mut self, bench: &mut Bench, error: &AppendError) -> Step {
         self.meet(bench, "append", error, !matches!(error, AppendError::Io(_)))
     }
 
     /// An error is part of the run: says it, and opens the log again if it takes no more.
-    fn meet(&mut self, bench: &mut Bench, what: &str, error: &dyn Error, reopen: bool) -> Step {
+    pub(super) fn meet(&mut self, bench: &mut Bench, what: &str, error: &dyn Error, reopen: bool) -> Step {
         bench.journal.say(&format!("# {what} failed on {}: {error}\n", self.name))?;
         self.failures += 1;
         if self.failures > FAILURES_MAX {
@@ -244,7 +262,11 @@ impl Partition {
 }
 
 /// One to three batches of one to six records, together smaller than a segment.
-fn make_batches(bench: &mut Bench, segment_bytes: u64) -> Result<(Vec<Try>, Vec<RecordBatch>), Box<dyn Error>> {
+fn make_batches(
+    bench: &mut Bench,
+    segment_bytes: u64,
+    is_compacted: bool,
+) -> Result<(Vec<Try>, Vec<RecordBatch>), Box<dyn Error>> {
     // A batch that compression makes larger grows by less than this.
     const MARGIN: usize = 1024;
     let mut room = usize::try_from(segment_bytes)?.saturating_sub(MARGIN);
@@ -253,7 +275,7 @@ fn make_batches(bench: &mut Bench, segment_bytes: u64) -> Result<(Vec<Try>, Vec<
         let mut builder = BatchBuilder::new();
         builder.compression(bench.rng.pick(&Compression::ALL));
         for _ in 0..bench.rng.pick(&[1, 1, 2, 3, 6]) {
-            let Try { key, value, key_text, hash } = bench.make_try(segment_bytes / 2);
+            let Try { key, value, key_text, hash } = bench.make_try(segment_bytes / 2, is_compacted);
             let bytes = key.as_ref().map_or(0, Vec::len) + value.as_ref().map_or(0, Vec::len) + 32;
             if builder.bytes() + bytes > room {
                 break;

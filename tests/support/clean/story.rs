@@ -1,0 +1,210 @@
+//! Everything that was told to a log, as if it had never been cleaned, and the cleanings that were tried.
+
+use std::collections::HashMap;
+
+use alluvium::record::BatchView;
+
+use super::super::batches::StoredBatch;
+use super::super::naive::{self, Facts, Naive, Transaction};
+
+/// One record as it was told, or as it is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) offset: i64,
+    pub(crate) timestamp: i64,
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+/// One batch as it was told, or as it is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) facts: Facts,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) records: Vec<Kept>,
+    /// When its tombstones, or its marker, may go; where a cleaner has put it down.
+    pub(crate) horizon: Option<i64>,
+}
+
+impl Told {
+    /// The batches that lie one after the other in `bytes`, checksums checked.
+    pub(crate) fn all(mut bytes: &[u8]) -> Result<Vec<Self>, String> {
+        let mut found = Vec::new();
+        while !bytes.is_empty() {
+            let view = BatchView::parse(bytes, u32::MAX).map_err(|e| format!("batch {}: {e}", found.len()))?;
+            found.push(Self::of(&view).map_err(|e| format!("batch at {}: {e}", view.header().base_offset))?);
+            bytes = &bytes[view.bytes().len()..];
+        }
+        Ok(found)
+    }
+
+    fn of(view: &BatchView<'_>) -> Result<Self, String> {
+        view.verify_crc().map_err(|e| e.to_string())?;
+        let body = view.body(1 << 26).map_err(|e| e.to_string())?;
+        let mut records = Vec::new();
+        for record in body.records() {
+            let record = record.map_err(|e| e.to_string())?;
+            let header = |(name, value): (&str, Option<&[u8]>)| (name.to_owned(), value.map(<[u8]>::to_vec));
+            records.push(Kept {
+                offset: record.offset.value(),
+                timestamp: record.timestamp.value(),
+                key: record.key.map(<[u8]>::to_vec),
+                value: record.value.map(<[u8]>::to_vec),
+                headers: record.headers().map(header).collect(),
+            });
+        }
+        let horizon = view.header().delete_horizon().map(alluvium::TimestampMs::value);
+        Ok(Self { facts: naive::facts(view.bytes()), bytes: view.bytes().to_vec(), records, horizon })
+    }
+
+    pub(crate) fn stored(&self) -> StoredBatch {
+        let records = self.records.iter().map(|record| (record.offset, record.timestamp)).collect();
+        StoredBatch { base: self.facts.base, next: self.facts.next, bytes: self.bytes.clone(), records }
+    }
+
+    pub(crate) fn is_data(&self) -> bool {
+        !self.facts.is_control
+    }
+}
+
+/// One cleaning that was tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cleaning {
+    /// When it began.
+    pub(crate) at: i64,
+    /// The time that it went by at the least: one that goes on with another goes by the other's.
+    pub(crate) by: i64,
+    /// Nothing at or past it may have been touched.
+    pub(crate) upper: i64,
+    /// Whether it said that it had done all below its end.
+    pub(crate) is_done: bool,
+}
+
+/// What a data batch is part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Committed,
+    Aborted,
+    Undecided,
+}
+
+/// What is known of a log that nobody ever cleaned, and what was tried to clean it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Story {
+    pub(crate) start: i64,
+    pub(crate) end: i64,
+    pub(crate) told: Vec<Told>,
+    pub(crate) stored: Vec<StoredBatch>,
+    pub(crate) cleanings: Vec<Cleaning>,
+    pub(crate) delete_retention_ms: i64,
+    /// What is known of producers comes from the log alone since.
+    pub(crate) has_lost_snapshots: bool,
+}
+
+impl Story {
+    pub(crate) fn naive(&self) -> Naive<'_> {
+        Naive(&self.stored)
+    }
+
+    pub(crate) fn tell(&mut self, batch: Told) {
+        assert!(batch.facts.base >= self.end, "told at {} after {}", batch.facts.base, self.end);
+        self.end = batch.facts.next;
+        self.stored.push(batch.stored());
+        self.told.push(batch);
+    }
+
+    /// Nothing at or past `end` was ever told.
+    pub(crate) fn cut(&mut self, end: i64) {
+        self.told.retain(|batch| batch.facts.next <= end);
+        self.stored.retain(|batch| batch.next <= end);
+        self.end = end;
+        for cleaning in &mut self.cleanings {
+            cleaning.upper = cleaning.upper.min(end);
+        }
+    }
+
+    /// What is found is all that there ever was: a cut below what was cleaned leaves nothing else to demand.
+    pub(crate) fn forget_all_but(&mut self, found: Vec<Told>, end: i64) {
+        self.stored = found.iter().map(Told::stored).collect();
+        self.told = found;
+        self.end = end;
+        self.cleanings.clear();
+    }
+
+    /// Below it something may have been removed.
+    pub(crate) fn upper(&self) -> i64 {
+        self.cleanings.iter().map(|cleaning| cleaning.upper).max().unwrap_or(0)
+    }
+
+    /// Where the newest cleaning that was done ended.
+    pub(crate) fn done_upper(&self) -> i64 {
+        self.last_done().map_or(0, |cleaning| cleaning.upper)
+    }
+
+    pub(crate) fn last_done(&self) -> Option<&Cleaning> {
+        self.cleanings.iter().rfind(|cleaning| cleaning.is_done)
+    }
+
+    pub(crate) fn told_at(&self, base: i64) -> Option<&Told> {
+        let at = self.told.partition_point(|batch| batch.facts.base < base);
+        self.told.get(at).filter(|batch| batch.facts.base == base)
+    }
+
+    /// What each batch is part of, in their order.
+    pub(crate) fn parts(&self) -> Vec<Part> {
+        let mut by_producer: HashMap<i64, Vec<Transaction>> = HashMap::new();
+        for transaction in self.naive().transactions() {
+            by_producer.entry(transaction.id).or_default().push(transaction);
+        }
+        let part = |batch: &Told| {
+            let Facts { base, producer, is_transactional, .. } = batch.facts;
+            let transactions = producer.filter(|_| is_transactional).and_then(|(id, _)| by_producer.get(&id));
+            let of = transactions
+                .and_then(|all| all.iter().find(|t| t.first <= base && t.end.is_none_or(|(marker, _)| base < marker)));
+            match of {
+                None => Part::Committed,
+                Some(Transaction { end: None, .. }) => Part::Undecided,
+                Some(Transaction { end: Some((_, marker)), .. }) if marker.commit => Part::Committed,
+                Some(_) => Part::Aborted,
+            }
+        };
+        self.told.iter().map(part).collect()
+    }
+
+    /// For each key its newest committed record at or past the log start and below `upper`.
+    pub(crate) fn newest<'a>(&'a self, parts: &[Part], upper: i64) -> HashMap<&'a [u8], &'a Kept> {
+        let mut newest = HashMap::new();
+        for (batch, part) in self.told.iter().zip(parts) {
+            if *part != Part::Committed || !batch.is_data() {
+                continue;
+            }
+            for record in &batch.records {
+                if let Some(key) = record.key.as_deref().filter(|_| (self.start..upper).contains(&record.offset)) {
+                    newest.insert(key, record);
+                }
+            }
+        }
+        newest
+    }
+
+    /// Whether what was told at `offset` may have passed its horizon in some cleaning: one put it down, a later one, or
+    /// the same where it was down before, found it passed.
+    pub(crate) fn may_have_expired(&self, offset: i64, horizon: Option<i64>) -> bool {
+        let mut covering = self.cleanings.iter().filter(|cleaning| cleaning.upper > offset);
+        if let Some(horizon) = horizon {
+            return covering.any(|cleaning| cleaning.at >= horizon);
+        }
+        let Some(first) = covering.next() else { return false };
+        covering.any(|later| later.at >= first.at + self.delete_retention_ms)
+    }
+
+    /// Whether the newest cleaning, which was done, must have found it passed.
+    pub(crate) fn must_have_expired(&self, offset: i64, horizon: Option<i64>) -> bool {
+        let Some(last) = self.last_done().filter(|last| last.upper > offset) else { return false };
+        let first = self.cleanings.iter().find(|cleaning| cleaning.is_done && cleaning.upper > offset);
+        let horizon = horizon.or_else(|| first.map(|first| first.at + self.delete_retention_ms));
+        let is_later = first != Some(last);
+        horizon.is_some_and(|horizon| last.by >= horizon) && is_later
+    }
+}
