@@ -16,6 +16,8 @@ pub(super) struct Bounds {
     /// The log start.
     pub(super) from: Offset,
     pub(super) first_dirty: Offset,
+    /// What no pass could read so far begins there: keys are learned from there, though what lies above it is clean.
+    pub(super) unread: Option<Offset>,
     /// First uncleanable offset.
     pub(super) upper: Offset,
     /// Groups below it are done.
@@ -42,6 +44,7 @@ impl Bounds {
             return Self {
                 from,
                 first_dirty: pass.first_dirty.max(from),
+                unread: view.state.unread,
                 upper: pass.upper,
                 done_to: pass.done_to.max(from),
                 horizon_from: pass.horizon_from,
@@ -51,7 +54,22 @@ impl Bounds {
         }
         let upper = below_waiting(view, from, most.max(from));
         let first_dirty = range.first_dirty;
-        Self { from, first_dirty, upper, done_to: from, horizon_from: now, transactions: Vec::new(), resumed: false }
+        Self {
+            from,
+            first_dirty,
+            unread: view.state.unread,
+            upper,
+            done_to: from,
+            horizon_from: now,
+            transactions: Vec::new(),
+            resumed: false,
+        }
+    }
+
+    /// What is learned: the dirty range, and what lies behind the first batch that could not be read before.
+    pub(super) fn learned(&self) -> Range<Offset> {
+        let from = self.unread.map_or(self.first_dirty, |unread| unread.min(self.first_dirty));
+        from.min(self.upper)..self.upper
     }
 
     /// What no pass has cleaned.

@@ -105,6 +105,8 @@ pub(crate) struct Pass {
     mode: CleanMode,
     figures: Figures,
     clean_state: CleanState,
+    /// The lowest offset of what was not read, for the next pass.
+    unread: Option<Offset>,
     _claim: CleaningClaim,
 }
 
@@ -165,8 +167,10 @@ impl Pass {
             state: State::Securing,
             log: log.clone(),
             options: options.clone(),
-            bounds,
             clean_state: view.state.clone(),
+            // What it met below, only its state tells.
+            unread: if bounds.resumed { bounds.unread } else { None },
+            bounds,
             source: Source::of(view, facts),
             hasher: KeyHasher::random(),
             mode: CleanMode::Map,
@@ -212,9 +216,9 @@ impl Pass {
 
     /// Keys of the dirty range, in memory.
     fn begin_learning(&mut self) -> Result<State, CleanError> {
-        let dirty = self.bounds.dirty();
-        let learning = Learning::in_map(self.hasher, self.options.memory()?.learning(), dirty.clone());
-        Ok(State::Learning(Box::new((self.scan(dirty)?, learning))))
+        let learned = self.bounds.learned();
+        let learning = Learning::in_map(self.hasher, self.options.memory()?.learning(), learned.clone());
+        Ok(State::Learning(Box::new((self.scan(learned)?, learning))))
     }
 
     fn scan(&self, range: Range<Offset>) -> Result<KeyScan, CleanError> {
@@ -246,8 +250,22 @@ impl Pass {
             drop(learning);
             return self.begin_spilling();
         }
+        if self.learns_no_more_than_dirty() {
+            drop(learning);
+            self.figures.end_learning();
+            return self.begin_learning();
+        }
         self.cut_short(full_at)?;
         Ok(State::Resolving(Box::new(learning.finish())))
+    }
+
+    /// Where there is no room for keys of the clean part, does without them: then tombstones of that part have to stay.
+    /// Returns whether that changes anything.
+    fn learns_no_more_than_dirty(&mut self) -> bool {
+        let unread = self.bounds.unread.take_if(|unread| *unread < self.bounds.first_dirty);
+        self.source.note_unreadable(unread);
+        self.unread = [self.unread, unread].into_iter().flatten().min();
+        unread.is_some()
     }
 
     /// The pass ends where the map was full, or where it has come before.
@@ -327,7 +345,9 @@ impl Pass {
     fn begin_partial(&mut self) -> Result<State, CleanError> {
         let full_at = self.figures.full_at.unwrap_or(self.bounds.upper);
         self.figures.end_learning();
-        self.cut_short(full_at)?;
+        if !self.learns_no_more_than_dirty() {
+            self.cut_short(full_at)?;
+        }
         self.begin_learning()
     }
 
@@ -392,6 +412,7 @@ impl Pass {
 
     fn rewrite(&mut self, mut work: Box<Rewrite>, bytes_max: u64) -> Result<State, CleanError> {
         let rewritten = work.step(bytes_max);
+        self.unread = [self.unread, work.unread()].into_iter().flatten().min();
         self.figures.note_memory(work.counts().memory_peak);
         match rewritten? {
             Rewritten::Going => Ok(State::Rewriting(work)),
@@ -441,6 +462,7 @@ impl Pass {
         // A pass over what is clean may end below it.
         let first_dirty = first_dirty.min(upper);
         let mut state = self.clean_state.clone();
+        state.unread = [state.unread, self.unread].into_iter().flatten().min();
         state.pass = Some(PassProgress { upper, first_dirty, done_to, horizon_from, transactions });
         self.put(state)
     }
@@ -450,6 +472,9 @@ impl Pass {
         debug_assert!(first_dirty > self.bounds.first_dirty || self.bounds.dirty().is_empty(), "{:?}", self.bounds);
         self.bounds.done_to = self.bounds.upper;
         let mut state = self.clean_state.clone();
+        // A pass that ends below what is clean has not learned the tombstones between.
+        let unread_before = state.unread.filter(|_| self.bounds.upper < first_dirty);
+        state.unread = [unread_before, self.unread].into_iter().flatten().min();
         (state.first_dirty, state.pass) = (first_dirty, None);
         self.put(state)?;
         Ok(State::Finished)

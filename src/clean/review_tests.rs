@@ -209,8 +209,8 @@ fn a_sealed_segment_past_the_high_watermark_makes_no_log_due() {
     seal(&world);
     let is_due = |world: &World| {
         let view = world.log.cleanable().unwrap();
-        let segments = facts::segment_facts(&view, wall(world)).unwrap();
-        plan::judge(&facts::log_facts(&view, &segments, None), &view.config, wall(world)).is_due()
+        let segments = segment_facts(&view, wall(world)).unwrap();
+        plan::judge(&log_facts(&view, &segments, None), &view.config, wall(world)).is_due()
     };
     for mark in 0..=4 {
         world.log.advance_high_watermark(offset(mark)).unwrap();
@@ -221,4 +221,37 @@ fn a_sealed_segment_past_the_high_watermark_makes_no_log_due() {
         let cleaned = world.log.clean(&once).unwrap();
         assert_eq!(cleaned.upper > before, is_due, "{mark}: {cleaned:?}");
     }
+}
+
+/// A batch that expands past the limit is kept. When the limit is raised it can be read, and what is deleted above it, in
+/// the clean part, hides what it holds.
+#[test]
+fn a_value_that_a_higher_limit_brings_back_is_deleted_still() {
+    let mut world = World::new(1, 1);
+    let mut builder = BatchBuilder::new();
+    builder.compression(Compression::Lz4).record(wall(&world), Some(b"deleted"), Some(&[b'v'; 3000]));
+    world.log.append(builder.build().unwrap(), AppendAs::Client { epoch: leader() }).unwrap();
+    seal(&world);
+    put(&world, "deleted", None);
+    put(&world, "other", Some("v"));
+    seal(&world);
+    world.log.update_config(LogConfig { max_decompressed_bytes: 1000, ..compacted() }).unwrap();
+    let unread = |world: &World| (world.log.clean_state().first_dirty, world.log.clean_state().unread);
+    world.log.clean(&CleanOptions::default()).unwrap();
+    assert_eq!(unread(&world), (offset(3), Some(offset(0))));
+    world.clock.advance(Duration::from_millis(RETENTION_MS));
+    world.log.clean(&CleanOptions::default()).unwrap();
+    assert_eq!(offsets_of(&world, "deleted"), [0, 1]);
+    world.reopen();
+    world.log.update_config(compacted()).unwrap();
+    // One that ends below the tombstone has not learned it.
+    world.log.clean(&CleanOptions::default().up_to(offset(1))).unwrap();
+    assert_eq!(unread(&world), (offset(3), Some(offset(0))));
+    for _ in 0..2 {
+        world.log.clean(&CleanOptions::default()).unwrap();
+        let left = offsets_of(&world, "deleted");
+        assert!(left.is_empty() || left == [1], "the tombstone goes after the value: {left:?}");
+    }
+    assert_eq!(unread(&world), (offset(3), None));
+    assert_eq!(offsets_of(&world, "other"), [2]);
 }

@@ -79,6 +79,8 @@ struct Sieve {
     kept: Vec<u8>,
     removable_below: Offset,
     next_horizon: Option<TimestampMs>,
+    /// The lowest offset of a sound batch that could not be read.
+    unread: Option<Offset>,
 }
 
 /// One group on its way.
@@ -114,7 +116,7 @@ impl Rewrite {
     /// Of what `task` says, by these verdicts; the filter stands where the first group begins.
     pub(super) fn new(task: RewriteTask, filter: BatchFilter, verdicts: Verdicts) -> Self {
         let removable_below = task.removable_below;
-        let sieve = Sieve { filter, verdicts, kept: Vec::new(), removable_below, next_horizon: None };
+        let sieve = Sieve { filter, verdicts, kept: Vec::new(), removable_below, next_horizon: None, unread: None };
         Self { task, sieve, at: 0, work: None, counts: RewriteCounts::default() }
     }
 
@@ -132,6 +134,11 @@ impl Rewrite {
     /// What decides.
     pub(super) fn filter(&self) -> &BatchFilter {
         &self.sieve.filter
+    }
+
+    /// The lowest offset of a sound batch that could not be read so far.
+    pub(super) fn unread(&self) -> Option<Offset> {
+        self.sieve.unread
     }
 
     /// What it decides by.
@@ -316,6 +323,7 @@ impl Sieve {
         let filtered = self.filter.filter(&batch, &mut Judge(&mut self.verdicts), &mut self.kept)?;
         if filtered.unread.is_some() {
             self.forbid_removal_past(header.base_offset);
+            self.unread = [self.unread, Some(header.base_offset)].into_iter().flatten().min();
         }
         if let Some(aborted) = filtered.carried {
             output.carry(aborted);

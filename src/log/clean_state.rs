@@ -1,13 +1,18 @@
 //! How far a log is clean, in a small file beside it, and what becomes of that when the log is cut.
 //!
 //! ```text
-//! alluvium.cleaning  lineage u64, first dirty offset i64, cleaned to i64, pass u8 (0 none, 1 began and did not end), and
-//!                    then upper i64, first dirty offset i64, done to i64 (all of the pass), time i64, length u32, bytes
+//! alluvium.cleaning  lineage u64, first dirty offset i64, cleaned to i64, unread i64 (-1 none), pass u8 (0 none, 1 began
+//!                    and did not end), and then upper i64, first dirty offset i64, done to i64 (all of the pass), time i64,
+//!                    length u32, bytes
 //! ```
 //! All big-endian, behind the header of a small checked file. There is none before the first pass.
 //!
 //! *Cleaned to* is where gaps between batches end that cleaning may have left. It outlives a change of `cleanup.policy`: a
 //! log that is not compacted any more keeps its gaps, and they are no damage.
+//!
+//! *Unread* is the lowest offset of a batch that the last pass had to leave as it is, since its records expand past the limit
+//! or this build lacks the codec. It may be readable to the next pass, which learns keys from there: what lies above it
+//! counts as clean, and a tombstone of that part would expire and leave the value that it hides.
 //!
 //! An offset of this file that lies past a cut would, once the log has grown again, have new records taken for clean ones.
 //! So it is lowered, durably, before every cut, and a pass whose end is cut goes with it. It is believed only in the
@@ -38,6 +43,8 @@ const TRANSACTIONS_BYTES_MAX: usize = 15 << 20;
 pub(crate) struct CleanState {
     /// Below it nothing superseded is left, as far as passes that came to their end can tell.
     pub(crate) first_dirty: Offset,
+    /// The lowest offset of a sound batch that passes could not read.
+    pub(crate) unread: Option<Offset>,
     /// A pass that began and did not come to its end.
     pub(crate) pass: Option<PassProgress>,
     /// Rises with every cut, and with every repair. One that leaves this as it is may still change what a pass goes by: the
@@ -72,6 +79,7 @@ pub(crate) struct CleanFile {
     pub(super) lineage: Lineage,
     pub(crate) first_dirty: Offset,
     pub(super) cleaned_to: Offset,
+    pub(super) unread: Option<Offset>,
     pub(crate) pass: Option<PassProgress>,
 }
 
@@ -108,10 +116,11 @@ impl Cleaned {
 impl CleanFile {
     fn encode(&self) -> Vec<u8> {
         let kept = self.pass.as_ref().filter(|pass| pass.transactions.len() <= TRANSACTIONS_BYTES_MAX);
-        let mut payload = Vec::with_capacity(61 + kept.map_or(0, |pass| pass.transactions.len()));
+        let mut payload = Vec::with_capacity(69 + kept.map_or(0, |pass| pass.transactions.len()));
         payload.extend_from_slice(&self.lineage.value().to_be_bytes());
         payload.extend_from_slice(&self.first_dirty.value().to_be_bytes());
         payload.extend_from_slice(&self.cleaned_to.value().to_be_bytes());
+        payload.extend_from_slice(&self.unread.map_or(-1, Offset::value).to_be_bytes());
         payload.push(u8::from(kept.is_some()));
         if let Some(pass) = kept {
             for offset in [pass.upper, pass.first_dirty, pass.done_to] {
@@ -128,6 +137,10 @@ impl CleanFile {
         let mut fields = Fields::of(payload);
         let lineage = Lineage::new(fields.u64()?);
         let (first_dirty, cleaned_to) = (fields.offset()?, fields.offset()?);
+        let unread = match fields.i64()? {
+            -1 => None,
+            unread => Some(Offset::new(unread).ok_or(SmallFileFault::Field)?),
+        };
         let pass = if fields.flag()? {
             let (upper, first_dirty, done_to) = (fields.offset()?, fields.offset()?, fields.offset()?);
             let horizon_from = TimestampMs::new(fields.i64()?);
@@ -140,7 +153,7 @@ impl CleanFile {
         {
             return Err(SmallFileFault::Field);
         }
-        fields.finish(Self { lineage, first_dirty, cleaned_to, pass })
+        fields.finish(Self { lineage, first_dirty, cleaned_to, unread, pass })
     }
 
     /// Reads the file; the inner error is for bytes that are wrong.
@@ -171,13 +184,13 @@ impl CleanFile {
             Whose::Nobodys => ours.filter(|_| own.is_none()).map(Self::of_unknown_lineage).unwrap_or_default(),
             Whose::Parents => {
                 let first_dirty = listed.unwrap_or_default();
-                Self { lineage, first_dirty, cleaned_to: first_dirty, pass: None }
+                Self { lineage, first_dirty, cleaned_to: first_dirty, unread: None, pass: None }
             }
             Whose::Lower => {
                 let ours = ours.unwrap_or_default();
                 let listed = listed.unwrap_or_default();
                 let first_dirty = ours.first_dirty.min(listed);
-                Self { lineage, first_dirty, cleaned_to: ours.cleaned_to.max(listed), pass: None }
+                Self { lineage, first_dirty, cleaned_to: ours.cleaned_to.max(listed), unread: ours.unread, pass: None }
             }
         }
     }
@@ -227,7 +240,8 @@ impl CleanFile {
     fn cut(&self, to: Offset) -> Option<Self> {
         let pass = self.pass.clone().filter(|pass| pass.upper <= to);
         let (first_dirty, cleaned_to) = (self.first_dirty.min(to), self.cleaned_to.min(to));
-        let cut = Self { lineage: self.lineage, first_dirty, cleaned_to, pass };
+        let unread = self.unread.filter(|unread| *unread < to);
+        let cut = Self { lineage: self.lineage, first_dirty, cleaned_to, unread, pass };
         (cut != *self).then_some(cut)
     }
 
@@ -262,10 +276,11 @@ impl PartitionLog {
     pub(crate) fn clean_state(&self) -> CleanState {
         let log_start = self.log_start();
         let cleaned = self.core.cleaned.lock();
-        let CleanFile { first_dirty, pass, .. } = &cleaned.file;
+        let CleanFile { first_dirty, unread, pass, .. } = &cleaned.file;
         // What was to be cleaned may have been deleted.
         let pass = pass.clone().filter(|pass| pass.upper > log_start);
-        CleanState { first_dirty: (*first_dirty).max(log_start), pass, cuts: cleaned.cuts }
+        let unread = unread.map(|unread| unread.max(log_start));
+        CleanState { first_dirty: (*first_dirty).max(log_start), unread, pass, cuts: cleaned.cuts }
     }
 
     /// Writes down how far the log is clean; durable when it returns. Before the first segment of a pass is replaced, the
@@ -286,9 +301,9 @@ impl PartitionLog {
             if cleaned.cuts != state.cuts || upper > durable_end || !is_possible {
                 return Err(PutCleanError::Changed);
             }
-            let (first_dirty, pass) = (state.first_dirty, state.pass.clone());
+            let (first_dirty, unread, pass) = (state.first_dirty, state.unread, state.pass.clone());
             let cleaned_to = cleaned.file.cleaned_to.max(upper);
-            CleanFile { lineage: core.keeper.lineage(), first_dirty, cleaned_to, pass }
+            CleanFile { lineage: core.keeper.lineage(), first_dirty, cleaned_to, unread, pass }
         };
         if let Some(failure) = core.change_files(|| file.write(&*core.home.fs, &core.home.dir))? {
             return Err(ChangeError::Io(failure).into());

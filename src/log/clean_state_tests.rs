@@ -41,10 +41,16 @@ fn pass(upper: i64) -> PassProgress {
 
 #[test]
 fn every_byte_of_the_file_is_told() {
-    let file = CleanFile { lineage: Lineage::new(9), first_dirty: at(1), cleaned_to: at(6), pass: Some(pass(5)) };
+    let file = CleanFile {
+        lineage: Lineage::new(9),
+        first_dirty: at(1),
+        cleaned_to: at(6),
+        unread: Some(at(4)),
+        pass: Some(pass(5)),
+    };
     let bytes = file.encode();
     let mut expected = Vec::new();
-    for field in [9_i64, 1, 6] {
+    for field in [9_i64, 1, 6, 4] {
         expected.extend(field.to_be_bytes());
     }
     expected.push(1);
@@ -143,7 +149,10 @@ fn what_was_taken_before_a_cut_is_refused() {
     assert!(matches!(log.put_clean_state(taken), Err(PutCleanError::Changed)));
     log.put_clean_state(CleanState { pass: Some(pass(5)), ..log.clean_state() }).unwrap();
     log.truncate_fully_and_start_at(at(100)).unwrap();
-    assert_eq!(log.clean_state(), CleanState { first_dirty: at(100), pass: None, cuts: log.clean_state().cuts });
+    assert_eq!(
+        log.clean_state(),
+        CleanState { first_dirty: at(100), unread: None, pass: None, cuts: log.clean_state().cuts }
+    );
     grow(&log, 10);
     drop(log);
     assert_eq!(open(&fs.power_loss_keeping(Survival::Everything)).clean_state().first_dirty, at(100));
