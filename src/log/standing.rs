@@ -150,6 +150,7 @@ impl LogCore {
     pub(super) fn raise_log_start(&self, to: Offset) -> Result<(), ChangeError> {
         // The mark may be past what is on disk, where nobody ever decided about it.
         if self.keeper.standing().log_start.is_none_or(|decided| decided < to) {
+            self.tell_of_producers()?;
             self.decide_under(|standing| Ok(Standing { log_start: Some(to), ..standing }))?;
         }
         let mut writer = self.writer.lock();
@@ -157,6 +158,25 @@ impl LogCore {
         writer.derived.epochs_changed |= writer.derived.epochs.truncate_from_start(to);
         writer.derived.producers.advance_log_start(to);
         self.publish(&mut writer, &config, |view| view.marks.log_start = view.marks.log_start.max(to));
+        Ok(())
+    }
+
+    /// Writes the producers' snapshots that wait. What is deleted from the front of a log is told by them alone: a process
+    /// that died before the next round would leave a log that has forgotten those producers. Their names are synced with
+    /// that of the decision which follows. The round is locked.
+    fn tell_of_producers(&self) -> Result<(), ChangeError> {
+        let mut pending = std::mem::take(&mut self.writer.lock().derived.pending);
+        while let Some(snapshot) = pending.front() {
+            if let Err(failure) = snapshot.write(&self.home) {
+                let mut writer = self.writer.lock();
+                // A roll may have taken another one meanwhile.
+                pending.append(&mut writer.derived.pending);
+                writer.derived.pending = pending;
+                // The log start is raised on a full disk too, where nothing else frees space.
+                return if failure.is_storage_full() { Ok(()) } else { Err(failure.into()) };
+            }
+            pending.pop_front();
+        }
         Ok(())
     }
 

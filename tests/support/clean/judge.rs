@@ -218,7 +218,7 @@ fn nothing_is_left_over(found: &[Told], story: &Story, parts: &[Part]) -> Result
 fn markers_stay(found: &[Told], story: &Story) -> Result<(), String> {
     let there: BTreeSet<i64> =
         found.iter().filter(|batch| !batch.records.is_empty()).map(|batch| batch.facts.base).collect();
-    for transaction in story.naive().transactions() {
+    for transaction in story.transactions() {
         let Some((end, _)) = transaction.end.filter(|(end, _)| *end >= story.start && !there.contains(end)) else {
             continue;
         };
@@ -250,7 +250,7 @@ pub(crate) fn has_converged(found: &[Told], story: &Story) -> Result<(), String>
         if is_filler(batch, story) {
             continue;
         }
-        let is_needed = producer.filter(is_last_of).is_some() || batch.facts.next == upper;
+        let is_needed = producer.as_ref().is_some_and(is_last_of) || batch.facts.next == upper;
         if batch.is_data() && batch.records.is_empty() && !is_needed {
             return fail("it is empty, and no producer's last");
         }
@@ -264,7 +264,7 @@ pub(crate) fn has_converged(found: &[Told], story: &Story) -> Result<(), String>
 /// Whether anything of its transaction is left, or its producer is known by markers alone.
 fn marker_is_needed(batch: &Told, found: &[Told], story: &Story) -> bool {
     let Some((id, epoch)) = batch.facts.producer else { return true };
-    let transactions = story.naive().transactions();
+    let transactions = story.transactions();
     let of = transactions.iter().find(|t| t.id == id && t.end.is_some_and(|(end, _)| end == batch.facts.base));
     let is_part = |other: &Told| {
         let is_within = of.is_some_and(|of| (of.first..batch.facts.base).contains(&other.facts.base));

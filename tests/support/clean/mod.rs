@@ -6,6 +6,7 @@
 //! script.rs     operations, and workloads of them from a seed
 //! world.rs      a machine with a log on it that runs a script and keeps its story
 //! opening.rs    opening a log again, after a close, a death of the process or a power loss
+//! snapshots.rs  what a log may know of producers when snapshots of them are lost
 //! judge.rs      holds the batches of a log to the story
 //! consumer.rs   reads as a consumer of committed records does, from every offset
 //! standing.rs   marks, producers, epochs, lookups and files against the story
@@ -18,6 +19,7 @@ pub(crate) mod consumer;
 pub(crate) mod judge;
 pub(crate) mod opening;
 pub(crate) mod script;
+pub(crate) mod snapshots;
 pub(crate) mod standing;
 pub(crate) mod story;
 pub(crate) mod world;

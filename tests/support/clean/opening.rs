@@ -7,6 +7,7 @@ use alluvium::fs::sim::SimFs;
 use super::super::history::Ending;
 use super::super::runner::{Trouble, open};
 use super::judge;
+use super::snapshots::Snapshots;
 use super::story::Told;
 use super::world::CleanWorld;
 
@@ -58,6 +59,10 @@ impl CleanWorld {
         self.durable = end;
         let mark = self.log.as_ref().map_or(0, |log| log.marks().high_watermark.value());
         self.high_watermark = self.high_watermark.min(mark).min(end);
+        let snapshots = std::mem::replace(&mut self.snapshots, Snapshots::Some);
+        if self.story.has_lost_snapshots {
+            self.settle(snapshots)?;
+        }
         if self.is_watchful { self.judge() } else { Ok(()) }
     }
 

@@ -21,7 +21,9 @@ impl Write {
 
     fn value_bytes((id, len): (u64, usize)) -> Vec<u8> {
         let mut value = format!("{id:x}:").into_bytes();
-        value.extend((0..len).map(|at| if id.is_multiple_of(2) { b'v' } else { (at as u64 * 31 + id) as u8 }));
+        value.extend(
+            (0..len).map(|at| if id.is_multiple_of(2) { b'v' } else { (at as u64 * 31 + id).to_le_bytes()[0] }),
+        );
         value
     }
 

@@ -39,6 +39,17 @@ impl Told {
         Ok(found)
     }
 
+    /// The batches at the beginning of `bytes`, up to the first that is none.
+    pub(crate) fn leading(mut bytes: &[u8]) -> Vec<Self> {
+        let mut found = Vec::new();
+        while let Ok(view) = BatchView::parse(bytes, u32::MAX) {
+            let Ok(batch) = Self::of(&view) else { break };
+            found.push(batch);
+            bytes = &bytes[view.bytes().len()..];
+        }
+        found
+    }
+
     fn of(view: &BatchView<'_>) -> Result<Self, String> {
         view.verify_crc().map_err(|e| e.to_string())?;
         let body = view.body(1 << 26).map_err(|e| e.to_string())?;
@@ -95,10 +106,13 @@ pub(crate) struct Story {
     pub(crate) start: i64,
     pub(crate) end: i64,
     pub(crate) told: Vec<Told>,
+    /// What is known of producers and transactions comes from these.
     pub(crate) stored: Vec<StoredBatch>,
+    /// What was known before less was: a snapshot may still tell of it.
+    pub(crate) known_before: Vec<Vec<StoredBatch>>,
     pub(crate) cleanings: Vec<Cleaning>,
     pub(crate) delete_retention_ms: i64,
-    /// What is known of producers comes from the log alone since.
+    /// What is known of producers may be less than what was told since.
     pub(crate) has_lost_snapshots: bool,
     /// Leader epochs and their starts of which no batch tells any more.
     pub(crate) begun: Vec<(i32, i64)>,
@@ -114,14 +128,14 @@ impl Story {
     pub(crate) fn tell(&mut self, batch: Told) {
         assert!(batch.facts.base >= self.end, "told at {} after {}", batch.facts.base, self.end);
         self.end = batch.facts.next;
-        self.stored.push(batch.stored());
+        self.histories_mut().for_each(|history| history.push(batch.stored()));
         self.told.push(batch);
     }
 
     /// Nothing at or past `end` was ever told.
     pub(crate) fn cut(&mut self, end: i64) {
         self.told.retain(|batch| batch.facts.next <= end);
-        self.stored.retain(|batch| batch.next <= end);
+        self.histories_mut().for_each(|history| history.retain(|batch| batch.next <= end));
         self.end = end;
         self.begun.retain(|(_, start)| *start < end);
         self.aborted_before.retain(|entry| entry.2 < end);
@@ -130,16 +144,41 @@ impl Story {
         }
     }
 
-    /// What is found is all that there ever was: a cut below what was cleaned leaves nothing else to demand.
-    pub(crate) fn forget_all_but(&mut self, found: Vec<Told>, end: i64) {
-        self.begun = self.naive().epochs(&self.begun);
-        self.begun.retain(|(_, start)| *start < end);
-        self.aborted_before = self.aborted();
-        self.aborted_before.retain(|entry| entry.2 < end);
-        self.stored = found.iter().map(Told::stored).collect();
+    /// Of records, what is found is all that there ever was: a cut below what was cleaned leaves nothing else to demand.
+    pub(crate) fn forget_all_but(&mut self, found: Vec<Told>) {
         self.told = found;
-        self.end = end;
         self.cleanings.clear();
+    }
+
+    /// No more is known of producers than these batches tell.
+    pub(crate) fn know(&mut self, known: Vec<StoredBatch>) {
+        self.begun = self.naive().epochs(&self.begun);
+        self.begun.retain(|(_, start)| *start < self.end);
+        self.aborted_before = self.aborted();
+        self.known_before.push(std::mem::replace(&mut self.stored, known));
+    }
+
+    fn histories_mut(&mut self) -> impl Iterator<Item = &mut Vec<StoredBatch>> {
+        self.known_before.iter_mut().chain([&mut self.stored])
+    }
+
+    /// What the log may know when `left` is left of it: what was known where a snapshot was, and what is left behind that.
+    pub(crate) fn histories(&self, left: &[StoredBatch], has_snapshots: bool) -> Vec<Vec<StoredBatch>> {
+        let mut found = Vec::new();
+        for known in self.known_before.iter().chain([&self.stored]).rev().filter(|_| has_snapshots) {
+            for count in (1..=known.len()).rev() {
+                let (below, at) = (&known[..count], known[count - 1].next);
+                let behind = left.iter().filter(|batch| batch.base >= at);
+                found.push(below.iter().chain(behind).cloned().collect());
+            }
+        }
+        found.push(left.to_vec());
+        found
+    }
+
+    /// All transactions of what was told, whatever the log may know of them.
+    pub(crate) fn transactions(&self) -> Vec<Transaction> {
+        Naive(self.known_before.first().unwrap_or(&self.stored)).transactions()
     }
 
     /// All that were ever aborted.
@@ -152,6 +191,13 @@ impl Story {
     /// Below it something may have been removed.
     pub(crate) fn upper(&self) -> i64 {
         self.cleanings.iter().map(|cleaning| cleaning.upper).max().unwrap_or(0)
+    }
+
+    /// Below it lies everything that cleanings went by: markers past their end decided what was aborted below it.
+    pub(crate) fn relied_upon(&self) -> i64 {
+        let upper = self.upper();
+        let decided = self.transactions().into_iter().filter(|transaction| transaction.first < upper);
+        decided.filter_map(|transaction| transaction.end).map(|(marker, _)| marker + 1).max().unwrap_or(0).max(upper)
     }
 
     /// Where the newest cleaning that was done ended.
@@ -171,7 +217,7 @@ impl Story {
     /// What each batch is part of, in their order.
     pub(crate) fn parts(&self) -> Vec<Part> {
         let mut by_producer: HashMap<i64, Vec<Transaction>> = HashMap::new();
-        for transaction in self.naive().transactions() {
+        for transaction in self.transactions() {
             by_producer.entry(transaction.id).or_default().push(transaction);
         }
         let part = |batch: &Told| {

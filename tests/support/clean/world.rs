@@ -20,6 +20,7 @@ use super::super::history::Ending;
 use super::super::naive::{Producer, plus};
 use super::super::runner::{DIR, Trouble, from_change, new_clock};
 use super::script::{CleanOp, Script, Writes};
+use super::snapshots::Snapshots;
 use super::story::{Cleaning, Story, Told};
 use super::{judge, standing};
 
@@ -42,6 +43,8 @@ pub(crate) struct CleanWorld {
     pub(crate) maybe_cut: Option<i64>,
     pub(crate) leader_epoch: i32,
     pub(crate) ending: Ending,
+    /// Which the next opening finds.
+    pub(crate) snapshots: Snapshots,
     /// Whether the log is judged after cleanings and openings. Not where a run is repeated up to a crash.
     pub(crate) is_watchful: bool,
     /// What the cleanings told, newest last.
@@ -74,6 +77,7 @@ impl CleanWorld {
             maybe_cut: None,
             leader_epoch: 3,
             ending: Ending::Kill,
+            snapshots: Snapshots::Some,
             is_watchful: true,
             cleaned: Vec::new(),
             options: CleanOptions::default(),
@@ -132,12 +136,12 @@ impl CleanWorld {
             CleanOp::Flush => self.flush(),
             CleanOp::RaiseStart { back } => self.raise_start(*back),
             CleanOp::Truncate { back } => {
-                let floor = self.story.upper().max(self.high_watermark).max(self.story.start);
+                let floor = self.story.relied_upon().max(self.high_watermark).max(self.story.start);
                 self.truncate((self.story.end - back).max(floor))
             }
             CleanOp::TruncateCleaned { back } => {
                 self.truncate((self.story.end - back).max(self.story.start))?;
-                self.story.cleanings.iter().any(|c| c.upper > 0).then(|| self.adopt_found()).unwrap_or(Ok(()))
+                if self.story.upper() > 0 { self.adopt_found() } else { Ok(()) }
             }
             CleanOp::Clean { memory } => self.clean(*memory).map(drop),
             CleanOp::CloseAndOpen => self.close_and_open(),
@@ -173,7 +177,9 @@ impl CleanWorld {
         if (appended.base_offset().value(), appended.is_duplicate()) != (base, false) {
             return Err(Trouble::Wrong(format!("appended at {} and not at {base}", appended.base_offset())));
         }
-        told.into_iter().for_each(|batch| self.story.tell(batch));
+        for batch in told {
+            self.story.tell(batch);
+        }
         Ok(())
     }
 
@@ -319,6 +325,8 @@ impl CleanWorld {
 
     fn truncate(&mut self, to: i64) -> Result<(), Trouble> {
         self.maybe_cut = Some(to);
+        // Snapshots past the cut go, and so may the only batch that told of a producer.
+        self.story.has_lost_snapshots |= self.story.upper() > 0 || self.story.start > 0;
         let end = self.log()?.truncate_to(offset(to)).map_err(from_change)?.value();
         self.maybe_cut = None;
         self.durable = self.durable.min(end);
@@ -328,17 +336,19 @@ impl CleanWorld {
         if to < self.story.end && (end > to || end < last.min(self.story.start)) {
             return Err(Trouble::Wrong(format!("cut at {to} ends at {end}, the last batch told at {last}")));
         }
-        // Snapshots past the cut are gone.
-        self.story.has_lost_snapshots |= self.story.upper() > 0 || self.story.start > 0;
         self.story.cut(end);
-        Ok(())
+        self.settle_as_allowed()
+    }
+
+    /// Where less may be known of producers than was told, finds out what is.
+    pub(crate) fn settle_as_allowed(&mut self) -> Result<(), Trouble> {
+        if self.story.has_lost_snapshots { self.settle(Snapshots::Some).map_err(Trouble::Wrong) } else { Ok(()) }
     }
 
     /// What is gone may not come back, and what was superseded by what is cut may be gone.
     fn adopt_found(&mut self) -> Result<(), Trouble> {
         let found = judge::everything(self.log()?).map_err(Trouble::Wrong)?;
-        let end = self.log()?.log_end().value();
-        self.story.forget_all_but(found, end);
+        self.story.forget_all_but(found);
         Ok(())
     }
 
@@ -487,6 +497,7 @@ impl CleanWorld {
         self.log()?.close().map_err(from_change)?;
         self.durable = self.story.end;
         self.story.has_lost_snapshots = true;
+        self.snapshots = Snapshots::None;
         self.log = None;
         let entries = self.fs.list(Path::new(DIR)).map_err(|e| Trouble::Wrong(e.to_string()))?;
         for entry in entries.iter().filter(|entry| entry.name.ends_with(".snapshot")) {
