@@ -8,7 +8,7 @@ use alluvium::fs::sim::{Effect, Errno, Fault, FaultOn, Survival};
 use alluvium::log::{Action, DeletedBecause, Found};
 use alluvium::{ChangeError, LogConfig, OnDamage, PartitionLog, ReadError, ReadOptions};
 
-use crate::support::{Machine, NOW, at, batch_at, client, contents, small};
+use crate::support::{Machine, NOW, at, batch_at, client, contents, ms, small};
 
 const DAY: i64 = 24 * 3600 * 1000;
 
@@ -520,4 +520,23 @@ fn appends_and_reads_race_with_retention() {
     let found = contents(&log);
     assert_eq!(found.last().unwrap().0, appended - 1);
     log.close().unwrap();
+}
+
+/// What was known of a producer whose batches were deleted is told by a snapshot alone. One that a roll had taken, and no
+/// round had written yet, died with the process: the producer was unknown, and its duplicates were appended again.
+#[test]
+fn a_producer_of_deleted_batches_is_known_after_the_process_died() {
+    let machine = machine();
+    let log = machine.open(keeping());
+    let (id, epoch) = (alluvium::ProducerId::new(7).unwrap(), alluvium::ProducerEpoch::new(1).unwrap());
+    let mut builder = alluvium::BatchBuilder::new();
+    builder.producer(id, epoch, alluvium::Sequence::new(0)).record(ms(NOW), None, Some(b"v"));
+    let sent = builder.build().unwrap();
+    log.append(sent.clone(), client()).unwrap();
+    log.roll().unwrap();
+    fill(&log, 2, NOW);
+    log.advance_log_start(at(3)).unwrap();
+    let log = machine.kill().open(keeping());
+    assert_eq!((bases(&log), log.log_start()), (vec![3], at(3)));
+    assert!(log.append(sent, client()).unwrap().is_duplicate());
 }
