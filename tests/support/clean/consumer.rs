@@ -126,7 +126,7 @@ impl<'a> Reader<'a> {
         let parts = story.parts();
         let uncounted = story.told.iter().zip(&parts).filter(|(told, part)| **part == Part::Aborted || !told.is_data());
         let uncounted = uncounted.map(|(told, _)| told.facts.base).collect();
-        Self { found, aborted: story.naive().aborted(), uncounted }
+        Self { found, aborted: story.aborted(), uncounted }
     }
 
     fn compare(&mut self, log: &PartitionLog, from: i64, at: usize) -> Result<(), String> {
@@ -142,6 +142,10 @@ impl<'a> Reader<'a> {
         }
         if let Some(stranger) = fetch.aborted.iter().find(|entry| !self.aborted.contains(entry)) {
             return fail(format!("{stranger:?} was never aborted; {:?} were", self.aborted));
+        }
+        let is_marker = |at: i64| self.found.iter().any(|b| b.facts.base == at && b.facts.marker.is_some_and(|m| !m.commit));
+        if let Some(entry) = fetch.aborted.iter().find(|entry| !is_marker(entry.2)) {
+            return fail(format!("it is told of {entry:?}, and the marker is gone"));
         }
         let counts = |batch: &&Told| !self.uncounted.contains(&batch.facts.base);
         let wanted = fetch.batches.iter().filter(counts).flat_map(|batch| &batch.records);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use alluvium::record::BatchView;
 
 use super::super::batches::StoredBatch;
-use super::super::naive::{self, Facts, Naive, Transaction};
+use super::super::naive::{self, Aborted, Facts, Naive, Transaction};
 
 /// One record as it was told, or as it is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +102,8 @@ pub(crate) struct Story {
     pub(crate) has_lost_snapshots: bool,
     /// Leader epochs and their starts of which no batch tells any more.
     pub(crate) begun: Vec<(i32, i64)>,
+    /// Aborted transactions of which nothing but the marker was left when the rest was forgotten.
+    pub(crate) aborted_before: Vec<Aborted>,
 }
 
 impl Story {
@@ -122,6 +124,7 @@ impl Story {
         self.stored.retain(|batch| batch.next <= end);
         self.end = end;
         self.begun.retain(|(_, start)| *start < end);
+        self.aborted_before.retain(|entry| entry.2 < end);
         for cleaning in &mut self.cleanings {
             cleaning.upper = cleaning.upper.min(end);
         }
@@ -131,10 +134,19 @@ impl Story {
     pub(crate) fn forget_all_but(&mut self, found: Vec<Told>, end: i64) {
         self.begun = self.naive().epochs(&self.begun);
         self.begun.retain(|(_, start)| *start < end);
+        self.aborted_before = self.aborted();
+        self.aborted_before.retain(|entry| entry.2 < end);
         self.stored = found.iter().map(Told::stored).collect();
         self.told = found;
         self.end = end;
         self.cleanings.clear();
+    }
+
+    /// All that were ever aborted.
+    pub(crate) fn aborted(&self) -> Vec<Aborted> {
+        let known = self.naive().aborted();
+        let before = self.aborted_before.iter().filter(|entry| !known.contains(entry)).copied().collect::<Vec<_>>();
+        known.into_iter().chain(before).collect()
     }
 
     /// Below it something may have been removed.
