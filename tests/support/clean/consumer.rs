@@ -143,7 +143,8 @@ impl<'a> Reader<'a> {
         if let Some(stranger) = fetch.aborted.iter().find(|entry| !self.aborted.contains(entry)) {
             return fail(format!("{stranger:?} was never aborted; {:?} were", self.aborted));
         }
-        let is_marker = |at: i64| self.found.iter().any(|b| b.facts.base == at && b.facts.marker.is_some_and(|m| !m.commit));
+        let is_marker =
+            |at: i64| self.found.iter().any(|b| b.facts.base == at && b.facts.marker.is_some_and(|m| !m.commit));
         if let Some(entry) = fetch.aborted.iter().find(|entry| !is_marker(entry.2)) {
             return fail(format!("it is told of {entry:?}, and the marker is gone"));
         }
