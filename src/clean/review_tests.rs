@@ -235,7 +235,7 @@ fn a_value_that_a_higher_limit_brings_back_is_deleted_still() {
     put(&world, "deleted", None);
     put(&world, "other", Some("v"));
     seal(&world);
-    world.log.update_config(LogConfig { max_decompressed_bytes: 1000, ..compacted() }).unwrap();
+    world.log.update_config(LogConfig { max_decompressed_bytes: 1024, ..compacted() }).unwrap();
     let unread = |world: &World| (world.log.clean_state().first_dirty, world.log.clean_state().unread);
     world.log.clean(&CleanOptions::default()).unwrap();
     assert_eq!(unread(&world), (offset(3), Some(offset(0))));

@@ -47,8 +47,7 @@ pub(crate) struct CleanState {
     pub(crate) unread: Option<Offset>,
     /// A pass that began and did not come to its end.
     pub(crate) pass: Option<PassProgress>,
-    /// Rises with every cut, and with every repair. One that leaves this as it is may still change what a pass goes by: the
-    /// last data of a producer, which a cut past the end of the pass moves below it.
+    /// Rises with every cut that changes this, and with every repair.
     pub(crate) cuts: u64,
 }
 
@@ -88,18 +87,21 @@ pub(crate) struct CleanFile {
 pub(super) struct Cleaned {
     file: CleanFile,
     cuts: u64,
-    /// How many cuts there were when the cleaner that is at work claimed the log.
+    /// Rises with every cut and every repair: what a pass goes by may have changed though the file says the same, as the
+    /// last data of a producer does, which a cut past the end of the pass moves below it.
+    changes: u64,
+    /// How many of them there were when the cleaner that is at work claimed the log.
     claimed: Option<u64>,
 }
 
 impl Cleaned {
     pub(super) fn new(file: CleanFile) -> Self {
-        Self { file, cuts: 0, claimed: None }
+        Self { file, cuts: 0, changes: 0, claimed: None }
     }
 
     /// A cleaner begins to go by what the log is now.
     pub(super) fn claim(&mut self) {
-        self.claimed = Some(self.cuts);
+        self.claimed = Some(self.changes);
     }
 
     /// It does not any more.
@@ -109,7 +111,7 @@ impl Cleaned {
 
     /// Whether what the cleaner goes by may be true no more.
     pub(super) fn is_cut_since_claim(&self) -> bool {
-        self.claimed.is_some_and(|cuts| cuts != self.cuts)
+        self.claimed.is_some_and(|changes| changes != self.changes)
     }
 }
 
@@ -318,8 +320,11 @@ impl LogCore {
     /// Lowers what is written down of cleaning before a cut to `to`. Durable when it returns; the round is locked.
     pub(super) fn lower_clean_state(&self, to: Offset) -> Result<(), IoFailure> {
         let mut cleaned = self.cleaned.lock();
-        cleaned.cuts += 1;
-        cleaned.file.lower(&*self.home.fs, &self.home.dir, to)
+        let before = cleaned.file.clone();
+        cleaned.changes += 1;
+        cleaned.file.lower(&*self.home.fs, &self.home.dir, to)?;
+        cleaned.cuts += u64::from(cleaned.file != before);
+        Ok(())
     }
 
     /// Has the cleaner go once more through everything from `from` on, where records are about to come back that no pass
@@ -329,7 +334,7 @@ impl LogCore {
     /// Durable when it returns; the round is locked.
     pub(super) fn clean_again_from(&self, from: Offset) -> Result<(), IoFailure> {
         let mut cleaned = self.cleaned.lock();
-        cleaned.cuts += 1;
+        (cleaned.cuts, cleaned.changes) = (cleaned.cuts + 1, cleaned.changes + 1);
         if let Some(dirty) = cleaned.file.dirty_from(from) {
             dirty.write(&*self.home.fs, &self.home.dir)?;
             cleaned.file = dirty;

@@ -212,14 +212,20 @@ fn a_full_disk_keeps_no_log_from_being_cut() {
 #[test]
 fn the_directorys_list_counts_where_the_file_does_not() {
     let (ours, theirs) = (Lineage::new(1), Lineage::new(2));
-    let file = CleanFile { lineage: ours, first_dirty: at(40), cleaned_to: at(50), unread: None, pass: Some(pass(45)) };
+    let file = CleanFile {
+        lineage: ours,
+        first_dirty: at(40),
+        cleaned_to: at(50),
+        pass: Some(pass(45)),
+        ..CleanFile::default()
+    };
     let parents = |first_dirty| super::super::directory::Parents { first_dirty, ..Default::default() };
     let word = |first_dirty| Word { lineage: theirs, parents: parents(first_dirty), ..Word::default() };
     let counts = |whose, listed: Option<i64>| file.clone().under(whose, Some(ours), &word(listed.map(at)));
     assert_eq!(counts(Whose::Own, Some(7)), file);
     let other = file.clone().under(Whose::Own, Some(theirs), &word(None));
     assert_eq!(other, CleanFile::default(), "of another lineage than the state beside it");
-    let listed = CleanFile { lineage: theirs, first_dirty: at(7), cleaned_to: at(7), unread: None, pass: None };
+    let listed = CleanFile { lineage: theirs, first_dirty: at(7), cleaned_to: at(7), ..CleanFile::default() };
     assert_eq!(counts(Whose::Parents, Some(7)), listed);
     assert_eq!(counts(Whose::Lower, Some(7)), CleanFile { cleaned_to: at(50), ..listed.clone() });
     assert_eq!(counts(Whose::Lower, Some(70)).first_dirty, at(40));

@@ -61,7 +61,8 @@ impl PartitionLog {
     ///
     /// The batches are checked as a follower's are: checksums and structure. Their offsets lie in the range and rise; in a
     /// log that is not compacted they cover it whole. In a compacted one there may be none at all left in it, and then
-    /// `batches` is an empty buffer.
+    /// `batches` is an empty buffer. There, have them from a replica that is cleaned as far as this one: a value that this
+    /// one deleted so long ago that the tombstone is gone, too, would come back with the batches of one that is not.
     ///
     /// Any thread; appends and reads go on. The segment is copied first, without a lock; commit rounds wait while the copy
     /// is put in its place. Slices handed out before go on reading the old file.
