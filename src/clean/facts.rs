@@ -2,6 +2,8 @@
 
 use super::plan::{LogFacts, PassFacts};
 use super::range::SegmentFacts;
+use crate::commit::Marks;
+use crate::config::HighWatermarkMode;
 use crate::error::IoFailure;
 use crate::log::{CleanSegment, CleanView};
 use crate::units::{Offset, TimestampMs};
@@ -81,4 +83,26 @@ pub(crate) fn log_facts<'a>(
         pass: pass.map(|pass| PassFacts { done_to: pass.done_to, upper: pass.upper }),
         next_horizon,
     }
+}
+
+/// [`log_facts`] as they are once a pass has begun. Where the high watermark follows the durable end, nothing is dirty
+/// before somebody flushes, and nobody else may ever: a pass begins with that, so it is judged by what a flush makes
+/// readable. For whoever decides whether to begin one; the pass goes by the marks as they are by then.
+pub(crate) fn log_facts_when_flushed<'a>(
+    view: &CleanView,
+    segments: &'a [SegmentFacts],
+    next_horizon: Option<TimestampMs>,
+) -> LogFacts<'a> {
+    LogFacts { marks: marks_when_flushed(view), ..log_facts(view, segments, next_horizon) }
+}
+
+/// The durable end stays as it is, so that whoever asks is told what a pass has to sync.
+fn marks_when_flushed(view: &CleanView) -> Marks {
+    let marks = view.marks;
+    if view.config.high_watermark != HighWatermarkMode::DurableEnd {
+        return marks;
+    }
+    let open = view.producers.iter().filter_map(|producer| producer.open_transaction).min();
+    let last_stable = open.unwrap_or(marks.log_end).min(marks.log_end).max(marks.log_start);
+    Marks { last_stable, high_watermark: marks.log_end, ..marks }
 }

@@ -51,7 +51,7 @@ pub use cleaned::{CleanMode, Cleaned, LeftAlone};
 pub use config::CleanerConfig;
 pub(crate) use config::{CLEANER_FLAGS, CLEANER_KEYS};
 pub use error::CleanError;
-pub(crate) use facts::{log_facts, segment_facts};
+pub(crate) use facts::{log_facts_when_flushed, segment_facts};
 pub use key_hash::{KeyHash, KeyHasher};
 pub use map::{OffsetMap, Put};
 pub use options::{CleanOptions, MEMORY_BYTES_MIN};

@@ -123,13 +123,17 @@ enum State {
     Ended,
 }
 
-/// Where the high watermark follows the durable end, what is sealed has to be durable before it may be cleaned, and nobody
-/// else may ever ask for that.
+/// Where the high watermark follows the durable end, what is sealed has to be durable before it may be cleaned, and so have
+/// the markers that decide transactions in it. Nobody else may ever ask for that.
 fn make_readable(log: &PartitionLog) -> Result<(), CleanError> {
     let config = log.config();
     if config.cleanup_policy.compacts() && config.high_watermark == HighWatermarkMode::DurableEnd {
         let active_base = log.cleanable()?.active_base;
         log.secure(active_base)?;
+        let marks = log.cleanable()?.marks;
+        if marks.last_stable < active_base && marks.durable_end < marks.log_end {
+            log.secure(marks.log_end)?;
+        }
     }
     Ok(())
 }
@@ -210,6 +214,12 @@ impl Pass {
         let end = self.source.end_of(self.bounds.upper);
         if self.log.secure(end)? < end {
             return Err(CleanError::Changed);
+        }
+        // A marker further up may have decided what lies below. Were it lost with the power, what its transaction
+        // superseded would be gone, and the transaction could be aborted.
+        let decided_by = self.source.view.marks.high_watermark.min(self.log.log_end());
+        if self.log.durable_end() < decided_by {
+            self.log.secure(decided_by)?;
         }
         self.begin_learning()
     }

@@ -210,7 +210,7 @@ fn a_sealed_segment_past_the_high_watermark_makes_no_log_due() {
     let is_due = |world: &World| {
         let view = world.log.cleanable().unwrap();
         let segments = segment_facts(&view, wall(world)).unwrap();
-        plan::judge(&log_facts(&view, &segments, None), &view.config, wall(world)).is_due()
+        plan::judge(&log_facts_when_flushed(&view, &segments, None), &view.config, wall(world)).is_due()
     };
     for mark in 0..=4 {
         world.log.advance_high_watermark(offset(mark)).unwrap();
@@ -254,4 +254,55 @@ fn a_value_that_a_higher_limit_brings_back_is_deleted_still() {
     }
     assert_eq!(unread(&world), (offset(3), None));
     assert_eq!(offsets_of(&world, "other"), [2]);
+}
+
+/// One record of a transaction.
+fn put_in_transaction(world: &World, key: &str, value: &str) {
+    let mut builder = BatchBuilder::new();
+    builder.record(wall(world), Some(key.as_bytes()), Some(value.as_bytes()));
+    builder.producer(ProducerId::new(7).unwrap(), ProducerEpoch::new(0).unwrap(), Sequence::new(0)).transactional(true);
+    world.log.append(builder.build().unwrap(), AppendAs::Client { epoch: leader() }).unwrap();
+}
+
+fn put_end(world: &World, ending: TransactionEnd) {
+    let who = (ProducerId::new(7).unwrap(), ProducerEpoch::new(0).unwrap());
+    let marker = RecordBatch::end_transaction_marker(ending, who, 1, wall(world));
+    world.log.append(marker, AppendAs::Coordinator { epoch: leader() }).unwrap();
+}
+
+/// Nothing is dirty by the marks before somebody flushes, and only a pass would: none was ever begun. What is called due,
+/// the pass finds, with transactions that are decided in the active segment, too.
+#[test]
+fn a_log_whose_high_watermark_follows_the_durable_end_is_due_before_anybody_flushes() {
+    for (ends, cleaned_to) in [(true, 3), (false, 1)] {
+        let world = World::with(1, 1, LogConfig { high_watermark: HighWatermarkMode::DurableEnd, ..compacted() });
+        put(&world, "key", Some("1"));
+        put_in_transaction(&world, "key", "2");
+        put(&world, "key", Some("3"));
+        world.log.roll().unwrap();
+        if ends {
+            put_end(&world, TransactionEnd::Commit);
+        }
+        let view = world.log.cleanable().unwrap();
+        let segments = segment_facts(&view, wall(&world)).unwrap();
+        let outlook = plan::judge(&log_facts_when_flushed(&view, &segments, None), &view.config, wall(&world));
+        assert!(outlook.is_due(), "{outlook:?}");
+        assert_eq!(outlook.range.secure_to, offset(cleaned_to));
+        let once = CleanOptions { cleans_clean: false, ..CleanOptions::default() };
+        assert_eq!(world.log.clean(&once).unwrap().upper, offset(cleaned_to));
+    }
+}
+
+/// With the marker of a transaction a power loss would take what decides it, and the value below is gone by then.
+#[test]
+fn a_marker_by_which_values_are_removed_is_durable_first() {
+    let world = World::new(1, 1);
+    put(&world, "key", Some("1"));
+    put_in_transaction(&world, "key", "2");
+    seal(&world);
+    put_end(&world, TransactionEnd::Commit);
+    assert!(world.log.durable_end() < world.log.log_end());
+    world.log.clean(&CleanOptions::default()).unwrap();
+    assert_eq!(offsets_of(&world, "key"), [1]);
+    assert_eq!(world.log.durable_end(), world.log.log_end());
 }

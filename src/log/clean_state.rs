@@ -18,7 +18,8 @@
 //! So it is lowered, durably, before every cut, and a pass whose end is cut goes with it. It is believed only in the
 //! lineage of the data directory that it was written in, as the partition's other state is (see `directory`); where Kafka
 //! had the directory meanwhile, Kafka's own list of first dirty offsets counts, and the lower of both where both do. What
-//! lies past the end of the log that was opened is from another life of it: all of the log is dirty then.
+//! lies past the end of the log that was opened is from another life of it: all of the log is dirty then. *Unread* is kept
+//! beside Kafka's word, which knows nothing of it: what this log's passes left as it is, Kafka's may have left too.
 
 use std::path::Path;
 
@@ -178,7 +179,7 @@ impl CleanFile {
     /// What counts of it, and of the list of the data directory, in the directory as it is now.
     pub(super) fn under(self, whose: Whose, own: Option<Lineage>, word: &Word) -> Self {
         let listed = word.parents.first_dirty;
-        let lineage = word.lineage;
+        let (lineage, unread) = (word.lineage, self.unread);
         let ours = Some(self).filter(|file| file.lineage == own.unwrap_or(lineage));
         match whose {
             Whose::Own => ours.unwrap_or_default(),
@@ -186,13 +187,14 @@ impl CleanFile {
             Whose::Nobodys => ours.filter(|_| own.is_none()).map(Self::of_unknown_lineage).unwrap_or_default(),
             Whose::Parents => {
                 let first_dirty = listed.unwrap_or_default();
-                Self { lineage, first_dirty, cleaned_to: first_dirty, unread: None, pass: None }
+                // Whoever wrote it: from a lower offset more is learned, and nothing is lost.
+                Self { lineage, first_dirty, cleaned_to: first_dirty, unread, pass: None }
             }
             Whose::Lower => {
                 let ours = ours.unwrap_or_default();
                 let listed = listed.unwrap_or_default();
                 let first_dirty = ours.first_dirty.min(listed);
-                Self { lineage, first_dirty, cleaned_to: ours.cleaned_to.max(listed), unread: ours.unread, pass: None }
+                Self { lineage, first_dirty, cleaned_to: ours.cleaned_to.max(listed), unread, pass: None }
             }
         }
     }

@@ -229,6 +229,11 @@ fn the_directorys_list_counts_where_the_file_does_not() {
     assert_eq!(counts(Whose::Parents, Some(7)), listed);
     assert_eq!(counts(Whose::Lower, Some(7)), CleanFile { cleaned_to: at(50), ..listed.clone() });
     assert_eq!(counts(Whose::Lower, Some(70)).first_dirty, at(40));
+    // Kafka knows nothing of a batch that our passes could not read, and what lies above it counts as clean.
+    let unread = CleanFile { unread: Some(at(3)), ..file.clone() };
+    for whose in [Whose::Parents, Whose::Lower] {
+        assert_eq!(unread.clone().under(whose, Some(ours), &word(Some(at(70)))).unread, Some(at(3)), "{whose:?}");
+    }
     assert_eq!(counts(Whose::Lower, None).first_dirty, Offset::ZERO);
     assert_eq!(counts(Whose::Nobodys, Some(7)), CleanFile::default());
     let lost = file.clone().under(Whose::Nobodys, None, &Word { lineage: ours, ..word(None) });

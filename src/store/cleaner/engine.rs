@@ -6,7 +6,9 @@ use std::fmt;
 use super::state::{CleaningPhase, CleaningReason, LastPass};
 use super::track::{Look, PassBytes};
 use crate::clean::plan::{Decision, DueBecause, Outlook, judge};
-use crate::clean::{Begun, CleanError, CleanMode, CleanOptions, Cleaned, Pass, Phase, log_facts, segment_facts};
+use crate::clean::{
+    Begun, CleanError, CleanMode, CleanOptions, Cleaned, Pass, Phase, log_facts_when_flushed, segment_facts,
+};
 use crate::log::PartitionLog;
 use crate::units::{Offset, TimestampMs};
 
@@ -49,7 +51,8 @@ impl CleaningEngine for LogCleaner {
         let view = log.cleanable()?;
         let segments = segment_facts(&view, now)?;
         let next_horizon = last.and_then(|last| last.next_horizon);
-        Ok(look_of(&judge(&log_facts(&view, &segments, next_horizon), &view.config, now), view.marks.log_end))
+        let facts = log_facts_when_flushed(&view, &segments, next_horizon);
+        Ok(look_of(&judge(&facts, &view.config, now), view.marks.log_end))
     }
 
     fn begin(&self, log: &PartitionLog, options: &CleanOptions) -> Result<Option<Box<dyn CleaningPass>>, CleanError> {
