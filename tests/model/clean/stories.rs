@@ -280,7 +280,7 @@ fn a_damaged_segment_is_cleaned_around_and_never_signed_anew() {
         assert_eq!(cleaned.left_alone.len(), 1, "round {round}: {cleaned:?}");
         assert_eq!(cleaned.left_alone[0].base.value(), 0, "round {round}: {cleaned:?}");
         assert_eq!(teller.world.fs.live_bytes(&log_path(0)).unwrap(), damaged, "round {round}");
-        teller.world.clock.advance(std::time::Duration::from_secs(3600));
+        teller.world.clock.advance(std::time::Duration::from_hours(1));
         log.tick().unwrap();
     }
     let refused = log.read(offset(0), &ReadOptions::default()).unwrap_err();
