@@ -1,6 +1,7 @@
 //! Why a pass ended before its work was done.
 
 use crate::error::{ChangeError, IoFailure, ReadError};
+use crate::log::PartitionLog;
 use crate::units::Offset;
 
 /// Why a log was not cleaned, or not to the end. The log is whole in any case; groups of segments that were finished stay
@@ -79,6 +80,14 @@ impl From<ChangeError> for CleanError {
 }
 
 impl CleanError {
+    /// The same error, but that a file which went with its segment means no more than that the log changed.
+    pub(super) fn seen_in(self, log: &PartitionLog) -> Self {
+        match self {
+            Self::Io(failure) | Self::Log(ChangeError::Io(failure)) if log.has_left(&failure) => Self::Changed,
+            error => error,
+        }
+    }
+
     /// A write's failure, told as want of space where it is.
     pub(super) fn of_write(failure: IoFailure, missing_bytes: impl FnOnce() -> u64) -> Self {
         if failure.is_storage_full() {

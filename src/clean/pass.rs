@@ -144,6 +144,10 @@ impl Pass {
     /// # Errors
     /// [`CleanError`]; nothing is changed.
     pub(crate) fn begin(log: &PartitionLog, options: &CleanOptions) -> Result<Begun, CleanError> {
+        Self::plan(log, options).map_err(|error| error.seen_in(log))
+    }
+
+    fn plan(log: &PartitionLog, options: &CleanOptions) -> Result<Begun, CleanError> {
         options.memory()?;
         let claim = log.claim_cleaning().ok_or(CleanError::Busy)?;
         make_readable(log)?;
@@ -192,14 +196,15 @@ impl Pass {
         // An error leaves it ended, and drops what it had aside.
         let state = std::mem::replace(&mut self.state, State::Ended);
         self.state = match state {
-            State::Securing => self.secure()?,
-            State::Learning(work) => self.learn(work, bytes_max)?,
-            State::Spilling(work) => self.spill(work, bytes_max)?,
-            State::Resolving(work) => self.resolve(work, bytes_max)?,
-            State::Rewriting(work) => self.rewrite(work, bytes_max)?,
-            State::Finished => State::Finished,
-            State::Ended => return Err(CleanError::Changed),
-        };
+            State::Securing => self.secure(),
+            State::Learning(work) => self.learn(work, bytes_max),
+            State::Spilling(work) => self.spill(work, bytes_max),
+            State::Resolving(work) => self.resolve(work, bytes_max),
+            State::Rewriting(work) => self.rewrite(work, bytes_max),
+            State::Finished => Ok(State::Finished),
+            State::Ended => Err(CleanError::Changed),
+        }
+        .map_err(|error| error.seen_in(&self.log))?;
         let finished = if matches!(self.state, State::Finished) { Some(self.cleaned()) } else { None };
         let (read_now, written_now) = self.moved();
         Ok(PassStep {

@@ -236,7 +236,7 @@ fn a_log_is_behind_by_bytes_past_what_made_it_due_or_by_time() {
     assert_eq!((outlook.range.dirty_bytes, outlook.excess_bytes), (600, 200));
     let hour = Duration::from_hours(1);
     assert!(outlook.is_behind(&cleaner(Some(200), None), Duration::ZERO));
-    assert!(!outlook.is_behind(&cleaner(Some(201), Some(hour)), hour - Duration::from_millis(1)));
+    assert!(!outlook.is_behind(&cleaner(Some(201), Some(hour)), hour.saturating_sub(Duration::from_millis(1))));
     assert!(outlook.is_behind(&cleaner(None, Some(hour)), hour));
     assert!(!outlook.is_behind(&cleaner(None, None), Duration::MAX));
     let calm = judge(&facts(&segments, 900), &ratio(0.5), NOW);

@@ -1,6 +1,5 @@
 //! Reading a range of the log for its keys.
 
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -191,11 +190,7 @@ fn note(
 
 /// A reader of `segment`.
 pub(super) fn open(segment: &CleanSegment, window_bytes: usize, cache: CacheUse) -> Result<CleanReader, CleanError> {
-    PartitionLog::read_for_cleaning(segment, window_bytes, cache).map_err(|failure| match failure.source.kind() {
-        // It has left the log.
-        io::ErrorKind::NotFound => CleanError::Changed,
-        _ => CleanError::Io(failure),
-    })
+    Ok(PartitionLog::read_for_cleaning(segment, window_bytes, cache)?)
 }
 
 /// The aborted transactions that have an offset in `segment`, readable ones.

@@ -4,6 +4,7 @@
 //! of segments [`PartitionLog::read_for_cleaning`], [`PartitionLog::stage`] and [`PartitionLog::replace_segments`], and at
 //! its end [`PartitionLog::put_clean_state`].
 
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +18,7 @@ use crate::config::LogConfig;
 use crate::error::{ChangeError, IoFailure, ReadError};
 use crate::index::{AbortedTxn, AbortedTxns, ProducerState};
 use crate::segment::{
-    CacheUse, CleanReader, CleanWriteError, CleanedSegment, CleanedWriter, FinishAt, Hole, Holes, Segment,
+    CacheUse, CleanReader, CleanWriteError, CleanedSegment, CleanedWriter, FinishAt, Hole, Holes, Segment, SegmentFile,
     SegmentOptions, remove_cleaned,
 };
 use crate::units::{Offset, TimestampMs};
@@ -261,6 +262,14 @@ impl PartitionLog {
     /// `file.delete.delay.ms`. Returns whether there was anything.
     pub(crate) fn free_replaced(&self) -> bool {
         self.core.free_leaving()
+    }
+
+    /// Whether a file was not found since its segment has left the log: retention or a cut took it meanwhile. One that is
+    /// missing from the log as it is now is another matter.
+    pub(crate) fn has_left(&self, failure: &IoFailure) -> bool {
+        let name = failure.path.file_name().and_then(|name| name.to_str()).and_then(SegmentFile::parse);
+        let is_shown = |base: Offset| self.core.view.read().segments.iter().any(|segment| segment.base() == base);
+        failure.source.kind() == io::ErrorKind::NotFound && name.is_some_and(|file| !is_shown(file.base))
     }
 
     /// Notes what of `segment` cannot be read, for readers and on disk. Returns whether anything of it is news. `false` too

@@ -3,6 +3,7 @@
 //! Besides our own opening, what Apache Kafka's would make of the files is worked out by a few naive lines.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -208,37 +209,42 @@ fn names(fs: &SimFs) -> BTreeMap<String, usize> {
         .collect()
 }
 
+/// Whether the name of a file ends so; names of segments have one case.
+fn ends(name: &str, suffix: &str) -> bool {
+    name.as_bytes().ends_with(suffix.as_bytes())
+}
+
 /// What Apache Kafka's `LogLoader` makes of the directory, and what its segments hold then.
 fn kafka_finds(fs: &SimFs) -> Records {
     let bytes = |name: &String| fs.live_bytes(&Path::new(DIR).join(name)).unwrap();
     let mut files: BTreeMap<String, Vec<u8>> = names(fs).keys().map(|name| (name.clone(), bytes(name))).collect();
     let base = |name: &str| name.split('.').next().and_then(|digits| digits.parse::<i64>().ok());
-    files.retain(|name, _| !name.ends_with(".deleted"));
-    let unfinished = files.keys().filter(|name| name.ends_with(".cleaned")).map(|name| base(name).expect(name)).min();
+    files.retain(|name, _| !ends(name, ".deleted"));
+    let unfinished = files.keys().filter(|name| ends(name, ".cleaned")).map(|name| base(name).expect(name)).min();
     files.retain(|name, _| {
-        let is_partial = name.ends_with(".swap") && unfinished.is_some_and(|from| base(name).unwrap() >= from);
-        !is_partial && !name.ends_with(".cleaned")
+        let is_partial = ends(name, ".swap") && unfinished.is_some_and(|from| base(name).unwrap() >= from);
+        !is_partial && !ends(name, ".cleaned")
     });
-    let mut range = i64::MAX..i64::MIN;
-    for (name, content) in files.iter().filter(|(name, _)| name.ends_with(".log.swap")) {
+    let mut range = Range { start: i64::MAX, end: i64::MIN };
+    for (name, content) in files.iter().filter(|(name, _)| ends(name, ".log.swap")) {
         let next = crate::record::batches(content, u32::MAX).map(|batch| batch.unwrap().header().next_offset().value());
         let base = base(name).unwrap();
         range = range.start.min(base)..range.end.max(next.max().unwrap_or(base));
     }
-    files.retain(|name, _| name.ends_with(".swap") || base(name).is_none_or(|base| !range.contains(&base)));
-    let swapped: Vec<String> = files.keys().filter(|name| name.ends_with(".swap")).cloned().collect();
+    files.retain(|name, _| ends(name, ".swap") || base(name).is_none_or(|base| !range.contains(&base)));
+    let swapped: Vec<String> = files.keys().filter(|name| ends(name, ".swap")).cloned().collect();
     for name in swapped {
         let content = files.remove(&name).unwrap();
         files.insert(name.trim_end_matches(".swap").to_owned(), content);
     }
     let mut found = Records::new();
     let mut next = 0;
-    let logs: Vec<_> = files.iter().filter(|(name, _)| name.ends_with(".log") && base(name).is_some()).collect();
-    for (index, (name, content)) in logs.iter().enumerate() {
+    let logs: Vec<_> = files.iter().filter(|(name, _)| ends(name, ".log") && base(name).is_some()).collect();
+    for (at, (name, content)) in logs.iter().enumerate() {
         // The last one is cut where its last whole batch ends.
         let whole: usize =
             crate::record::batches(content, u32::MAX).map_while(Result::ok).map(|batch| batch.bytes().len()).sum();
-        let content = if index + 1 == logs.len() { &content[..whole] } else { &content[..] };
+        let content = if at + 1 == logs.len() { &content[..whole] } else { &content[..] };
         // One that holds nothing is on its way out: an opening in doubt makes names change by making and removing them.
         assert!(content.is_empty() || base(name).unwrap() >= next, "{name} begins before {next}: {:?}", names(fs));
         for batch in crate::record::batches(content, u32::MAX) {
@@ -256,8 +262,8 @@ fn images(fs: &SimFs, seed: u64, random: u64) -> Vec<(String, SimFs)> {
     for survival in [Survival::Nothing, Survival::Everything].into_iter().chain(random) {
         left.push((format!("{survival:?}"), fs.power_loss_keeping(survival)));
     }
-    let mut seen = BTreeSet::new();
-    left.retain(|(_, image)| seen.insert(names(image)));
+    let mut met = BTreeSet::new();
+    left.retain(|(_, image)| met.insert(names(image)));
     left
 }
 
@@ -308,15 +314,15 @@ fn segments_are_replaced_and_stay_so() {
         let replaced = swap(&log, &story).unwrap_or_else(|e| panic!("{}: {e:?}", story.name));
         assert_eq!(replaced.segments.len(), story.splits.len() + 1);
         assert_eq!(contents_by_offset(&log), after, "{}", story.name);
-        let left = SEGMENTS as usize - story.inputs.len() + replaced.segments.len();
+        let left = usize::try_from(SEGMENTS).unwrap() - story.inputs.len() + replaced.segments.len();
         assert_eq!(log.cleanable().unwrap().segments.len(), left, "{}", story.name);
         assert_eq!(kafka_finds(&fs), after, "{}", story.name);
         scrub(&log, story.name);
         examine(&fs.kill(), &[&after], story.name);
         // The old files go when their delay has passed, and only they.
-        assert!(names(&fs).keys().any(|name| name.ends_with(".log.deleted")));
+        assert!(names(&fs).keys().any(|name| ends(name, ".log.deleted")));
         log.close().unwrap();
-        assert!(!names(&fs).keys().any(|name| name.ends_with(".deleted")), "{:?}", names(&fs));
+        assert!(!names(&fs).keys().any(|name| ends(name, ".deleted")), "{:?}", names(&fs));
         examine(&fs, &[&after], story.name);
     }
 }
@@ -445,7 +451,7 @@ fn a_disk_that_fails_at_any_step_costs_nothing_but_the_swap() {
                     let is_failed = log.health().failed.is_some();
                     assert_eq!(is_failed, matches!(swapped, Err(ReplaceError::Log(_))), "{what}");
                     if !is_failed {
-                        let leftover = |name: &String| name.ends_with(".cleaned") || name.ends_with(".swap");
+                        let leftover = |name: &String| ends(name, ".cleaned") || ends(name, ".swap");
                         assert!(!names(&fs).keys().any(leftover), "{what}: {:?}", names(&fs));
                         assert_eq!(kafka_finds(&fs), shown, "{what}");
                     }
@@ -470,12 +476,17 @@ fn a_disk_that_fails_at_any_step_costs_nothing_but_the_swap() {
     }
 }
 
+/// What befalls a log.
+type Change = fn(&PartitionLog);
+
 /// Row 58: what was cut, deleted or replaced meanwhile is not brought back.
 #[test]
 fn what_changed_since_it_was_read_is_not_replaced() {
     let story = &STORIES[1];
-    let changes: [(&str, fn(&PartitionLog)); 4] = [
-        ("cut in the middle", |log| drop(log.truncate_to(at(9)).unwrap())),
+    let changes: [(&str, Change); 4] = [
+        ("cut in the middle", |log| {
+            log.truncate_to(at(9)).unwrap();
+        }),
         ("begun anew", |log| log.truncate_fully_and_start_at(at(100)).unwrap()),
         ("deleted", |log| {
             log.advance_log_start(at(17)).unwrap();
@@ -499,7 +510,7 @@ fn what_changed_since_it_was_read_is_not_replaced() {
             "{name}: {refused:?}"
         );
         assert_eq!(contents(&log), shown, "{name}");
-        assert!(!names(&fs).keys().any(|name| name.ends_with(".cleaned")), "{name}: {:?}", names(&fs));
+        assert!(!names(&fs).keys().any(|name| ends(name, ".cleaned")), "{name}: {:?}", names(&fs));
         append(&log, 5);
         log.close().unwrap();
         let log = open(&fs);
@@ -538,8 +549,8 @@ fn slices_and_views_from_before_go_on_showing_the_old_segments() {
     }
     drop((slices, view));
     log.core.finish_leaving(&mut log.core.round.lock(), true);
-    assert!(!names(&fs).keys().any(|name| name.ends_with(".deleted")));
-    assert_eq!(fs.open_handles() < 40, true, "{}", fs.open_handles());
+    assert!(!names(&fs).keys().any(|name| ends(name, ".deleted")));
+    assert!(fs.open_handles() < 40, "{}", fs.open_handles());
 }
 
 /// The same base offset comes again and again: its old files wait under the same names.

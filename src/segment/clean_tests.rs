@@ -33,7 +33,11 @@ fn batches(rng: &mut fastrand::Rng, count: usize) -> Vec<Vec<u8>> {
         for record in 0..records {
             let len = if rng.u8(0..12) == 0 { 9000 } else { rng.usize(0..80) };
             let value: Vec<u8> = (0..len).map(|_| rng.u8(..)).collect();
-            builder.record(TimestampMs::new(1000 + n as i64), Some(&record.to_be_bytes()), Some(&value));
+            builder.record(
+                TimestampMs::new(1000 + i64::try_from(n).unwrap()),
+                Some(&record.to_be_bytes()),
+                Some(&value),
+            );
         }
         let mut batch = builder.build().unwrap();
         next += if rng.bool() { rng.i64(0..5) } else { 0 };
@@ -57,12 +61,11 @@ fn segment_of(home: &Home, bytes: &[u8], end: Offset, holes: Vec<Hole>) -> (Arc<
     (Arc::new(Segment::sealed(home, at(100), OPTIONS, holes)), end)
 }
 
+/// A position, and the batch there where its bytes are asked for.
+type Read = (u64, Option<Vec<u8>>);
+
 /// The batches that are read, those that `is_looked_at` by their bytes and the others by their headers; and the holes.
-fn read(
-    segment: &(Arc<Segment>, Offset),
-    window: usize,
-    rng: &mut fastrand::Rng,
-) -> (Vec<(u64, Option<Vec<u8>>)>, Vec<Hole>) {
+fn read(segment: &(Arc<Segment>, Offset), window: usize, rng: &mut fastrand::Rng) -> (Vec<Read>, Vec<Hole>) {
     let mut reader = CleanReader::open(&segment.0, segment.1, window, CacheUse::DropBehind).unwrap();
     let (mut found, mut holes) = (Vec::new(), Vec::new());
     loop {

@@ -124,12 +124,11 @@ fn every_key_of_the_cleaner_is_one_of_the_stores() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), count, "each once");
-    let all: String = StoreConfig::describe()
-        .iter()
-        .filter(|key| key.name.contains(".cleaner."))
-        .map(|key| format!("{}={}\n", key.name, key.value_of(&StoreConfig::default())))
-        .collect();
-    assert_eq!(parsed(&format!("log.dirs=/data\n{all}")).unwrap().config, StoreConfig::new("/data"));
+    let mut all = String::from("log.dirs=/data\n");
+    for key in StoreConfig::describe().iter().filter(|key| key.name.contains(".cleaner.")) {
+        all.extend([key.name, "=", key.value_of(&StoreConfig::default()).as_str(), "\n"]);
+    }
+    assert_eq!(parsed(&all).unwrap().config, StoreConfig::new("/data"));
 }
 
 #[test]

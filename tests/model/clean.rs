@@ -2,6 +2,7 @@
 //! never forgets anything, says that it must show.
 
 mod big;
+mod changes;
 mod stories;
 
 use alluvium::fs::sim::{SimConfig, SimFs};

@@ -16,7 +16,7 @@ use crate::support::runner::DIR;
 
 const CLEAN: CleanOp = CleanOp::Clean { memory: MEMORY };
 
-fn config() -> LogConfig {
+pub(super) fn config() -> LogConfig {
     LogConfig {
         cleanup_policy: CleanupPolicy::Compact,
         segment_bytes: 2000,
@@ -31,13 +31,13 @@ fn config() -> LogConfig {
     }
 }
 
-struct Teller {
-    world: CleanWorld,
+pub(super) struct Teller {
+    pub(super) world: CleanWorld,
     written: u64,
 }
 
 impl Teller {
-    fn new(config: LogConfig) -> Self {
+    pub(super) fn new(config: LogConfig) -> Self {
         let mut world = CleanWorld::new(SimFs::new(7), config);
         world.reopen().unwrap();
         Self { world, written: 0 }
@@ -52,7 +52,7 @@ impl Teller {
     }
 
     /// Keys with whether there is a value.
-    fn put(&mut self, changes: &[(u32, bool)]) {
+    pub(super) fn put(&mut self, changes: &[(u32, bool)]) {
         let writes = self.writes(changes);
         self.apply(&CleanOp::Put(writes));
     }
@@ -66,11 +66,11 @@ impl Teller {
         self.apply(&CleanOp::End { producer, commit, is_new_epoch: false });
     }
 
-    fn apply(&mut self, op: &CleanOp) {
+    pub(super) fn apply(&mut self, op: &CleanOp) {
         self.world.apply(op).unwrap_or_else(|trouble| panic!("{op:?}: {trouble:?}"));
     }
 
-    fn roll(&mut self) {
+    pub(super) fn roll(&mut self) {
         self.apply(&CleanOp::Roll);
     }
 
@@ -78,7 +78,7 @@ impl Teller {
         self.apply(&CleanOp::Tick { ms });
     }
 
-    fn clean(&mut self) -> Vec<Told> {
+    pub(super) fn clean(&mut self) -> Vec<Told> {
         self.apply(&CLEAN);
         self.world.found().unwrap()
     }
@@ -280,7 +280,7 @@ fn a_damaged_segment_is_cleaned_around_and_never_signed_anew() {
         assert_eq!(cleaned.left_alone.len(), 1, "round {round}: {cleaned:?}");
         assert_eq!(cleaned.left_alone[0].base.value(), 0, "round {round}: {cleaned:?}");
         assert_eq!(teller.world.fs.live_bytes(&log_path(0)).unwrap(), damaged, "round {round}");
-        teller.world.clock.advance(std::time::Duration::from_secs(3600));
+        teller.world.clock.advance(std::time::Duration::from_hours(1));
         log.tick().unwrap();
     }
     let refused = log.read(offset(0), &ReadOptions::default()).unwrap_err();
