@@ -193,7 +193,7 @@ impl PartitionLog {
             writer.check_open()?;
             (writer.derived.producers.summaries(), self.core.view.read().clone())
         };
-        self.cleanable_of(view, producers)
+        self.cleanable_of(&view, producers)
     }
 
     /// [`PartitionLog::cleanable`] for whoever only wants to know whether there is anything to clean, without waiting for an
@@ -217,11 +217,11 @@ impl PartitionLog {
         if view.is_closed {
             return Err(ChangeError::Closed);
         }
-        self.cleanable_of(view, producers)
+        self.cleanable_of(&view, producers)
     }
 
-    fn cleanable_of(&self, view: LogView, producers: Vec<ProducerState>) -> Result<CleanView, ChangeError> {
-        let LogView { segments, marks, active_bytes, .. } = &view;
+    fn cleanable_of(&self, view: &LogView, producers: Vec<ProducerState>) -> Result<CleanView, ChangeError> {
+        let LogView { segments, marks, active_bytes, .. } = view;
         let mut sealed = Vec::with_capacity(segments.len());
         for (segment, next) in segments.iter().zip(segments.iter().skip(1)) {
             if next.base() <= marks.log_start {
