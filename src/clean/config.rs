@@ -39,7 +39,9 @@ pub struct CleanerConfig {
     /// default 128 MiB.
     pub memory_bytes: u64,
     /// `log.cleaner.io.max.bytes.per.second`: bytes that all threads together may read and write. `None` (-1), the default
-    /// as in Kafka, is no limit.
+    /// as in Kafka, is no limit: passes then go as fast as the disk, and slow appends are slower while one is at work
+    /// (their 99th percentile took 1.3 times as long where it was measured). Set a limit where that matters; it should be
+    /// several times what is appended in a second, or the cleaner falls behind.
     pub bytes_per_second: Option<NonZeroU64>,
     /// `log.cleaner.backoff.ms`: how long it rests when no log was due. Default 15 seconds.
     pub backoff: Duration,

@@ -4,6 +4,10 @@ use crate::error::{ChangeError, IoFailure, ReadError};
 use crate::log::PartitionLog;
 use crate::units::Offset;
 
+/// What a small file beside the log takes that has to be replaced: a block of most file systems, which none is larger than
+/// but for the transactions that an interrupted pass remembers.
+const SMALL_FILE_BYTES: u64 = 4096;
+
 /// Why a log was not cleaned, or not to the end. The log is whole in any case; groups of segments that were finished stay
 /// cleaned, and the next pass goes on behind them.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -72,8 +76,7 @@ pub enum CleanError {
 impl From<ChangeError> for CleanError {
     fn from(error: ChangeError) -> Self {
         match error {
-            // Small files: any space at all will do.
-            ChangeError::Io(failure) => Self::of_write(failure, || 1),
+            ChangeError::Io(failure) => Self::of_write(failure, || SMALL_FILE_BYTES),
             error => Self::Log(error),
         }
     }

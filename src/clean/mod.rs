@@ -19,12 +19,16 @@
 //! | `spill/` | what does not fit the memory, in files |
 //! | `learning` | what was read becomes verdicts: which offsets are superseded |
 //! | `transactions` | which data was aborted, which markers and aborted entries are still needed |
+//! | `aborted` | the aborted transactions of one segment after the other |
+//! | `doubt` | transactions whose end lies in what cannot be read |
 //! | `filter` | what is kept of a batch |
 
+mod aborted;
 mod bounds;
 mod budget;
 mod cleaned;
 mod config;
+mod doubt;
 mod error;
 pub mod explain;
 mod facts;

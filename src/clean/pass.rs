@@ -258,6 +258,10 @@ impl Pass {
             return Ok(State::Learning(work));
         }
         self.end_scan(&work.0);
+        if scanned == Scanned::Misled {
+            drop(work);
+            return self.look_again();
+        }
         let (scan, learning) = *work;
         let Some(full_at) = learning.full_at() else { return Ok(State::Resolving(Box::new(learning.finish()))) };
         let is_first = self.figures.full_at.replace(full_at).is_none();
@@ -342,6 +346,10 @@ impl Pass {
             return Ok(State::Spilling(work));
         }
         self.end_scan(&work.0);
+        if scanned == Scanned::Misled {
+            drop(work);
+            return self.look_again();
+        }
         let (_, learning) = *work;
         Ok(State::Resolving(Box::new(learning.finish())))
     }
@@ -577,5 +585,6 @@ impl Pass {
     fn end_scan(&mut self, scan: &KeyScan) {
         self.figures.bytes_scanned = self.figures.bytes_scanned.saturating_add(scan.bytes_read());
         self.source.note_unreadable(scan.unreadable());
+        self.unread = [self.unread, scan.doubtful()].into_iter().flatten().min();
     }
 }

@@ -306,3 +306,67 @@ fn a_marker_by_which_values_are_removed_is_durable_first() {
     assert_eq!(offsets_of(&world, "key"), [1]);
     assert_eq!(world.log.durable_end(), world.log.log_end());
 }
+
+/// As [`offsets_of`], of batches that pass their checks.
+fn readable_offsets_of(world: &World, key: &str) -> Vec<i64> {
+    let mut found = Vec::new();
+    for path in world.log.segment_files() {
+        let bytes = world.fs.live_bytes(&path).unwrap();
+        for batch in batches(&bytes, u32::MAX).map(Result::unwrap).filter(|batch| batch.verify_crc().is_ok()) {
+            let body = batch.body(1 << 20).unwrap();
+            let records = body.records().map(Result::unwrap);
+            found.extend(
+                records.filter(|record| record.key == Some(key.as_bytes())).map(|record| record.offset.value()),
+            );
+        }
+    }
+    found
+}
+
+/// The transaction index of the segment at `base` is gone, and its first batch may be damaged, when the log is opened again.
+fn lose_index_and_damage(world: &mut World, base: i64, damages: bool) {
+    let config = LogConfig::clone(&world.log.config());
+    let files = world.log.segment_files();
+    let of_base = |path: &&std::path::PathBuf| path.to_string_lossy().contains(&format!("{base:020}"));
+    let log = files.iter().find(of_base).unwrap().clone();
+    world.log.close().unwrap();
+    world.fs.remove_file(&log.with_extension("txnindex")).unwrap();
+    if damages {
+        world.fs.flip_bit(&log, 70, 3);
+    }
+    world.log = open(&world.fs, &world.clock, config);
+}
+
+/// With the transaction index, and the marker that it was derived from again, nothing told any more that data was aborted:
+/// it was learned, and the committed value below it removed.
+#[test]
+fn aborted_data_without_index_and_marker_removes_nothing() {
+    for damages in [false, true] {
+        let mut world = World::new(1, 1);
+        put(&world, "key", Some("committed"));
+        put(&world, "gone", Some("v"));
+        seal(&world);
+        put_in_transaction(&world, "key", "aborted");
+        put(&world, "gone", None);
+        seal(&world);
+        put_end(&world, TransactionEnd::Abort);
+        put(&world, "other", Some("v"));
+        seal(&world);
+        put(&world, "other", Some("w"));
+        seal(&world);
+        lose_index_and_damage(&mut world, 4, damages);
+        for _ in 0..3 {
+            let cleaned = world.log.clean(&CleanOptions::default()).unwrap();
+            assert_eq!(cleaned.left_alone.len(), usize::from(damages), "{cleaned:?}");
+            let left = readable_offsets_of(&world, "key");
+            assert_eq!(left, if damages { vec![0, 2] } else { vec![0] });
+            assert_eq!(world.log.clean_state().unread, damages.then(|| offset(2)));
+            world.clock.advance(Duration::from_millis(RETENTION_MS));
+        }
+        assert_eq!(
+            readable_offsets_of(&world, "gone").is_empty(),
+            !damages,
+            "a tombstone stays above what is in doubt"
+        );
+    }
+}

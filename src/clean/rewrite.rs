@@ -3,12 +3,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::aborted::AbortedAhead;
 use super::error::CleanError;
 use super::filter::{BatchFilter, Outcome, SupersededBy};
 use super::group::{Group, GroupFate};
 use super::learning::Verdicts;
 use super::output::{Copied, Output, OutputTask};
-use super::scan::{aborted_of, open};
+use super::scan::open;
 use crate::error::IoFailure;
 use crate::log::{CleanSegment, PartitionLog, ReplaceError};
 use crate::record::BatchHeader;
@@ -76,6 +77,7 @@ pub(super) struct Rewrite {
 struct Sieve {
     filter: BatchFilter,
     verdicts: Verdicts,
+    aborted: AbortedAhead,
     kept: Vec<u8>,
     removable_below: Offset,
     next_horizon: Option<TimestampMs>,
@@ -116,7 +118,15 @@ impl Rewrite {
     /// Of what `task` says, by these verdicts; the filter stands where the first group begins.
     pub(super) fn new(task: RewriteTask, filter: BatchFilter, verdicts: Verdicts) -> Self {
         let removable_below = task.removable_below;
-        let sieve = Sieve { filter, verdicts, kept: Vec::new(), removable_below, next_horizon: None, unread: None };
+        let sieve = Sieve {
+            filter,
+            verdicts,
+            aborted: AbortedAhead::default(),
+            kept: Vec::new(),
+            removable_below,
+            next_horizon: None,
+            unread: None,
+        };
         Self { task, sieve, at: 0, work: None, counts: RewriteCounts::default() }
     }
 
@@ -276,7 +286,7 @@ impl Work {
             return Ok(Some(reader));
         }
         let Some(segment) = self.rest.next().and_then(|at| task.segments.get(at)) else { return Ok(None) };
-        sieve.filter.expect_aborted(aborted_of(&task.log, segment)?);
+        sieve.filter.expect_aborted(sieve.aborted.of(&task.log, segment)?);
         open(segment, task.buffer_bytes / 8 * 3, task.cache).map(Some)
     }
 }
@@ -284,7 +294,7 @@ impl Work {
 impl Sieve {
     fn memory_bytes(&self) -> usize {
         let decides = self.verdicts.counts().memory_bytes.saturating_add(self.filter.memory_bytes());
-        self.kept.capacity().saturating_add(decides)
+        self.kept.capacity().saturating_add(decides).saturating_add(self.aborted.memory_bytes())
     }
 
     /// A segment that was to be rewritten is to be left alone.

@@ -1,16 +1,19 @@
 //! Reading a range of the log for its keys.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::aborted::{AbortedAhead, unreadable};
+use super::doubt::Doubts;
 use super::error::CleanError;
 use super::learning::{Learning, Noted};
 use super::transactions::CleanedTransactions;
-use crate::error::{IoFailure, ReadError};
+use crate::error::IoFailure;
 use crate::log::{CleanSegment, PartitionLog};
-use crate::record::{BatchHeader, BatchView, Keys, plain_records};
-use crate::segment::{CacheUse, CleanReader, Hole, Met};
-use crate::units::{Offset, OffsetDelta};
+use crate::record::{BatchHeader, BatchView, Keys, plain_records, transaction_marker};
+use crate::segment::{CacheUse, CleanReader, Extent, Hole, Met};
+use crate::units::{Offset, OffsetDelta, ProducerId};
 
 /// A buffer for expanded records that grew past this is not kept.
 const PLAIN_BYTES_KEPT: usize = 1 << 20;
@@ -35,6 +38,9 @@ pub(super) enum Scanned {
     Going,
     /// A key found no room.
     Full,
+    /// Something was noted that may be of an aborted transaction: damage was met where it may have ended, or a marker that
+    /// the transaction index lacks. To be begun again, now that it is known.
+    Misled,
     /// Everything was read.
     All,
 }
@@ -47,11 +53,19 @@ pub(super) struct KeyScan {
     at: usize,
     reader: Option<CleanReader>,
     transactions: CleanedTransactions,
+    aborted: AbortedAhead,
+    /// Transactions of which nobody can tell how they ended; `None` before the first segment.
+    doubts: Option<Doubts>,
+    has_transactions: bool,
+    /// Producers of which something was noted that counts if the next marker commits.
+    undecided: BTreeSet<ProducerId>,
     plain: Vec<u8>,
     /// Bytes read of segments that are done.
     read_before: u64,
     /// The lowest offset of what could not be read and was not known to be.
     unreadable: Option<Offset>,
+    /// The lowest offset of what is sound and was not learned since its transaction is in doubt.
+    doubtful: Option<Offset>,
 }
 
 /// What became of one batch.
@@ -59,6 +73,10 @@ enum Taken {
     Noted(Noted),
     /// It cannot be expanded, or its records are no records: it stays as it is.
     Unreadable,
+    /// It is sound, and nobody can tell whether it counts.
+    Doubtful,
+    /// A marker that aborts what was noted, and that the transaction index lacks.
+    Unlisted,
     Damaged(Hole),
 }
 
@@ -66,8 +84,20 @@ impl KeyScan {
     /// Of what `task` says, from its front.
     pub(super) fn new(task: ScanTask) -> Self {
         let at = task.segments.partition_point(|segment| segment.end <= task.range.start);
-        let transactions = CleanedTransactions::default();
-        Self { task, at, reader: None, transactions, plain: Vec::new(), read_before: 0, unreadable: None }
+        Self {
+            task,
+            at,
+            reader: None,
+            transactions: CleanedTransactions::default(),
+            aborted: AbortedAhead::default(),
+            doubts: None,
+            has_transactions: false,
+            undecided: BTreeSet::new(),
+            plain: Vec::new(),
+            read_before: 0,
+            unreadable: None,
+            doubtful: None,
+        }
     }
 
     /// Bytes read so far.
@@ -80,24 +110,36 @@ impl KeyScan {
         self.unreadable
     }
 
+    /// The lowest offset of what was read and is to be learned by the next pass, since nobody can tell whether it counts.
+    pub(super) fn doubtful(&self) -> Option<Offset> {
+        self.doubtful
+    }
+
     /// Bytes of memory that it holds, expanded records apart.
     pub(super) fn memory_bytes(&self) -> usize {
         let window = self.reader.as_ref().map_or(0, CleanReader::memory_bytes);
-        window.saturating_add(self.transactions.memory_bytes())
+        let doubts = self.doubts.as_ref().map_or(0, Doubts::memory_bytes);
+        let undecided = self.undecided.len().saturating_mul(size_of::<ProducerId>());
+        let known = [self.transactions.memory_bytes(), self.aborted.memory_bytes(), doubts, undecided];
+        known.into_iter().fold(window, usize::saturating_add)
     }
 
     /// Reads about `bytes_max` bytes, and notes their keys.
     pub(super) fn step(&mut self, learning: &mut Learning, bytes_max: u64) -> Result<Scanned, CleanError> {
         let stop = self.bytes_read().saturating_add(bytes_max);
         while self.bytes_read() < stop {
-            let Some(mut reader) = self.open()? else { return Ok(Scanned::All) };
+            let Some(mut reader) = self.open()? else { return self.look_ahead() };
             match reader.advance()? {
                 Met::End => {
                     self.read_before = self.read_before.saturating_add(reader.bytes_read());
                     self.at = self.at.saturating_add(1);
                     continue;
                 }
-                Met::Damaged(hole) => self.meet(&reader, hole)?,
+                Met::Damaged(hole) => {
+                    if self.meet(&reader, hole)? {
+                        return Ok(Scanned::Misled);
+                    }
+                }
                 Met::Batch(header) if header.base_offset >= self.task.range.end => {
                     self.read_before = self.read_before.saturating_add(reader.bytes_read());
                     self.at = self.task.segments.len();
@@ -110,7 +152,20 @@ impl KeyScan {
                         return Ok(Scanned::Full);
                     }
                     Taken::Unreadable => self.note_unreadable(header.base_offset),
-                    Taken::Damaged(hole) => self.meet(&reader, hole)?,
+                    Taken::Doubtful => {
+                        self.note_unreadable(header.base_offset);
+                        self.doubtful = self.doubtful.or(Some(header.base_offset));
+                    }
+                    Taken::Unlisted => {
+                        let (base, marker) = (reader.segment().base(), header.last_offset());
+                        self.task.log.derive_aborted_again(base, marker).map_err(unreadable)?;
+                        return Ok(Scanned::Misled);
+                    }
+                    Taken::Damaged(hole) => {
+                        if self.meet(&reader, hole)? {
+                            return Ok(Scanned::Misled);
+                        }
+                    }
                 },
             }
             self.reader = Some(reader);
@@ -127,7 +182,10 @@ impl KeyScan {
         let Some(segment) = task.segments.get(self.at).filter(|segment| segment.base < task.range.end) else {
             return Ok(None);
         };
-        self.transactions.expect_aborted(aborted_of(&task.log, segment)?);
+        if self.doubts.is_none() {
+            self.doubts = Some(Doubts::of(&task.segments, task.range.start)?);
+        }
+        self.transactions.expect_aborted(self.aborted.of(&task.log, segment)?);
         open(segment, task.window_bytes, task.cache).map(Some)
     }
 
@@ -140,9 +198,14 @@ impl KeyScan {
         let attributes = header.attributes;
         let is_aborted = attributes.is_transactional() && self.transactions.is_aborted(header);
         let is_wanted = header.count > 0 && !attributes.is_control() && header.next_offset() > self.task.range.start;
+        self.has_transactions |= attributes.is_transactional();
         if is_aborted || !is_wanted {
-            return Ok(Taken::Noted(Noted::Taken));
+            return if attributes.is_control() { self.take_control(reader) } else { Ok(Taken::Noted(Noted::Taken)) };
         }
+        if attributes.is_transactional() && self.doubts.as_ref().is_some_and(|doubts| doubts.cover(header)) {
+            return Ok(Taken::Doubtful);
+        }
+        self.undecided.extend(header.producer_id.filter(|_| attributes.is_transactional()));
         let batch = match reader.batch()? {
             Some(Ok(batch)) => batch,
             Some(Err(hole)) => return Ok(Taken::Damaged(hole)),
@@ -155,10 +218,48 @@ impl KeyScan {
         Ok(noted.map_or(Taken::Unreadable, Taken::Noted))
     }
 
-    fn meet(&mut self, reader: &CleanReader, hole: Hole) -> Result<(), CleanError> {
+    /// A damaged marker decides nothing, and that is to be known before what it decided is learned by.
+    fn take_control(&mut self, reader: &mut CleanReader) -> Result<Taken, IoFailure> {
+        let batch = match reader.batch()? {
+            Some(Ok(batch)) => batch,
+            Some(Err(hole)) => return Ok(Taken::Damaged(hole)),
+            None => return Ok(Taken::Noted(Noted::Taken)),
+        };
+        let marker = transaction_marker(batch.view()).unwrap_or_default();
+        let ends = |producer: ProducerId| self.undecided.remove(&producer);
+        let is_undecided = marker.is_some() && batch.header().producer_id.is_some_and(ends);
+        let is_unlisted = is_undecided && marker.is_some_and(|marker| !marker.commit);
+        Ok(if is_unlisted { Taken::Unlisted } else { Taken::Noted(Noted::Taken) })
+    }
+
+    /// At the end: what was noted may be decided past the range, and there the transaction index may lack markers too.
+    fn look_ahead(&mut self) -> Result<Scanned, CleanError> {
+        let task = &self.task;
+        let undecided = &mut self.undecided;
+        for segment in task.segments.iter().filter(|segment| segment.end > task.range.end) {
+            if undecided.is_empty() {
+                break;
+            }
+            let mut unlisted = None;
+            let extent = Extent { bytes: segment.bytes, end: segment.end };
+            segment.segment.each_batch(task.range.end, extent, |header, marker| {
+                let is_end = marker.is_some() && header.producer_id.is_some_and(|producer| undecided.remove(&producer));
+                let aborts = is_end && marker.is_some_and(|marker| !marker.commit);
+                unlisted = unlisted.or(aborts.then(|| header.last_offset()));
+            })?;
+            if let Some(marker) = unlisted {
+                task.log.derive_aborted_again(segment.base, marker).map_err(unreadable)?;
+                return Ok(Scanned::Misled);
+            }
+        }
+        Ok(Scanned::All)
+    }
+
+    /// Notes damage; whether what was learned has to be learned again.
+    fn meet(&mut self, reader: &CleanReader, hole: Hole) -> Result<bool, CleanError> {
         self.note_unreadable(hole.offsets.start);
-        self.task.log.quarantine_met(reader.segment(), vec![hole])?;
-        Ok(())
+        let is_news = self.task.log.quarantine_met(reader.segment(), vec![hole])?;
+        Ok(is_news && self.has_transactions)
     }
 
     fn note_unreadable(&mut self, offset: Offset) {
@@ -191,21 +292,4 @@ fn note(
 /// A reader of `segment`.
 pub(super) fn open(segment: &CleanSegment, window_bytes: usize, cache: CacheUse) -> Result<CleanReader, CleanError> {
     Ok(PartitionLog::read_for_cleaning(segment, window_bytes, cache)?)
-}
-
-/// The aborted transactions that have an offset in `segment`, readable ones.
-pub(super) fn aborted_of(
-    log: &PartitionLog,
-    segment: &CleanSegment,
-) -> Result<Vec<crate::index::AbortedTxn>, CleanError> {
-    let from = segment.base.max(log.log_start());
-    if from >= segment.end {
-        return Ok(Vec::new());
-    }
-    log.aborted_of(&(from..segment.end)).map_err(|error| match error {
-        ReadError::Io(failure) => CleanError::Io(failure),
-        // Retention took it meanwhile.
-        ReadError::OutOfRange { .. } => CleanError::Changed,
-        other => CleanError::Read(Box::new(other)),
-    })
 }

@@ -5,7 +5,6 @@
 //! its end [`PartitionLog::put_clean_state`].
 
 use std::io;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,7 +13,7 @@ use super::derived::write_epochs;
 use super::view::LogView;
 use super::{LogCore, PartitionLog};
 use crate::commit::Marks;
-use crate::config::LogConfig;
+use crate::config::{HighWatermarkMode, LogConfig};
 use crate::error::{ChangeError, IoFailure, ReadError};
 use crate::index::{AbortedTxn, AbortedTxns, ProducerState};
 use crate::segment::{
@@ -190,13 +189,40 @@ impl PartitionLog {
     /// # Errors
     /// A failed or closed log; I/O.
     pub(crate) fn cleanable(&self) -> Result<CleanView, ChangeError> {
-        let core = &self.core;
         let (producers, view) = {
-            let writer = core.writer.lock();
+            let writer = self.core.writer.lock();
             writer.check_open()?;
-            (writer.derived.producers.summaries(), core.view.read().clone())
+            (writer.derived.producers.summaries(), self.core.view.read().clone())
         };
-        let LogView { segments, marks, active_bytes, .. } = &view;
+        self.cleanable_of(&view, producers)
+    }
+
+    /// [`PartitionLog::cleanable`] for whoever only wants to know whether there is anything to clean, without waiting for an
+    /// append: while there is one, the producers are left out. Where the high watermark follows the durable end they are
+    /// needed to tell, and are waited for.
+    ///
+    /// # Errors
+    /// A failed or closed log, as far as that can be seen; I/O.
+    pub(crate) fn cleanable_at_a_glance(&self) -> Result<CleanView, ChangeError> {
+        if self.config().high_watermark == HighWatermarkMode::DurableEnd {
+            return self.cleanable();
+        }
+        let producers = match self.core.writer.try_lock() {
+            Some(writer) => {
+                writer.check_open()?;
+                writer.derived.producers.summaries()
+            }
+            None => Vec::new(),
+        };
+        let view = self.core.view.read().clone();
+        if view.is_closed {
+            return Err(ChangeError::Closed);
+        }
+        self.cleanable_of(&view, producers)
+    }
+
+    fn cleanable_of(&self, view: &LogView, producers: Vec<ProducerState>) -> Result<CleanView, ChangeError> {
+        let LogView { segments, marks, active_bytes, .. } = view;
         let mut sealed = Vec::with_capacity(segments.len());
         for (segment, next) in segments.iter().zip(segments.iter().skip(1)) {
             if next.base() <= marks.log_start {
@@ -225,12 +251,35 @@ impl PartitionLog {
         self.core.secure(upper)
     }
 
-    /// The aborted transactions that have an offset in `range`.
+    /// The aborted transactions whose markers lie in the segment with `offset`, and where the next segment begins.
     ///
     /// # Errors
-    /// As reading the range with [`Isolation::Stable`](super::Isolation::Stable).
-    pub(crate) fn aborted_of(&self, range: &Range<Offset>) -> Result<Vec<AbortedTxn>, ReadError> {
-        self.with_view(|view| self.core.aborted_between(view, range.start, range.end))
+    /// As reading there with [`Isolation::Stable`](super::Isolation::Stable).
+    pub(crate) fn aborted_at(&self, offset: Offset) -> Result<(Vec<AbortedTxn>, Option<Offset>), ReadError> {
+        self.with_view(|view| {
+            let at = view.segment_of(offset);
+            let aborted = self.core.aborted_in(view, at)?;
+            let next = view.segments.get(at.saturating_add(1)).map(|next| next.base());
+            Ok((aborted.entries().to_vec(), next))
+        })
+    }
+
+    /// Derives the aborted transactions whose markers lie in the segment at `base` from the log again, whatever their file
+    /// says, for whoever met the marker at `marker`, which is not in it. From then on they count.
+    ///
+    /// # Errors
+    /// I/O; a closed log; a corrupt transaction index when the log does not tell what the marker aborts.
+    pub(crate) fn derive_aborted_again(&self, base: Offset, marker: Offset) -> Result<(), ReadError> {
+        self.with_view(|view| {
+            let at = view.segment_of(base);
+            let aborted = self.core.derive_aborted(view, at)?;
+            let Some(segment) = view.segments.get(at) else { return Ok(()) };
+            let is_told = aborted.entries().iter().any(|entry| entry.last_offset == marker);
+            // Said first: what is on disk too may be dropped from memory at any time.
+            segment.mark_index_saved(false);
+            segment.put_aborted(aborted);
+            if is_told { Ok(()) } else { Err(segment.no_aborted().into()) }
+        })
     }
 
     /// Reads `segment`, which ends before offset `end`, with a window of so many bytes.

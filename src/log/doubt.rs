@@ -1,5 +1,12 @@
 //! After a sync that failed, or may have: what is in the page cache is not what is on the disk, and the next sync may
 //! have nothing to do and succeed. So everything that counts is written, renamed or removed once more.
+//!
+//! A name whose removal may not have reached the disk has to be that very name to be removed again: any other one leaves its
+//! own entry in the directory as it was. So the log of a segment that is gone is made, empty, and removed at once. Should
+//! this process end just between the two, the next opening of ours is in doubt still, and does it again. Kafka, if it were
+//! to open the directory exactly then, would take the empty log for a segment, and would not read offsets of the segment
+//! before it that lie past that base offset. Nothing is lost: with the empty log removed by hand, or by an opening of ours,
+//! they are there.
 
 use std::sync::Arc;
 

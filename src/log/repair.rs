@@ -62,7 +62,12 @@ impl PartitionLog {
     /// The batches are checked as a follower's are: checksums and structure. Their offsets lie in the range and rise; in a
     /// log that is not compacted they cover it whole. In a compacted one there may be none at all left in it, and then
     /// `batches` is an empty buffer. There, have them from a replica that is cleaned as far as this one: a value that this
-    /// one deleted so long ago that the tombstone is gone, too, would come back with the batches of one that is not.
+    /// one deleted so long ago that the tombstone is gone, too, would come back with the batches of one that is not. This
+    /// log cannot tell: since the damage was found it keeps every tombstone above it, but those that went before, it does
+    /// not know. Where no such replica is at hand, clean the other one first, as far as this one is (its first dirty offset
+    /// at or past this one's, and `delete.retention.ms` over), or leave out of `batches` what the embedder knows to be
+    /// deleted, or give the partition up for a whole copy of the other one, truncated with
+    /// [`PartitionLog::truncate_fully_and_start_at`] and appended anew, in which values and tombstones belong together.
     ///
     /// Any thread; appends and reads go on. The segment is copied first, without a lock; commit rounds wait while the copy
     /// is put in its place. Slices handed out before go on reading the old file.

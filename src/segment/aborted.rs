@@ -53,7 +53,8 @@ impl Segment {
         AbortedTxns::decode(&bytes, self.base).map_err(|_| self.no_aborted().into())
     }
 
-    fn no_aborted(&self) -> Corruption {
+    /// What is said where nobody can tell what was aborted.
+    pub(crate) fn no_aborted(&self) -> Corruption {
         let file = self.home.path(self.base, FileKind::TxnIndex);
         Corruption { file, at: FilePosition::START, kind: CorruptionKind::TransactionIndex }
     }

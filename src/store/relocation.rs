@@ -134,6 +134,10 @@ impl Drop for Relocation {
 impl Store {
     /// Begins to move a partition to another data directory while it is written.
     ///
+    /// How far it is clean does not come along: it is copied while it may be written and cleaned, and in its new place all of
+    /// a compacted partition is dirty until a pass went through it. That costs a pass and loses nothing: what is deleted
+    /// stays deleted, since tombstones are only gone where what they hide is.
+    ///
     /// # Errors
     /// [`StoreError`]: no such partition or directory, one of them cannot be used, or a [`MoveError`]: damaged ranges would
     /// be lost by a copy.
@@ -153,7 +157,8 @@ impl Store {
     }
 
     /// Takes a partition's directory from elsewhere into the store: by renaming it, or from another file system by a copy.
-    /// Durable when it returns. What its own state says of recovery point, log start and high watermark holds here.
+    /// Durable when it returns. What its own state says of recovery point, log start and high watermark holds here. How far it
+    /// is clean is not taken over: nobody knows who had it since, so all of a compacted one is dirty until a pass.
     ///
     /// # Errors
     /// [`StoreError::Exists`], [`StoreError::Adopt`]: the directory is where it was, and as it was but for a lock file.

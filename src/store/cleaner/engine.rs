@@ -48,7 +48,7 @@ pub(in crate::store) struct LogCleaner;
 
 impl CleaningEngine for LogCleaner {
     fn look(&self, log: &PartitionLog, last: Option<LastPass>, now: TimestampMs) -> Result<Look, CleanError> {
-        let view = log.cleanable()?;
+        let view = log.cleanable_at_a_glance()?;
         let segments = segment_facts(&view, now)?;
         let next_horizon = last.and_then(|last| last.next_horizon);
         let facts = log_facts_when_flushed(&view, &segments, next_horizon);

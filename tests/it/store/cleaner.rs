@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use alluvium::clean::CleanerConfig;
+use alluvium::fs::FileSystem;
 use alluvium::fs::sim::{Effect, Errno, Fault, FaultOn};
 use alluvium::store::cleaner::{CauseKind, CleaningState};
 use alluvium::store::events::StoreEvent;
@@ -129,6 +130,46 @@ fn an_error_of_one_partition_is_seen_at_once_and_mends_itself() {
     let events: Vec<_> = std::iter::from_fn(|| told.try_next()).collect();
     assert!(events.iter().any(|event| matches!(event, StoreEvent::CleaningFailed { .. })));
     assert!(events.iter().any(|event| matches!(event, StoreEvent::CleaningRecovered { .. })));
+}
+
+/// Cleaning frees space, and needs some first. With a reserve it gets along on a disk that has none left, a group of
+/// segments at a time; without one it says how much it lacks, and goes on by itself once there is that much.
+#[test]
+fn a_full_disk_is_cleaned_by_the_reserve_or_with_the_bytes_that_it_says_are_missing() {
+    const RECORDS: u32 = 600;
+    for reserve_bytes in [0, 8 << 10] {
+        let world = World::new(9, 1);
+        let cleaner = CleanerConfig { backoff: SECOND, retry: SECOND, ..CleanerConfig::default() };
+        let config = StoreConfig { cleaner, idle_after: None, reserve_bytes, space_floor_bytes: 0, ..world.config() };
+        let opening = StoreOpening::new(config).environment(world.environment());
+        world.fs.set_capacity(Some(1 << 30));
+        let store = opening.configs(|_| Some(compact())).open().unwrap();
+        let users = store.create(&named("users", 0), compact()).unwrap();
+        fill(&users, 0..RECORDS);
+        users.log().unwrap().flush().unwrap();
+        let before = world.fs.space(&world.dirs[0]).unwrap();
+        let used = before.total - before.free;
+        assert!(reserve_bytes < used / 4, "it does not hold all at once: {used} bytes");
+        world.fs.set_capacity(Some(used));
+        work(&world, &store, 100);
+        let health = || store.cleaner().health_of(users.name()).unwrap();
+        assert!(reserve_bytes > 0 || table(&users) == (RECORDS as usize, expected(RECORDS)));
+        for round in 0..8 {
+            let CleaningState::Retry { cause, .. } = health().state else { break };
+            assert!(reserve_bytes == 0 && round < 7, "reserve {reserve_bytes}, round {round}: {cause:?}");
+            let CauseKind::Space { missing_bytes } = cause.kind else { panic!("{cause:?}") };
+            assert!(missing_bytes > 1 && missing_bytes < 64 << 10, "{cause:?}");
+            // An eighth of what is free is left to others.
+            let space = world.fs.space(&world.dirs[0]).unwrap();
+            world.fs.set_capacity(Some(space.total + missing_bytes * 8 / 7 + 64));
+            work(&world, &store, 400);
+        }
+        let (count, latest) = table(&users);
+        assert!(latest == expected(RECORDS) && count < 45, "reserve {reserve_bytes}: {count}, {:?}", health());
+        assert!(health().last.is_some_and(|last| last.bytes_freed > 0), "{:?}", health());
+        let after = world.fs.space(&world.dirs[0]).unwrap();
+        assert!(after.total - after.free < used / 2 + reserve_bytes, "{after:?}, {used} before");
+    }
 }
 
 #[test]
