@@ -2,8 +2,10 @@
 //!
 //! A cuckoo table of buckets of four slots, one cache line each. A key lies in one of two buckets: the one that 32 bits
 //! of its hash choose, or that one's partner by the 96 bits that are stored. So an entry can move to its other bucket
-//! without its key being known, a look-up reads two lines whatever the load, and the table can be filled to
-//! [`OffsetMap::LOAD_PER_CENT`] of a hundred slots.
+//! without its key being known, a look-up reads two lines at most, and the table can be filled to
+//! [`OffsetMap::LOAD_PER_CENT`] of a hundred slots. The first bucket is filled before its partner is, and nothing ever
+//! leaves a bucket but for another entry: a key that is not in its first bucket while there is room is nowhere, so that
+//! most look-ups in a map that is not nearly full read one line.
 //!
 //! ```text
 //! at len field
@@ -90,9 +92,15 @@ impl Slot {
 impl Bucket {
     const SLOTS: usize = 4;
 
+    /// Slots are taken from the first on, so that the last one tells.
     #[inline]
-    fn free(&self) -> usize {
-        self.0.iter().filter(|slot| slot.is_free()).count()
+    fn has_room(&self) -> bool {
+        self.0.last().is_some_and(|slot| slot.is_free())
+    }
+
+    #[inline]
+    fn slot_of(&self, hash: KeyHash) -> Option<&Slot> {
+        self.0.iter().find(|slot| slot.is_of(hash))
     }
 
     /// Into the first free slot; `false` without one.
@@ -136,12 +144,14 @@ impl OffsetMap {
         let Some(after) = self.after(offset) else { return Put::Full };
         let [first, second] = self.places(hash);
         for place in [first, second] {
-            let known =
-                self.buckets.get_mut(place).and_then(|bucket| bucket.0.iter_mut().find(|slot| slot.is_of(hash)));
-            if let Some(slot) = known {
+            let Some(bucket) = self.buckets.get_mut(place) else { continue };
+            if let Some(slot) = bucket.0.iter_mut().find(|slot| slot.is_of(hash)) {
                 let before = slot.after;
                 slot.after = before.max(after);
                 return Put::Known(self.offset(before));
+            }
+            if place == first && bucket.has_room() {
+                break;
             }
         }
         let entry = Slot { high: hash.high, low: hash.low, after };
@@ -157,20 +167,29 @@ impl OffsetMap {
     /// The newest offset noted for a key.
     #[inline]
     pub fn find(&self, hash: KeyHash) -> Option<Offset> {
-        let slot_of = |place: usize| self.buckets.get(place)?.0.iter().find(|slot| slot.is_of(hash));
         let [first, second] = self.places(hash);
-        slot_of(first).or_else(|| slot_of(second)).map(|slot| self.offset(slot.after))
+        let bucket = self.buckets.get(first)?;
+        let slot = match bucket.slot_of(hash) {
+            None if bucket.has_room() => None,
+            None => self.buckets.get(second)?.slot_of(hash),
+            found => found,
+        };
+        slot.map(|slot| self.offset(slot.after))
     }
 
-    /// Reads the lines that a key would lie in, and returns something of them. Whoever does so for several keys before
-    /// the first is used waits for memory once and not for each: the processor fetches the lines together.
+    /// Reads of the lines that a key will be looked for in, and returns something of them. Whoever does so for several
+    /// keys before the first is used waits for memory once and not for each: the processor fetches the lines together.
+    /// The fewer instructions it takes, the more keys the processor looks ahead.
     #[inline]
     pub fn touch(&self, hash: KeyHash) -> u32 {
-        let word = |place: usize| {
-            self.buckets.get(place).map_or(0, |bucket| bucket.0.iter().fold(0, |sum, slot| sum ^ slot.low))
+        let word = |place: usize| match self.buckets.get(place) {
+            Some(Bucket([slot, ..])) => slot.after,
+            None => 0,
         };
-        let [first, second]: [u32; 2] = self.places(hash).map(word);
-        first ^ second
+        let first = self.scaled(hash.home);
+        // In a map that is half empty the second one is hardly ever asked.
+        let is_filling = self.len > self.used * (Bucket::SLOTS / 2);
+        if is_filling { word(first) ^ word(self.partner(first, hash)) } else { word(first) }
     }
 
     /// Number of keys.
@@ -231,12 +250,10 @@ impl OffsetMap {
         ((u64::from(bits) * self.used as u64) >> 32) as usize
     }
 
-    /// Into the emptier one of its two buckets.
+    /// Into the first one of its two buckets that has room.
     #[inline]
-    fn take_in(&mut self, entry: Slot, [first, second]: [usize; 2]) -> bool {
-        let free = |place: usize| self.buckets.get(place).map_or(0, Bucket::free);
-        let place = if free(first) >= free(second) { first } else { second };
-        self.buckets.get_mut(place).is_some_and(|bucket| bucket.take_in(entry))
+    fn take_in(&mut self, entry: Slot, places: [usize; 2]) -> bool {
+        places.into_iter().any(|place| self.buckets.get_mut(place).is_some_and(|bucket| bucket.take_in(entry)))
     }
 
     /// Looks for a chain of entries of which each can move to its other bucket, the last one into a free slot, and moves
@@ -249,7 +266,7 @@ impl OffsetMap {
             let Some(bucket) = self.buckets.get(from.place) else { return false };
             for (slot, moved) in bucket.0.iter().enumerate() {
                 let to = self.partner(from.place, KeyHash { high: moved.high, low: moved.low, home: 0 });
-                if self.buckets.get(to).is_some_and(|bucket| bucket.free() > 0) {
+                if self.buckets.get(to).is_some_and(|bucket| bucket.has_room()) {
                     return self.shift(&reached, Step { place: to, before: at, slot }, entry);
                 }
                 reached.push(Step { place: to, before: at, slot });

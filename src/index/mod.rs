@@ -16,7 +16,10 @@ pub use epoch::{EpochEnd, EpochStart, LeaderEpochs};
 pub use offset::{OffsetEntry, OffsetIndex};
 pub(crate) use producer::{Authority, ProducerLimits, ProducerTable, Verdict};
 pub use producer::{ProducerState, SnapshotFault, VerificationGuard};
-pub(crate) use small_file::{SmallFile, SmallFileError, read_small_file, replace_file, replace_small_file};
+pub(crate) use small_file::{
+    HEADER_BYTES as SMALL_FILE_HEADER_BYTES, SmallFile, SmallFileError, read_small_file, replace_file,
+    replace_small_file,
+};
 pub use text::{TextFault, decode_offsets, encode_offsets};
 pub use time::{TimeEntry, TimeIndex};
 pub use txn::{AbortedTxn, AbortedTxns};

@@ -38,6 +38,13 @@ pub struct OffsetIndex {
     entries: Vec<OffsetEntry>,
 }
 
+impl OffsetEntry {
+    fn put(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.last.value().to_be_bytes());
+        out.extend_from_slice(&self.position.to_be_bytes());
+    }
+}
+
 impl OffsetIndex {
     /// Number of entries that fit `bytes` (`segment.index.bytes`).
     pub fn capacity(bytes: u32) -> usize {
@@ -71,11 +78,15 @@ impl OffsetIndex {
     /// The bytes of the `.index` file.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.entries.len() * ENTRY_BYTES);
-        for entry in &self.entries {
-            bytes.extend_from_slice(&entry.last.value().to_be_bytes());
-            bytes.extend_from_slice(&entry.position.to_be_bytes());
-        }
+        self.entries.iter().for_each(|entry| entry.put(&mut bytes));
         bytes
+    }
+
+    /// Appends the bytes of all entries but the newest to `out` and forgets them: for an index that is written to its file
+    /// as it grows.
+    pub(crate) fn move_out(&mut self, out: &mut Vec<u8>) {
+        let moved = self.entries.len().saturating_sub(1);
+        self.entries.drain(..moved).for_each(|entry| entry.put(out));
     }
 
     /// Adds an entry past all others.

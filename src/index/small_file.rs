@@ -37,14 +37,24 @@ pub(crate) struct SmallFile {
 impl SmallFile {
     /// The bytes of the file.
     pub(crate) fn encode(self, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
+        self.encode_front(payload, 0, &crc32fast::Hasher::new())
+    }
+
+    /// The bytes of the file up to the end of `front`, where the payload is `front` and then `rest_bytes` that `rest` was
+    /// fed: for a file of which the rest was written before.
+    pub(crate) fn encode_front(self, front: &[u8], rest_bytes: usize, rest: &crc32fast::Hasher) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + front.len());
+        let payload_bytes = front.len().saturating_add(rest_bytes);
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&self.kind.to_be_bytes());
         bytes.extend_from_slice(&self.version.to_be_bytes());
-        bytes.extend_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes());
-        let crc = checksum(bytes.get(MAGIC.len()..CRC_AT).unwrap_or_default(), payload);
-        bytes.extend_from_slice(&crc.to_be_bytes());
-        bytes.extend_from_slice(payload);
+        bytes.extend_from_slice(&u32::try_from(payload_bytes).unwrap_or(u32::MAX).to_be_bytes());
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(bytes.get(MAGIC.len()..CRC_AT).unwrap_or_default());
+        crc.update(front);
+        crc.combine(rest);
+        bytes.extend_from_slice(&crc.finalize().to_be_bytes());
+        bytes.extend_from_slice(front);
         bytes
     }
 

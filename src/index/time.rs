@@ -27,6 +27,13 @@ pub struct TimeIndex {
     entries: Vec<TimeEntry>,
 }
 
+impl TimeEntry {
+    fn put(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.timestamp.value().to_be_bytes());
+        out.extend_from_slice(&self.last.value().to_be_bytes());
+    }
+}
+
 impl TimeIndex {
     /// Number of entries that fit `bytes`; one slot stays free for the entry that closing adds.
     pub fn capacity(bytes: u32) -> usize {
@@ -54,11 +61,15 @@ impl TimeIndex {
     /// The bytes of the `.timeindex` file.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.entries.len() * ENTRY_BYTES);
-        for entry in &self.entries {
-            bytes.extend_from_slice(&entry.timestamp.value().to_be_bytes());
-            bytes.extend_from_slice(&entry.last.value().to_be_bytes());
-        }
+        self.entries.iter().for_each(|entry| entry.put(&mut bytes));
         bytes
+    }
+
+    /// Appends the bytes of all entries but the newest to `out` and forgets them: for an index that is written to its file
+    /// as it grows. The newest decides about those to come.
+    pub(crate) fn move_out(&mut self, out: &mut Vec<u8>) {
+        let moved = self.entries.len().saturating_sub(1);
+        self.entries.drain(..moved).for_each(|entry| entry.put(out));
     }
 
     /// Adds an entry if its timestamp is past all others; returns whether it did.

@@ -25,6 +25,9 @@ use crate::units::Offset;
 const BATCH_BYTES_MAX: u32 = i32::MAX as u32;
 /// With less, a read would cost more than its bytes.
 const WINDOW_BYTES_MIN: usize = 4 << 10;
+/// Behind a batch of this size that nobody looked at, a header is read alone: it costs less than its batch's bytes, of which
+/// nobody may want to look at either.
+const LONE_HEADER_BATCH_MIN: u32 = 4 << 10;
 
 /// What [`CleanReader::advance`] came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +65,8 @@ pub(crate) struct CleanReader {
     filled: usize,
     /// The batch that was met last.
     current: Option<Placed>,
+    /// Whether the bytes of a batch that was met were not looked at, and were many.
+    passes_by: bool,
     /// Where the next one begins, and the smallest offset that it can have.
     next: u64,
     expected: Offset,
@@ -103,6 +108,7 @@ impl CleanReader {
             start: 0,
             filled: 0,
             current: None,
+            passes_by: false,
             next: 0,
             expected: segment.base(),
             bytes_read: 0,
@@ -152,6 +158,7 @@ impl CleanReader {
             Err(cause) => return self.damage(position, cause).map(Met::Damaged),
         };
         self.current = Some(Placed { position, expected: self.expected, header });
+        self.passes_by = header.size >= LONE_HEADER_BATCH_MIN;
         self.next = position + u64::from(header.size);
         self.expected = header.next_offset();
         Ok(Met::Batch(header))
@@ -161,6 +168,7 @@ impl CleanReader {
     /// the reader is past them. `None` when it came to no batch.
     pub(crate) fn batch(&mut self) -> Result<Option<Result<VerifiedBatch<'_>, Hole>>, IoFailure> {
         let Some(Placed { position, expected, header }) = self.current else { return Ok(None) };
+        self.passes_by = false;
         let checked = match self.load(position, &header).map_err(|e| self.failed(e))? {
             Ok(checked) => checked,
             Err(cause) => {
@@ -270,7 +278,8 @@ impl CleanReader {
 
     fn fill(&mut self, position: u64, need: usize) -> io::Result<()> {
         let remaining = usize::try_from(self.extent.bytes.saturating_sub(position)).unwrap_or(usize::MAX);
-        let wanted = self.window_bytes.max(need).min(remaining);
+        let window_bytes = if self.passes_by { 0 } else { self.window_bytes };
+        let wanted = window_bytes.max(need).min(remaining);
         // What is already here moves to the front instead of being read again.
         let from = position.checked_sub(self.start).and_then(|from| usize::try_from(from).ok());
         let kept = match from.filter(|from| *from < self.filled) {

@@ -1,5 +1,7 @@
 //! What is read for cleaning and written by it, held against the batches that went in.
 
+use std::path::Path;
+
 use super::*;
 use crate::config::ReadMode;
 use crate::fs::FileSystem;

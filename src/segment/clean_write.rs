@@ -12,14 +12,14 @@
 //! Without it a crash in the middle of a swap could bring the emptied segment back, and a deleted key with it. The next
 //! pass drops it and writes another one if that is needed still.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::sum::{SidecarStamp, Sidecars, SumBuilder, UNCOVERED_BYTES};
+use super::clean_beside::Beside;
 use super::{FileKind, Home, Segment, SegmentFile, SegmentOptions, Stage};
 use crate::error::{IoFailure, IoOperation};
 use crate::fs::{self, File, OpenMode};
-use crate::index::{AbortedTxns, IndexCursor, SegmentIndex};
+use crate::index::AbortedTxns;
 use crate::record::{BatchHeader, empty_batch};
 use crate::units::{LeaderEpoch, Offset};
 
@@ -62,10 +62,9 @@ pub(crate) struct FinishAt {
     pub(crate) aborted: AbortedTxns,
 }
 
-/// A segment that is being written. Holds the buffer that it was given the size of, and its indexes until they are written.
+/// A segment that is being written. Holds the buffer that it was given the size of, and a little of its indexes.
 #[derive(Debug)]
 pub(crate) struct CleanedWriter {
-    home: Home,
     base: Offset,
     file: Arc<dyn File>,
     path: PathBuf,
@@ -73,9 +72,7 @@ pub(crate) struct CleanedWriter {
     buffer_bytes: usize,
     flushed: u64,
     next: Offset,
-    index: SegmentIndex,
-    cursor: IndexCursor,
-    sum: SumBuilder,
+    beside: Beside,
 }
 
 /// A segment that is written, and synced but for its names.
@@ -103,7 +100,6 @@ impl CleanedWriter {
         let path = home.dir.join(SegmentFile::live(base, FileKind::Log).at(Stage::Cleaned).name());
         let file = home.open(&path, OpenMode::CreateNew)?;
         Ok(Self {
-            home: home.clone(),
             base,
             file,
             path,
@@ -111,9 +107,7 @@ impl CleanedWriter {
             buffer_bytes,
             flushed: 0,
             next: base,
-            index: SegmentIndex::default(),
-            cursor: IndexCursor::new(base, options.interval_bytes),
-            sum: SumBuilder::new(base, options.interval_bytes),
+            beside: Beside::new(home, base, options.interval_bytes),
         })
     }
 
@@ -132,9 +126,9 @@ impl CleanedWriter {
         self.next
     }
 
-    /// Bytes of memory that it holds: buffer, indexes, sum.
+    /// Bytes of memory that it holds: buffer, and what is not yet written of indexes and sum.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.buffer.capacity().saturating_add(self.index.memory_bytes()).saturating_add(self.sum.memory_bytes())
+        self.buffer.capacity().saturating_add(self.beside.memory_bytes())
     }
 
     fn limit(&self, bytes: u64, last: Offset) -> Option<WriteLimit> {
@@ -166,9 +160,7 @@ impl CleanedWriter {
         }
         let position = self.bytes();
         self.put(batch).map_err(CleanWriteError::Io)?;
-        let uncovered: [u8; UNCOVERED_BYTES] = batch.first_chunk().copied().unwrap_or([0; UNCOVERED_BYTES]);
-        self.sum.observe(&uncovered, header.crc, position);
-        self.cursor.observe(header, position, &mut self.index);
+        self.beside.observe(header, batch, position).map_err(CleanWriteError::Io)?;
         self.next = header.next_offset();
         Ok(())
     }
@@ -207,25 +199,11 @@ impl CleanedWriter {
             self.fill(at)?;
         }
         self.write_out()?;
-        // Both go before the other files are made of what they gathered.
+        // It goes before the other files are made.
         self.buffer = Vec::new();
         self.file.sync_data().map_err(|e| self.failed(IoOperation::Sync, e))?;
         let bytes = self.flushed;
-        self.cursor.push_largest(&mut self.index.times);
-        let mut kinds = Vec::new();
-        let mut put = |kind, content: &[u8]| {
-            kinds.push(kind);
-            write_cleaned(&self.home, self.base, kind, content).map(|()| Some(SidecarStamp::of(content)))
-        };
-        let aborted = &at.aborted;
-        let txn_index = if aborted.entries().is_empty() { None } else { put(FileKind::TxnIndex, &aborted.encode())? };
-        let time_index = put(FileKind::TimeIndex, &self.index.times.encode())?;
-        let index = put(FileKind::Index, &self.index.offsets.encode())?;
-        let sidecars = Sidecars { index, time_index, txn_index, snapshot: None };
-        // Without it the segment is unprotected until it is scrubbed, and that is all.
-        if let Some(sum) = self.sum.finish(bytes, self.next, sidecars) {
-            put(FileKind::Sum, &sum.encode())?;
-        }
+        let mut kinds = self.beside.finish(bytes, self.next, &at.aborted)?;
         kinds.push(FileKind::Log);
         Ok(CleanedSegment { base: self.base, next: self.next, end: at.end, bytes, kinds })
     }
@@ -252,17 +230,6 @@ impl CleanedSegment {
         segment.next_base.set(self.end.value().cast_unsigned());
         segment
     }
-}
-
-fn write_cleaned(home: &Home, base: Offset, kind: FileKind, content: &[u8]) -> Result<(), IoFailure> {
-    let path = home.dir.join(SegmentFile::live(base, kind).at(Stage::Cleaned).name());
-    let failed = |operation| {
-        let path: &Path = &path;
-        move |e| IoFailure::new(operation, path, e)
-    };
-    let file = home.open(&path, OpenMode::CreateNew)?;
-    fs::write_all_at(&*file, content, 0).map_err(failed(IoOperation::Write))?;
-    file.sync_data().map_err(failed(IoOperation::Sync))
 }
 
 /// Removes what was written of the segment at `base` and not put in place.

@@ -6,6 +6,7 @@
 
 mod aborted;
 mod age;
+mod clean_beside;
 mod clean_read;
 mod clean_write;
 mod home;

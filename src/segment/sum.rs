@@ -44,6 +44,7 @@
 //! It is no evidence for recovery, which judges the log by the log.
 
 mod builder;
+mod gradual;
 mod verdict;
 mod walk;
 
@@ -53,6 +54,7 @@ mod tests;
 use std::ops::Range;
 
 pub use builder::{SumBuilder, UNCOVERED_BYTES};
+pub(crate) use gradual::{GradualSum, SumEnd};
 pub use verdict::{LogVerdict, SidecarFault, SidecarFaultKind, Staleness, Verdict, verify};
 pub use walk::{DamageKind, LogDamage, LogWalk, WalkBounds, Walked};
 
@@ -128,6 +130,20 @@ struct Interval {
     crc: u32,
 }
 
+impl Interval {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.position.to_be_bytes());
+        out.extend_from_slice(&self.first.value().to_be_bytes());
+        out.extend_from_slice(&self.crc.to_be_bytes());
+    }
+
+    /// Whether `next` may follow, with more than `interval_bytes` between the starts.
+    fn is_before(&self, next: &Self, interval_bytes: u32) -> bool {
+        let distance = next.position.checked_sub(self.position);
+        distance.is_some_and(|distance| distance > interval_bytes) && self.first < next.first
+    }
+}
+
 /// What is known of a sealed segment's bytes: the content of its integrity file. Made by [`SumBuilder`] or
 /// [`Walked::rebuilt`], compared by [`verify`].
 ///
@@ -167,6 +183,13 @@ impl Sum {
     /// The content of the file.
     pub fn encode(&self) -> Vec<u8> {
         let mut payload = Vec::with_capacity(FIXED_BYTES + self.intervals.len() * INTERVAL_BYTES);
+        self.put_fixed(u32::try_from(self.intervals.len()).unwrap_or(u32::MAX), &mut payload);
+        self.intervals.iter().for_each(|interval| interval.put(&mut payload));
+        FILE.encode(&payload)
+    }
+
+    /// What stands before the intervals, of which there are `count`.
+    fn put_fixed(&self, count: u32, payload: &mut Vec<u8>) {
         payload.extend_from_slice(&self.base.value().to_be_bytes());
         payload.extend_from_slice(&self.end.value().to_be_bytes());
         for field in [self.log_bytes, self.batches, self.placement] {
@@ -179,13 +202,7 @@ impl Sum {
             payload.extend_from_slice(&bytes.to_be_bytes());
             payload.extend_from_slice(&crc.to_be_bytes());
         }
-        payload.extend_from_slice(&u32::try_from(self.intervals.len()).unwrap_or(u32::MAX).to_be_bytes());
-        for interval in &self.intervals {
-            payload.extend_from_slice(&interval.position.to_be_bytes());
-            payload.extend_from_slice(&interval.first.value().to_be_bytes());
-            payload.extend_from_slice(&interval.crc.to_be_bytes());
-        }
-        FILE.encode(&payload)
+        payload.extend_from_slice(&count.to_be_bytes());
     }
 
     /// Reads the content of the file that bears the name of the segment with base offset `base`. Takes any bytes, and
@@ -215,18 +232,19 @@ impl Sum {
 
     /// What every builder's outcome holds to.
     fn is_possible(&self) -> bool {
-        let rise = self.intervals.is_sorted_by(|a, b| {
-            let distance = b.position.checked_sub(a.position);
-            distance.is_some_and(|distance| distance > self.interval_bytes) && a.first < b.first
-        });
-        let ends_fit = match (self.intervals.first(), self.intervals.last()) {
-            (Some(first), Some(last)) => {
-                first.position == 0
-                    && u64::from(last.position) < self.log_bytes
+        self.intervals.first().is_none_or(|first| first.position == 0) && self.is_possible_end()
+    }
+
+    /// As [`Sum::is_possible`], where the intervals are the last ones of a log.
+    fn is_possible_end(&self) -> bool {
+        let ends_fit = match self.intervals.last() {
+            Some(last) => {
+                u64::from(last.position) < self.log_bytes
                     && last.first.absolute(self.base).is_some_and(|offset| offset < self.end)
             }
-            _ => self.log_bytes == 0 && self.end >= self.base,
+            None => self.log_bytes == 0 && self.end >= self.base,
         };
+        let rise = self.intervals.is_sorted_by(|a, b| a.is_before(b, self.interval_bytes));
         rise && ends_fit && builder::interval_range().contains(&self.interval_bytes)
     }
 

@@ -184,6 +184,22 @@ impl SumBuilder {
         self.next = position;
     }
 
+    /// How many intervals it holds.
+    pub(super) fn held(&self) -> usize {
+        self.intervals.len()
+    }
+
+    /// Whether the intervals that it holds may follow one another.
+    pub(super) fn are_rising(&self) -> bool {
+        self.intervals.is_sorted_by(|a, b| a.is_before(b, self.interval_bytes))
+    }
+
+    /// Gives away the intervals that have ended: all but the last.
+    pub(super) fn take_ended(&mut self) -> impl Iterator<Item = Interval> {
+        let ended = self.intervals.len().saturating_sub(1);
+        self.intervals.drain(..ended)
+    }
+
     /// The sum of a log of `log_bytes` bytes that ends before offset `end`, and of the files beside it, once all of it
     /// is sealed and written. `None` when what was fed is not that log: feed a fresh builder from its front.
     pub fn finish(self, log_bytes: u64, end: Offset, sidecars: Sidecars) -> Option<Sum> {
