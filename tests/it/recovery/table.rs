@@ -311,7 +311,7 @@ fn l4_a_swap_with_an_unfinished_sibling_is_removed() {
     machine.write(&name(6, "log.cleaned"), &machine.read(&name(6, "log"))[..100]);
     machine.write(&name(12, "log.swap"), &machine.read(&name(12, "log"))[..100]);
     let log = machine.open(small());
-    let right = [(Found::LeftoverUnfinished, Action::Remove), (Found::LeftoverPartialSwap, Action::Remove)];
+    let right = [(Found::LeftoverPartialSwap, Action::Remove), (Found::LeftoverUnfinished, Action::Remove)];
     assert_eq!(findings(&log), right);
     assert!(!machine.exists(&name(12, "log.swap")));
     assert_eq!(contents(&log), records(0..RECORDS));

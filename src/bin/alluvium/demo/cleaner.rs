@@ -240,6 +240,10 @@ impl Story {
             let has_failed = matches!(health.state, CleaningState::Retry { .. });
             has_failed && health.behind.is_some() && health.dirty_bytes > BACKLOG_TIMES * CAPACITY * RECORD_BYTES
         })?;
+        // What was told meanwhile may still wait to be heard.
+        while let Some(event) = self.events.try_next() {
+            self.hear(Some(&event));
+        }
         match self.behind_at {
             Some(backlog_bytes) => say(&format!("an event told who writes at {} of backlog", bytes(backlog_bytes)))?,
             None => self.problems.push("no event said that the cleaner is behind".to_owned()),
