@@ -266,7 +266,7 @@ impl OffsetMap {
             let Some(bucket) = self.buckets.get(from.place) else { return false };
             for (slot, moved) in bucket.0.iter().enumerate() {
                 let to = self.partner(from.place, KeyHash { high: moved.high, low: moved.low, home: 0 });
-                if self.buckets.get(to).is_some_and(|bucket| bucket.has_room()) {
+                if self.buckets.get(to).is_some_and(Bucket::has_room) {
                     return self.shift(&reached, Step { place: to, before: at, slot }, entry);
                 }
                 reached.push(Step { place: to, before: at, slot });

@@ -16,6 +16,8 @@ use crate::record::BatchHeader;
 use crate::segment::{CacheUse, CleanReader, Hole, Met, Segment};
 use crate::units::{Offset, TimestampMs};
 
+/// References to a replaced segment when no view of the log has it: the pass's list, and the list of what is replaced.
+const HELD_BY_PASS: usize = 2;
 /// A buffer for one batch that grew past this is not kept.
 const KEPT_BYTES_MAX: usize = 1 << 20;
 
@@ -187,6 +189,10 @@ impl Rewrite {
         }
         let inputs: Vec<Arc<Segment>> = self.segments_of(group).iter().map(|one| Arc::clone(&one.segment)).collect();
         let replaced = self.task.log.replace_segments(&inputs, outputs).map_err(of_replace)?;
+        // What they were pinned with for readers counts as the pass's while only the pass has them.
+        for input in inputs.iter().filter(|input| Arc::strong_count(input) == HELD_BY_PASS) {
+            input.let_go();
+        }
         if self.task.group_bytes_max.is_some() {
             // The next group has the room that this one's segments took up.
             self.task.log.free_replaced();

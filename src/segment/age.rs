@@ -62,6 +62,11 @@ impl Segment {
         self.slots().allow_dropping(true);
     }
 
+    /// It has left the log, and nobody reads it any more: lets go of its descriptor and indexes at once.
+    pub(crate) fn let_go(&self) {
+        self.slots().clear();
+    }
+
     /// It is as old as the one that was written last of those that it takes the place of, whatever its file says.
     pub(crate) fn inherit_age(&self, written: TimestampMs) {
         self.written.set(written.value().cast_unsigned());
