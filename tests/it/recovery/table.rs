@@ -298,7 +298,10 @@ fn l3_a_complete_swap_is_finished() {
     machine.fs.rename(&live, &swap).unwrap();
     machine.fs.sync_dir(DIR.as_ref()).unwrap();
     let log = machine.open(small());
-    assert_eq!(findings(&log), [(Found::LeftoverSwap, Action::FinishSwap)]);
+    // The index files of the old segment go with it.
+    let replaced = (Found::LeftoverReplaced, Action::Remove);
+    let right = [replaced.clone(), replaced.clone(), replaced, (Found::LeftoverSwap, Action::FinishSwap)];
+    assert_eq!(findings(&log), right);
     assert_eq!(contents(&log), records(0..RECORDS));
     assert!(machine.exists(&name(6, "log")) && !machine.exists(&name(6, "log.swap")));
     drop(log);

@@ -437,7 +437,9 @@ fn a_log_is_written_and_read_while_it_is_cleaned() {
             let mut reads = 0;
             while !is_over.load(relaxed) {
                 let found = judge::everything(&log).unwrap();
-                assert!(found.windows(2).all(|pair| pair[0].facts.next <= pair[1].facts.base));
+                // A header alone may come to span what a read before it saw as batches of their own.
+                let told: Vec<_> = found.iter().filter(|batch| !batch.records.is_empty()).collect();
+                assert!(told.windows(2).all(|pair| pair[0].facts.next <= pair[1].facts.base));
                 reads += 1;
             }
             reads
