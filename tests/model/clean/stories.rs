@@ -1,6 +1,7 @@
 //! Single rules of the cleaner, each as a story of its own.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64 as Count;
 
 use alluvium::fs::sim::SimFs;
 use alluvium::record::{BatchBuilder, Compression};
@@ -13,6 +14,9 @@ use crate::support::clean::script::{CleanOp, MEMORY, Script, Style, Write, Write
 use crate::support::clean::story::Told;
 use crate::support::clean::world::{CleanWorld, unlike_others};
 use crate::support::runner::DIR;
+
+/// Other threads have met what they are to meet long before.
+const ROUNDS_MAX: u32 = 20_000;
 
 const CLEAN: CleanOp = CleanOp::Clean { memory: MEMORY };
 
@@ -424,34 +428,34 @@ fn a_log_is_written_and_read_while_it_is_cleaned() {
     let mut teller = Teller::new(LogConfig { segment_bytes: 4000, ..config() });
     let log = teller.world.log.clone().unwrap();
     let is_over = std::sync::atomic::AtomicBool::new(false);
+    let (passes, reads) = (Count::new(0), Count::new(0));
     let relaxed = std::sync::atomic::Ordering::Relaxed;
     std::thread::scope(|scope| {
-        let cleaner = scope.spawn(|| {
-            let mut passes = 0;
+        scope.spawn(|| {
             while !is_over.load(relaxed) {
-                passes += log.clean(&CleanOptions::default().with_memory(MEMORY)).unwrap().passes;
+                let cleaned = log.clean(&CleanOptions::default().with_memory(MEMORY)).unwrap();
+                passes.fetch_add(u64::from(cleaned.passes), relaxed);
             }
-            passes
         });
-        let reader = scope.spawn(|| {
-            let mut reads = 0;
+        scope.spawn(|| {
             while !is_over.load(relaxed) {
                 let found = judge::everything(&log).unwrap();
                 // A header alone may come to span what a read before it saw as batches of their own.
                 let told: Vec<_> = found.iter().filter(|batch| !batch.records.is_empty()).collect();
                 assert!(told.windows(2).all(|pair| pair[0].facts.next <= pair[1].facts.base));
-                reads += 1;
+                reads.fetch_add(1, relaxed);
             }
-            reads
         });
         teller.world.is_watchful = false;
         let mut rng = fastrand::Rng::with_seed(4);
-        for _ in 0..1500 {
+        let has_met = || passes.load(relaxed) > 1 && reads.load(relaxed) > 1;
+        let mut rounds = 0;
+        while rounds < 1500 || !has_met() && rounds < ROUNDS_MAX {
             teller.put(&[(rng.u32(..40), rng.u8(..5) > 0), (rng.u32(..40), true)]);
+            rounds += 1;
         }
         is_over.store(true, relaxed);
-        let (passes, reads) = (cleaner.join().unwrap(), reader.join().unwrap());
-        assert!(passes > 1 && reads > 1, "{passes} passes, {reads} scans");
+        assert!(has_met(), "{passes:?} passes, {reads:?} scans");
     });
     teller.world.is_watchful = true;
     teller.roll();
@@ -494,22 +498,23 @@ fn a_log_is_truncated_while_it_is_cleaned() {
     let mut teller = Teller::new(config);
     let log = teller.world.log.clone().unwrap();
     let is_over = std::sync::atomic::AtomicBool::new(false);
+    let passes = Count::new(0);
     let relaxed = std::sync::atomic::Ordering::Relaxed;
     std::thread::scope(|scope| {
-        let cleaner = scope.spawn(|| {
-            let mut passes = 0;
+        scope.spawn(|| {
             while !is_over.load(relaxed) {
                 match log.clean(&CleanOptions::default().with_memory(MEMORY)) {
-                    Ok(cleaned) => passes += cleaned.passes,
+                    Ok(cleaned) => drop(passes.fetch_add(u64::from(cleaned.passes), relaxed)),
                     Err(CleanError::Changed) => {}
                     Err(error) => panic!("{error}"),
                 }
             }
-            passes
         });
         teller.world.is_watchful = false;
         let mut rng = fastrand::Rng::with_seed(5);
-        for round in 0..600 {
+        let mut round = 0;
+        while round < 600 || passes.load(relaxed) < 2 && round < ROUNDS_MAX {
+            round += 1;
             teller.put(&[(rng.u32(..20), rng.u8(..5) > 0), (rng.u32(..20), true)]);
             if round % 3 == 0 {
                 teller.apply(&CleanOp::Truncate { back: rng.i64(0..30) });
@@ -517,7 +522,7 @@ fn a_log_is_truncated_while_it_is_cleaned() {
             teller.apply(&CleanOp::Replicate { back: rng.i64(0..40) });
         }
         is_over.store(true, relaxed);
-        assert!(cleaner.join().unwrap() > 1);
+        assert!(passes.load(relaxed) > 1, "every pass was overtaken by a truncation");
     });
     // What the other thread cleaned lies below the high watermark, which no truncation went below.
     let (at, upper) = (teller.world.now(), teller.world.high_watermark);
