@@ -324,6 +324,11 @@ enum By {
 }
 
 impl Verdicts {
+    /// Lets go of what it knows: nobody asks any more. What was counted stays.
+    pub(super) fn forget(&mut self) {
+        self.by = By::Bitmap(Bitmap::new(Offset::ZERO..Offset::ZERO));
+    }
+
     /// Whether the record at `offset` is superseded. Asked in rising order of offsets, only of records that were noted or
     /// that lie below the dirty range. `key` is called only where the answer depends on it; without a key the record is
     /// not superseded.

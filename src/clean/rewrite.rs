@@ -187,6 +187,10 @@ impl Rewrite {
             self.counts.segments_after = self.counts.segments_after.saturating_add(count);
             return Ok(Rewritten::Group { done_to, is_swapped: false });
         }
+        if self.at == self.task.groups.len() {
+            // What the old segments are pinned with may take as much as they left free.
+            self.sieve.verdicts.forget();
+        }
         let inputs: Vec<Arc<Segment>> = self.segments_of(group).iter().map(|one| Arc::clone(&one.segment)).collect();
         let replaced = self.task.log.replace_segments(&inputs, outputs).map_err(of_replace)?;
         // What they were pinned with for readers counts as the pass's while only the pass has them.
