@@ -195,6 +195,9 @@ pub enum FindingKind {
     /// A gap as compaction leaves them.
     #[error("offsets {}..{} are not there, as compaction leaves it", .0.start, .0.end)]
     CompactionGap(Range<Offset>),
+    /// A gap below the log start: what was deleted need not have been durable.
+    #[error("offsets {}..{} are not there; they lie below the log start", .0.start, .0.end)]
+    DeletedGap(Range<Offset>),
     /// The records of a batch were not looked at.
     #[error("the records were not looked at: {0}")]
     Unchecked(InvalidBatch),

@@ -26,6 +26,9 @@ pub struct StateFiles {
     pub recovery_point: Option<Offset>,
     /// A restart at this offset was decided and not finished: all segments are to go.
     pub restart: Option<Offset>,
+    /// Where the log was decided to begin; what lies below is deleted. `None` where nobody decided: it begins with its
+    /// first segment.
+    pub log_start: Option<Offset>,
     /// The newest durable end that any state file knows of.
     pub durable_end: Option<Offset>,
     /// A sync began and is not known to have succeeded.
@@ -59,6 +62,7 @@ impl StateFiles {
             Ok(Some(point)) => {
                 state.recovery_point = Some(point.offset);
                 state.restart = point.restart;
+                state.log_start = left.with_log_start(*point).standing.log_start;
                 state.durable_end = Some(left.durable_end(*point));
                 let may_be_clean = !state.in_doubt && point.restart.is_none();
                 if may_be_clean && left.fitting(home, *point)?.is_some() {

@@ -111,12 +111,16 @@ impl CleanSurvey {
 
     fn of(files: &PartitionFiles, options: &SurveyOptions) -> Result<Self, InspectError> {
         let listed = files.segments()?;
+        let stored = Stored::read(&files.home)?;
         let mut scan = HeaderScan::default();
         for segment in &listed {
+            if stored.log_start == Some(segment.base) {
+                scan.go_on_at(segment.base);
+            }
             scan.take(files, segment, options)?;
         }
+        scan.go_on_at(stored.log_start.unwrap_or_default());
         let HeaderScan { segments, open, aborted, damage, end, .. } = scan;
-        let stored = Stored::read(&files.home)?;
         let first = listed.first().map_or(Offset::ZERO, |segment| segment.base);
         let log_start = stored.log_start.map_or(first, |start| start.max(first));
         let marks = marks(log_start, end.max(log_start), open.values().min().copied(), &stored, &options.config);
@@ -156,12 +160,13 @@ impl Stored {
     fn read(home: &Home) -> Result<Self, IoFailure> {
         let fs = &*home.fs;
         let standing = RecoveryPoint::read(fs, &home.dir)?.ok().flatten().map(|point| point.standing);
+        let state = super::StateFiles::read(home)?;
         let clean = CleanFile::read(fs, &home.dir)?.ok().flatten();
         let pass = clean.as_ref().and_then(|clean| clean.pass.as_ref());
         Ok(Self {
-            log_start: standing.and_then(|standing| standing.log_start),
+            log_start: state.log_start,
             high_watermark: standing.and_then(|standing| standing.high_watermark),
-            durable_end: super::StateFiles::read(home)?.durable_end,
+            durable_end: state.durable_end,
             pass: pass.map(|pass| PassFacts { done_to: pass.done_to, upper: pass.upper }),
             first_dirty: clean.map(|clean| clean.first_dirty),
         })
@@ -195,6 +200,13 @@ struct HeaderScan {
 }
 
 impl HeaderScan {
+    /// The log begins at `log_start`. Where it broke off below that, opening it forgets what was open.
+    fn go_on_at(&mut self, log_start: Offset) {
+        if self.end < log_start {
+            self.open.clear();
+        }
+    }
+
     fn take(
         &mut self,
         files: &PartitionFiles,

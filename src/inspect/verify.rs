@@ -237,7 +237,9 @@ impl Verifier<'_> {
         if scan.end < lost_end {
             // Whether a gap between whole segments is a loss is known once all of them were seen.
             let gap = (path.clone(), scan.kept_bytes, scan.end..lost_end);
-            if scan.stop.is_none() && scan.holes.is_empty() {
+            if self.state.log_start.is_some_and(|start| lost_end <= start) {
+                self.add(false, gap.0, gap.1, Some(scan.end), FindingKind::DeletedGap(gap.2));
+            } else if scan.stop.is_none() && scan.holes.is_empty() {
                 self.gaps.push(gap);
             } else {
                 self.problem(gap.0, gap.1, scan.end, FindingKind::Missing(gap.2));

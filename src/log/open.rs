@@ -275,7 +275,7 @@ impl Left {
     }
 
     /// The point with the log start that was decided when there was no space to write it into its file.
-    fn with_log_start(&self, point: RecoveryPoint) -> RecoveryPoint {
+    pub(crate) fn with_log_start(&self, point: RecoveryPoint) -> RecoveryPoint {
         let decided = self.sync_since(point).and_then(|sync| sync.log_start);
         let standing = Standing { log_start: point.standing.log_start.max(decided), ..point.standing };
         RecoveryPoint { standing, ..point }

@@ -308,6 +308,12 @@ impl Unjudged {
             self.set_aside(*base, report)?;
         }
         let log_end = lost.as_ref().map_or(end, |lost| lost.end);
+        let left_end = scanned.last().map_or(log_end, |last| last.scan.end);
+        if self.decided_start().is_some_and(|start| left_end < start) {
+            // Deleted records need not be durable, nor need the markers among them. What was open here may have been
+            // decided, and would keep the last stable offset back for ever.
+            replay.derived.producers.forget_open_transactions();
+        }
         let mut damage: DamageList =
             self.known_damage.iter().filter(|(base, _)| trusted.contains(base)).cloned().collect();
         let entries = self.home.list()?;

@@ -1,17 +1,19 @@
 //! Producers, transactions, leader epochs and marks across crashes, failed syncs, cuts and hostile files. Each test opens
 //! with the story of what it guards against.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use alluvium::fs::sim::{Effect, Errno, Fault, FaultOn, Survival};
+use alluvium::inspect::{Finding, FindingKind, PartitionFiles, VerifyOptions};
 use alluvium::log::Found;
 use alluvium::record::{BatchBuilder, RecordBatch};
 use alluvium::{
-    AppendAs, HighWatermarkMode, Isolation, LeaderEpoch, LogConfig, Mark, Offset, PartitionLog, ProducerEpoch,
-    ProducerId, ReadOptions, Sequence, TransactionEnd,
+    AppendAs, HighWatermarkMode, Isolation, LeaderEpoch, LogConfig, Mark, Offset, OnDamage, PartitionLog,
+    ProducerEpoch, ProducerId, ReadOptions, Sequence, TransactionEnd,
 };
 
-use crate::support::{Machine, NOW, at, batch, client, contents, coordinator, findings, given, ms, small};
+use crate::support::{DIR, Machine, NOW, at, batch, client, contents, coordinator, findings, given, ms, small};
 
 fn producer(id: i64) -> (ProducerId, ProducerEpoch) {
     (ProducerId::new(id).unwrap(), ProducerEpoch::new(0).unwrap())
@@ -96,6 +98,39 @@ fn the_log_start_does_not_go_back_when_the_records_are_lost() {
         let is_expected = |found: &Found| matches!(found, Found::SyncInDoubt | Found::EmptyLog | Found::BelowLogStart);
         let is_news = |(found, _): &(Found, _)| !is_expected(found);
         assert!(!findings(&log).iter().any(is_news), "opened twice: {:?}", findings(&log));
+    }
+}
+
+/// Records are durable, the marker that decided about them is not, and the log start is raised past both. The power loss
+/// took the marker, and its transaction kept the last stable offset at the log start for ever.
+#[test]
+fn a_transaction_whose_marker_is_lost_below_the_log_start_is_not_open() {
+    for policy in [OnDamage::Quarantine, OnDamage::Cut] {
+        let machine = Machine::new();
+        let config = LogConfig { on_damage: policy, ..unverified() };
+        let log = machine.open(config.clone());
+        log.append(sent_by(7, 0, true), client()).unwrap();
+        log.append(sent_by(8, 0, true), client()).unwrap();
+        log.flush().unwrap();
+        log.append(abort(7), coordinator()).unwrap();
+        log.advance_log_start(at(3)).unwrap();
+        let lost = Machine { fs: machine.fs.power_loss_keeping(Survival::Nothing), clock: machine.clock.clone() };
+        let log = lost.open(config.clone());
+        let marks = log.marks();
+        assert_eq!((marks.log_start, marks.last_stable, marks.log_end), (at(3), at(3), at(3)));
+        assert_eq!(last_offsets(&log), [(7, Some(0)), (8, Some(1))]);
+        assert!(log.append(sent_by(7, 0, true), client()).unwrap().is_duplicate());
+        log.append(sent_by(8, 1, true), client()).unwrap();
+        let files = PartitionFiles::open_on(Arc::new(lost.fs.clone()), DIR).unwrap();
+        let report = files.verify(&VerifyOptions::default()).unwrap();
+        let is_gap = |finding: &Finding| finding.kind == FindingKind::DeletedGap(at(2)..at(3));
+        assert!(report.is_sound() && report.notes.iter().any(is_gap), "{report:?}");
+        drop(log);
+        let log = lost.kill().open(config);
+        assert_eq!((log.marks().last_stable, log.log_end()), (at(3), at(4)), "what 8 wrote next is open");
+        log.append(abort(8), coordinator()).unwrap();
+        assert_eq!(log.marks().last_stable, at(5));
+        assert_eq!(aborted(&log), [(8, 3)]);
     }
 }
 

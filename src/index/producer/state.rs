@@ -120,6 +120,17 @@ impl ProducerTable {
         self.transactions.forget_decided_below(log_start);
     }
 
+    /// Forgets open transactions, where all that was written of them is deleted and their markers may be too: nobody
+    /// else would end them. Sequences still hold.
+    pub(crate) fn forget_open_transactions(&mut self) {
+        for id in self.transactions.take_open() {
+            if let Some(producer) = self.producers.get_mut(&id) {
+                producer.open = None;
+                self.write_order.note(id, producer);
+            }
+        }
+    }
+
     /// Forgets producers whose last batch is `expiration_ms` old, and as old verifications; returns how many producers.
     /// O(n): for the housekeeper.
     pub(crate) fn expire(&mut self, now: TimestampMs, limits: &ProducerLimits) -> usize {

@@ -311,6 +311,21 @@ mod transactions {
     }
 
     #[test]
+    fn open_ones_that_are_forgotten_leave_their_sequences() {
+        let mut table = after(&[txn(1, 0, 0, 2).at(5), txn(2, 0, 0, 2).at(7), end(1, 0, 3, true).at(9)]);
+        table.advance_high_watermark(at(10));
+        table.forget_open_transactions();
+        table.check_own_state();
+        assert_eq!(table.first_unstable(), None);
+        let known: Vec<_> = table.summaries().iter().map(|p| (p.last_offset, p.open_transaction)).collect();
+        assert_eq!(known, [(Some(at(6)), None), (Some(at(8)), None)]);
+        // A marker that comes after all ends nothing, and what is written next begins a transaction of its own.
+        assert_eq!(apply(&mut table, end(2, 0, 3, false).at(20), &LIMITS), None);
+        apply(&mut table, txn(2, 0, 2, 1).at(21), &LIMITS);
+        assert_eq!(table.first_unstable(), Some(at(21)));
+    }
+
+    #[test]
     fn an_abort_is_stable_up_to_the_earliest_of_another_producer() {
         let mut table = after(&[txn(1, 0, 0, 2).at(5), txn(2, 0, 0, 2).at(7), txn(3, 0, 0, 1).at(9)]);
         let stable = |aborted: Option<AbortedTxn>| aborted.unwrap().last_stable_offset;

@@ -69,6 +69,11 @@ impl Transactions {
         }
     }
 
+    /// Forgets those that are open; tells whose they were, the earliest first.
+    pub(super) fn take_open(&mut self) -> impl Iterator<Item = ProducerId> {
+        std::mem::take(&mut self.open).into_iter().map(|(_, id)| id)
+    }
+
     /// How many are open.
     pub(super) fn open_count(&self) -> usize {
         self.open.len()

@@ -56,9 +56,12 @@ impl CleanWorld {
         self.story.start = start;
         (self.maybe_start, self.maybe_cut) = (None, None);
         self.maybe.clear();
-        self.durable = end;
+        let floor = std::mem::replace(&mut self.durable, end);
         let mark = self.log.as_ref().map_or(0, |log| log.marks().high_watermark.value());
         self.high_watermark = self.high_watermark.min(mark).min(end);
+        if self.ending == Ending::PowerLoss && floor < end && end == start {
+            self.settle_below_start(floor)?;
+        }
         let snapshots = std::mem::replace(&mut self.snapshots, Snapshots::Some);
         if self.story.has_lost_snapshots {
             self.settle(snapshots)?;

@@ -4,10 +4,15 @@
 use alluvium::PartitionLog;
 
 use super::super::batches::StoredBatch;
+use super::super::naive;
 use super::judge;
 use super::standing;
 use super::story::Told;
 use super::world::CleanWorld;
+
+/// Where a batch has the byte of its attributes that tells of transactions, and the bit.
+const ATTRIBUTES: usize = 22;
+const TRANSACTIONAL: u8 = 0x10;
 
 /// Which snapshots an opening or a cut can have found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +40,29 @@ impl CleanWorld {
         Err(format!("nor with {snapshots:?} of the snapshots: {differs}"))
     }
 
+    /// Where a power loss may have left a log that ends below its start, the story knows of producers what batches up to
+    /// some offset at or past `floor` tell; all that was open there is forgotten, for its marker may be deleted too.
+    pub(crate) fn settle_below_start(&mut self, floor: i64) -> Result<(), String> {
+        let log = self.log.as_ref().ok_or("no log is open")?;
+        if standing::compare(log, &self.story).is_ok() {
+            return Ok(());
+        }
+        let stored = &self.story.stored;
+        for count in (0..=stored.len()).rev() {
+            let end = stored[..count].last().map_or(0, |batch| batch.next);
+            if (floor..self.story.start).contains(&end) {
+                let mut story = self.story.clone();
+                story.know(without_open(&stored[..count]));
+                if standing::compare(log, &story).is_ok() {
+                    self.story = story;
+                    break;
+                }
+            }
+        }
+        // Otherwise whoever judges next says what is wrong.
+        Ok(())
+    }
+
     /// Every batch that is left, those below the log start too.
     fn left(&self, log: &PartitionLog) -> Result<Vec<StoredBatch>, String> {
         let found = judge::everything(log)?;
@@ -44,4 +72,18 @@ impl CleanWorld {
         let hidden = Told::leading(&bytes).into_iter().filter(|batch| batch.facts.base < first);
         Ok(hidden.chain(found).map(|batch| batch.stored()).collect())
     }
+}
+
+/// The same batches, those of open transactions as if they were of none: their sequences are known, and nothing else.
+fn without_open(stored: &[StoredBatch]) -> Vec<StoredBatch> {
+    let mut closed = stored.to_vec();
+    for transaction in naive::Naive(stored).transactions().iter().filter(|transaction| transaction.end.is_none()) {
+        for batch in closed.iter_mut().filter(|batch| batch.base >= transaction.first) {
+            let facts = naive::facts(&batch.bytes);
+            if facts.is_transactional && facts.producer.is_some_and(|(id, _)| id == transaction.id) {
+                batch.bytes[ATTRIBUTES] &= !TRANSACTIONAL;
+            }
+        }
+    }
+    closed
 }
