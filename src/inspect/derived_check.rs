@@ -4,7 +4,7 @@
 //! A snapshot may lack producers: those that expired. What it says of the others is what the batches below it give, as
 //! long as all of them were seen: not behind a gap, and in a log whose start was deleted only from a snapshot on.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 
 use super::PartitionFiles;
@@ -14,7 +14,7 @@ use crate::index::{AbortedTxn, EpochStart, IndexFault, LeaderEpochs, ProducerLim
 use crate::log::derived_bytes;
 use crate::record::{BatchHeader, TransactionMarker};
 use crate::segment::{FileKind, SegmentFile, names};
-use crate::units::{LeaderEpoch, Offset, TimestampMs};
+use crate::units::{LeaderEpoch, Offset, ProducerId, TimestampMs};
 
 /// With more producers than this in a log its snapshots are not compared: hostile bytes must not fill the memory.
 const PRODUCERS_MAX: usize = 1 << 20;
@@ -37,8 +37,10 @@ pub(super) struct DerivedCheck<'a> {
     producers: ProducerTable,
     /// Not every batch below was seen, so that nothing more can be said of producers and transactions.
     is_partial: bool,
-    /// Of the segment that is walked.
-    aborted: Vec<AbortedTxn>,
+    /// Of the segment that is walked, and whether its index has to have the entry.
+    aborted: Vec<(AbortedTxn, bool)>,
+    /// Producers of which data in a transaction was seen, and no marker since.
+    writing: HashSet<ProducerId>,
     /// Offsets of snapshots that the walk has not reached.
     snapshots: VecDeque<Offset>,
     /// As the file has them, if it can be read.
@@ -58,6 +60,7 @@ impl<'a> DerivedCheck<'a> {
             producers: ProducerTable::new(),
             is_partial: base > Offset::ZERO,
             aborted: Vec::new(),
+            writing: HashSet::new(),
             snapshots: files.snapshots()?.into(),
             epochs: None,
             seen: LeaderEpochs::default(),
@@ -92,9 +95,17 @@ impl<'a> DerivedCheck<'a> {
             self.seen.assign(epoch, header.base_offset);
             self.compare_epoch(epoch, header.base_offset);
         }
-        self.aborted.extend(self.producers.apply(header, marker, &LIMITS));
+        let is_due = self.is_due(header);
+        self.aborted.extend(self.producers.apply(header, marker, &LIMITS).map(|aborted| (aborted, is_due)));
         self.is_partial |= self.producers.len() >= PRODUCERS_MAX;
         Ok(())
+    }
+
+    /// Whether a marker ends a transaction of which data is left. A cleaner keeps no entry of one without: all that it had
+    /// lies below the first segment.
+    fn is_due(&mut self, header: &BatchHeader) -> bool {
+        let Some(producer) = header.producer_id.filter(|_| header.attributes.is_transactional()) else { return false };
+        if header.attributes.is_control() { self.writing.remove(&producer) } else { self.writing.insert(producer) }
     }
 
     fn compare_epoch(&mut self, epoch: LeaderEpoch, offset: Offset) {
@@ -157,11 +168,15 @@ impl<'a> DerivedCheck<'a> {
 
     /// What is wrong with the transaction index of the segment at `base`, which was walked to its end.
     pub(super) fn judge_aborted(&self, base: Offset) -> Result<Option<IndexFault>, IoFailure> {
+        let right = |found: &[AbortedTxn]| {
+            let is_wanted = |(aborted, is_due): &&(AbortedTxn, bool)| *is_due || found.contains(aborted);
+            self.is_partial || self.aborted.iter().filter(is_wanted).map(|(aborted, _)| aborted).eq(found)
+        };
         Ok(match self.files.aborted(base)? {
             Some(Err(fault)) => Some(fault),
-            Some(Ok(found)) if found == self.aborted || self.is_partial => None,
+            Some(Ok(found)) if right(&found) => None,
             Some(Ok(_)) => Some(IndexFault::Differs),
-            None if self.aborted.is_empty() || self.is_partial => None,
+            None if right(&[]) => None,
             None => Some(IndexFault::Missing),
         })
     }

@@ -31,6 +31,8 @@ pub struct StateFiles {
     pub log_start: Option<Offset>,
     /// The newest durable end that any state file knows of.
     pub durable_end: Option<Offset>,
+    /// `alluvium.cleaning`: below it a pass of our cleaner may have removed records.
+    pub cleaned_to: Option<Offset>,
     /// A sync began and is not known to have succeeded.
     pub in_doubt: bool,
     /// How the log was left.
@@ -74,6 +76,10 @@ impl StateFiles {
         }
         if let Err(corruption) = &left.sync {
             state.unreadable.push(corruption.clone());
+        }
+        match &left.cleaned {
+            Ok(cleaned) => state.cleaned_to = cleaned.as_ref().map(|file| file.cleaned_to),
+            Err(corruption) => state.unreadable.push(corruption.clone()),
         }
         match &left.damage {
             Ok(list) => state.damage.extend(list.iter().map(|(base, hole)| Damage {

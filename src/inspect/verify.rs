@@ -384,7 +384,7 @@ impl Verifier<'_> {
     fn judge_gaps(&mut self) {
         for (path, position, offsets) in std::mem::take(&mut self.gaps) {
             let from = offsets.start;
-            if self.is_compacted {
+            if self.is_compacted || self.state.cleaned_to.is_some_and(|cleaned_to| offsets.end <= cleaned_to) {
                 self.add(false, path, position, Some(from), FindingKind::CompactionGap(offsets));
             } else {
                 self.problem(path, position, from, FindingKind::Missing(offsets));

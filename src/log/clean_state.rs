@@ -78,7 +78,7 @@ impl PassProgress {
 pub(crate) struct CleanFile {
     pub(super) lineage: Lineage,
     pub(crate) first_dirty: Offset,
-    pub(super) cleaned_to: Offset,
+    pub(crate) cleaned_to: Offset,
     pub(super) unread: Option<Offset>,
     pub(crate) pass: Option<PassProgress>,
 }

@@ -128,7 +128,7 @@ pub(crate) struct Left {
     pub(crate) had_marker: bool,
     pub(crate) damage: Result<DamageList, Corruption>,
     /// How far the log is clean.
-    cleaned: Result<Option<CleanFile>, Corruption>,
+    pub(crate) cleaned: Result<Option<CleanFile>, Corruption>,
     /// What stands in for a recovery point that is not there.
     no_point: RecoveryPoint,
     /// The state files are to be replaced; what is above is what the directory says.
