@@ -1,14 +1,12 @@
 //! Where a pass begins and ends, and the log as it sees it.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::filter::LastOfProducer;
 use super::options::CleanOptions;
 use super::range::{CleanRange, SegmentFacts, bytes_between};
 use crate::log::{CleanSegment, CleanView};
-use crate::units::{Offset, ProducerId, TimestampMs};
+use crate::units::{Offset, TimestampMs};
 
 /// Where a pass begins and ends, and how far it is: what an interrupted one leaves for the next.
 #[derive(Clone, Debug)]
@@ -141,13 +139,5 @@ impl Source {
         let holes = |segment: &CleanSegment| segment.segment.holes().iter().map(|hole| hole.offsets.start).min();
         let known = self.segments.iter().filter_map(holes).min();
         [known, self.unreadable].into_iter().flatten().min().unwrap_or(Offset::MAX)
-    }
-
-    /// What the log has to remember of each producer.
-    pub(super) fn last_of_producers(&self) -> BTreeMap<ProducerId, LastOfProducer> {
-        let of = |state: &crate::index::ProducerState| {
-            (state.producer_id, LastOfProducer { epoch: state.epoch, last_data_offset: state.last_offset })
-        };
-        self.view.producers.iter().map(of).collect()
     }
 }

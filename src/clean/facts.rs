@@ -102,7 +102,7 @@ fn marks_when_flushed(view: &CleanView) -> Marks {
     if view.config.high_watermark != HighWatermarkMode::DurableEnd {
         return marks;
     }
-    let open = view.producers.iter().filter_map(|producer| producer.open_transaction).min();
+    let open = view.producers.iter().filter_map(|producer| producer.state.open_transaction).min();
     let last_stable = open.unwrap_or(marks.log_end).min(marks.log_end).max(marks.log_start);
     Marks { last_stable, high_watermark: marks.log_end, ..marks }
 }

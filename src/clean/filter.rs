@@ -19,10 +19,8 @@
 //! | nothing, but its header is needed | 61 bytes: the header alone |
 //! | nothing | nothing |
 //!
-//! A header is needed where it holds the last sequence of an active producer, or where it ends the range of the pass: the
-//! next offset must not fall back. The marker that holds an active producer's epoch stays whole: emptied control
-//! batches change nothing when producers are rebuilt from the log, so that a header alone would lose the epoch. (Kafka
-//! keeps the header and loses the epoch in that case.)
+//! A header is needed where it holds the last sequence of an active producer (`producers`), or where it ends the range of
+//! the pass: the next offset must not fall back. The marker that holds an active producer's epoch stays whole.
 //!
 //! A tombstone, and a marker that no transaction needs any more, get a delete horizon when they are met first, once: it
 //! is in the batch, and no later pass moves it. They go when the horizon has passed, unless something below them could
@@ -32,28 +30,18 @@
 //! A batch that cannot be read although its checksum is right (it expands past the limit, this build lacks its codec,
 //! its records are nonsense) is kept as it is, told, and counts as a hole.
 
-use std::collections::BTreeMap;
-
+use super::producers::ActiveProducers;
 use super::transactions::{CleanedTransactions, SavedFault, Seen, SeenMarker};
 use crate::error::{InvalidBatch, IoFailure, RecompressError};
 use crate::index::AbortedTxn;
 use crate::record::{BatchHeader, Candidate, Retainer, VerifiedBatch, put_emptied};
-use crate::units::{Offset, ProducerEpoch, ProducerId, TimestampMs};
+use crate::units::{Offset, TimestampMs};
 
 /// Who knows which records are superseded.
 pub(crate) trait SupersededBy {
     /// Whether a newer record has the key of the one at `offset`. Asked in rising offset order, about records with keys
     /// below the end of the pass that were not aborted.
     fn is_superseded(&mut self, offset: Offset, key: &[u8]) -> Result<bool, IoFailure>;
-}
-
-/// What the log has to remember of an active producer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LastOfProducer {
-    /// Its current epoch.
-    pub(crate) epoch: ProducerEpoch,
-    /// Last offset of its last data batch of that epoch, if there is any.
-    pub(crate) last_data_offset: Option<Offset>,
 }
 
 /// What holds for a whole pass.
@@ -71,7 +59,7 @@ pub(crate) struct FilterRules {
     /// As many bytes may the records of a compressed batch expand to.
     pub(crate) decompressed_bytes_max: u32,
     /// Every active producer.
-    pub(crate) last_of_producers: BTreeMap<ProducerId, LastOfProducer>,
+    pub(crate) producers: ActiveProducers,
 }
 
 impl FilterRules {
@@ -96,23 +84,8 @@ impl FilterRules {
 
     /// Whether something stands in the header of `header` that the log must not forget.
     fn needs_header(&self, header: &BatchHeader) -> bool {
-        let last = header.producer_id.and_then(|producer| self.last_of_producers.get(&producer));
-        let is_last_of_producer = last.is_some_and(|last| match last.last_data_offset {
-            Some(offset) => header.last_offset() == offset,
-            None => holds_epoch(header, last),
-        });
-        is_last_of_producer || header.next_offset() == self.upper
+        self.producers.need(header, self.upper) || header.next_offset() == self.upper
     }
-
-    /// Whether `header` is of a marker that alone says the epoch of an active producer.
-    fn needs_marker(&self, header: &BatchHeader) -> bool {
-        let last = header.producer_id.and_then(|producer| self.last_of_producers.get(&producer));
-        last.is_some_and(|last| last.last_data_offset.is_none() && holds_epoch(header, last))
-    }
-}
-
-fn holds_epoch(header: &BatchHeader, last: &LastOfProducer) -> bool {
-    header.attributes.is_control() && header.producer_epoch == Some(last.epoch)
 }
 
 /// What became of a batch.
@@ -322,8 +295,7 @@ impl BatchFilter {
 
     /// Bytes of memory that it takes; those that compressed batches are expanded into come on top.
     pub(crate) fn memory_bytes(&self) -> usize {
-        let producers = self.rules.last_of_producers.len();
-        let producer_bytes = producers.saturating_mul(2 * size_of::<(ProducerId, LastOfProducer)>());
+        let producer_bytes = self.rules.producers.memory_bytes();
         self.transactions.memory_bytes().saturating_add(producer_bytes).saturating_add(self.retainer.memory_bytes())
     }
 
@@ -336,7 +308,7 @@ impl BatchFilter {
         let may_go = rules.has_passed(horizon) && rules.hides_nothing(header.base_offset);
         let fate = match marker.is_of_empty {
             true if horizon.is_none() => Fate::SetHorizon,
-            true if may_go && !rules.needs_marker(header) => Fate::Remove,
+            true if may_go && !rules.producers.need(header, rules.upper) => Fate::Remove,
             _ => Fate::Keep,
         };
         match fate {

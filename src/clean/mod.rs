@@ -21,6 +21,7 @@
 //! | `transactions` | which data was aborted, which markers and aborted entries are still needed |
 //! | `aborted` | the aborted transactions of one segment after the other |
 //! | `doubt` | transactions whose end lies in what cannot be read |
+//! | `producers` | which batches the log cannot lose without forgetting a producer |
 //! | `filter` | what is kept of a batch |
 
 mod aborted;
@@ -44,6 +45,7 @@ mod pass;
 #[cfg(test)]
 mod pass_tests;
 pub mod plan;
+mod producers;
 mod range;
 mod rewrite;
 mod scan;

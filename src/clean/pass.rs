@@ -27,6 +27,7 @@ use super::group::{GroupLimits, groups};
 use super::key_hash::KeyHasher;
 use super::learning::{Finishing, Learning, LearningCounts, Verdicts};
 use super::options::CleanOptions;
+use super::producers::ActiveProducers;
 use super::rewrite::{Rewrite, RewriteCounts, RewriteTask, Rewritten};
 use super::scan::{KeyScan, ScanTask, Scanned};
 use super::spill::SpillFiles;
@@ -101,6 +102,8 @@ pub(crate) struct Pass {
     options: CleanOptions,
     bounds: Bounds,
     source: Source,
+    /// As the last scan has left them.
+    producers: ActiveProducers,
     hasher: KeyHasher,
     mode: CleanMode,
     figures: Figures,
@@ -180,6 +183,7 @@ impl Pass {
             unread: if bounds.resumed { bounds.unread } else { None },
             bounds,
             source: Source::of(view, facts),
+            producers: ActiveProducers::default(),
             hasher: KeyHasher::random(),
             mode: CleanMode::Map,
             figures,
@@ -237,7 +241,8 @@ impl Pass {
     }
 
     fn scan(&self, range: Range<Offset>) -> Result<KeyScan, CleanError> {
-        Ok(KeyScan::new(ScanTask {
+        let producers = ActiveProducers::new(&self.source.view.producers, range.start);
+        let task = ScanTask {
             log: self.log.clone(),
             segments: Arc::clone(&self.source.segments),
             range,
@@ -245,7 +250,8 @@ impl Pass {
             decompressed_bytes_max: self.source.view.config.max_decompressed_bytes,
             // The rewrite reads them again.
             cache: CacheUse::Keep,
-        }))
+        };
+        Ok(KeyScan::new(task, producers))
     }
 
     fn learn(&mut self, mut work: Box<(KeyScan, Learning)>, bytes_max: u64) -> Result<State, CleanError> {
@@ -257,7 +263,7 @@ impl Pass {
         if scanned == Scanned::Going {
             return Ok(State::Learning(work));
         }
-        self.end_scan(&work.0);
+        self.end_scan(&mut work.0);
         if scanned == Scanned::Misled {
             drop(work);
             return self.look_again();
@@ -345,7 +351,7 @@ impl Pass {
         if scanned == Scanned::Going {
             return Ok(State::Spilling(work));
         }
-        self.end_scan(&work.0);
+        self.end_scan(&mut work.0);
         if scanned == Scanned::Misled {
             drop(work);
             return self.look_again();
@@ -421,7 +427,7 @@ impl Pass {
             upper: self.bounds.upper,
             tombstones_removable_below: self.source.lowest_unreadable(),
             decompressed_bytes_max: self.source.view.config.max_decompressed_bytes,
-            last_of_producers: self.source.last_of_producers(),
+            producers: std::mem::take(&mut self.producers),
         };
         if !self.bounds.transactions.is_empty()
             && let Ok(filter) = BatchFilter::resume(rules.clone(), &self.bounds.transactions)
@@ -582,7 +588,8 @@ impl Pass {
         self.figures.note_memory(counts.memory_peak_bytes.saturating_add(scan.memory_bytes()));
     }
 
-    fn end_scan(&mut self, scan: &KeyScan) {
+    fn end_scan(&mut self, scan: &mut KeyScan) {
+        self.producers = scan.take_producers();
         self.figures.bytes_scanned = self.figures.bytes_scanned.saturating_add(scan.bytes_read());
         self.source.note_unreadable(scan.unreadable());
         self.unread = [self.unread, scan.doubtful()].into_iter().flatten().min();

@@ -8,6 +8,7 @@ use super::aborted::{AbortedAhead, unreadable};
 use super::doubt::Doubts;
 use super::error::CleanError;
 use super::learning::{Learning, Noted};
+use super::producers::ActiveProducers;
 use super::transactions::CleanedTransactions;
 use crate::error::IoFailure;
 use crate::log::{CleanSegment, PartitionLog};
@@ -53,6 +54,7 @@ pub(super) struct KeyScan {
     at: usize,
     reader: Option<CleanReader>,
     transactions: CleanedTransactions,
+    producers: ActiveProducers,
     aborted: AbortedAhead,
     /// Transactions of which nobody can tell how they ended; `None` before the first segment.
     doubts: Option<Doubts>,
@@ -81,14 +83,15 @@ enum Taken {
 }
 
 impl KeyScan {
-    /// Of what `task` says, from its front.
-    pub(super) fn new(task: ScanTask) -> Self {
+    /// Of what `task` says, from its front. `producers` meet its batches.
+    pub(super) fn new(task: ScanTask, producers: ActiveProducers) -> Self {
         let at = task.segments.partition_point(|segment| segment.end <= task.range.start);
         Self {
             task,
             at,
             reader: None,
             transactions: CleanedTransactions::default(),
+            producers,
             aborted: AbortedAhead::default(),
             doubts: None,
             has_transactions: false,
@@ -110,6 +113,11 @@ impl KeyScan {
         self.unreadable
     }
 
+    /// The producers, with what was met of them; once the scan has ended.
+    pub(super) fn take_producers(&mut self) -> ActiveProducers {
+        std::mem::take(&mut self.producers)
+    }
+
     /// The lowest offset of what was read and is to be learned by the next pass, since nobody can tell whether it counts.
     pub(super) fn doubtful(&self) -> Option<Offset> {
         self.doubtful
@@ -120,7 +128,8 @@ impl KeyScan {
         let window = self.reader.as_ref().map_or(0, CleanReader::memory_bytes);
         let doubts = self.doubts.as_ref().map_or(0, Doubts::memory_bytes);
         let undecided = self.undecided.len().saturating_mul(size_of::<ProducerId>());
-        let known = [self.transactions.memory_bytes(), self.aborted.memory_bytes(), doubts, undecided];
+        let producers = self.producers.memory_bytes();
+        let known = [self.transactions.memory_bytes(), self.aborted.memory_bytes(), doubts, undecided, producers];
         known.into_iter().fold(window, usize::saturating_add)
     }
 
@@ -146,13 +155,17 @@ impl KeyScan {
                     continue;
                 }
                 Met::Batch(header) => match self.take(&mut reader, &header, learning)? {
-                    Taken::Noted(Noted::Taken) => {}
+                    Taken::Noted(Noted::Taken) => self.meet_producer(&header),
                     Taken::Noted(Noted::Full) => {
                         self.reader = Some(reader);
                         return Ok(Scanned::Full);
                     }
-                    Taken::Unreadable => self.note_unreadable(header.base_offset),
+                    Taken::Unreadable => {
+                        self.meet_producer(&header);
+                        self.note_unreadable(header.base_offset);
+                    }
                     Taken::Doubtful => {
+                        self.meet_producer(&header);
                         self.note_unreadable(header.base_offset);
                         self.doubtful = self.doubtful.or(Some(header.base_offset));
                     }
@@ -260,6 +273,13 @@ impl KeyScan {
         self.note_unreadable(hole.offsets.start);
         let is_news = self.task.log.quarantine_met(reader.segment(), vec![hole])?;
         Ok(is_news && self.has_transactions)
+    }
+
+    /// A batch that reaches past the range is left as it is.
+    fn meet_producer(&mut self, header: &BatchHeader) {
+        if header.next_offset() <= self.task.range.end {
+            self.producers.meet(header);
+        }
     }
 
     fn note_unreadable(&mut self, offset: Offset) {

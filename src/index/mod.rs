@@ -14,7 +14,7 @@ mod txn;
 
 pub use epoch::{EpochEnd, EpochStart, LeaderEpochs};
 pub use offset::{OffsetEntry, OffsetIndex};
-pub(crate) use producer::{Authority, ProducerLimits, ProducerTable, Verdict};
+pub(crate) use producer::{Authority, KnownProducer, ProducerLimits, ProducerTable, Verdict};
 pub use producer::{ProducerState, SnapshotFault, VerificationGuard};
 pub(crate) use small_file::{
     HEADER_BYTES as SMALL_FILE_HEADER_BYTES, SmallFile, SmallFileError, read_small_file, replace_file,

@@ -15,7 +15,7 @@ use super::{LogCore, PartitionLog};
 use crate::commit::Marks;
 use crate::config::{HighWatermarkMode, LogConfig};
 use crate::error::{ChangeError, IoFailure, ReadError};
-use crate::index::{AbortedTxn, AbortedTxns, ProducerState};
+use crate::index::{AbortedTxn, AbortedTxns, KnownProducer};
 use crate::segment::{
     CacheUse, CleanReader, CleanWriteError, CleanedSegment, CleanedWriter, FinishAt, Hole, Holes, Segment, SegmentFile,
     SegmentOptions, remove_cleaned,
@@ -72,7 +72,7 @@ pub(crate) struct CleanView {
     pub(crate) state: CleanState,
     pub(crate) config: Arc<LogConfig>,
     /// What is remembered of each producer: its last data offset, epoch and open transaction.
-    pub(crate) producers: Vec<ProducerState>,
+    pub(crate) producers: Vec<KnownProducer>,
 }
 
 /// Says that a log is being cleaned, until it is dropped. A handle of the log cannot do it twice at a time.
@@ -192,7 +192,7 @@ impl PartitionLog {
         let (producers, view) = {
             let writer = self.core.writer.lock();
             writer.check_open()?;
-            (writer.derived.producers.summaries(), self.core.view.read().clone())
+            (writer.derived.producers.known(), self.core.view.read().clone())
         };
         self.cleanable_of(&view, producers)
     }
@@ -210,7 +210,7 @@ impl PartitionLog {
         let producers = match self.core.writer.try_lock() {
             Some(writer) => {
                 writer.check_open()?;
-                writer.derived.producers.summaries()
+                writer.derived.producers.known()
             }
             None => Vec::new(),
         };
@@ -221,7 +221,7 @@ impl PartitionLog {
         self.cleanable_of(&view, producers)
     }
 
-    fn cleanable_of(&self, view: &LogView, producers: Vec<ProducerState>) -> Result<CleanView, ChangeError> {
+    fn cleanable_of(&self, view: &LogView, producers: Vec<KnownProducer>) -> Result<CleanView, ChangeError> {
         let LogView { segments, marks, active_bytes, .. } = view;
         let mut sealed = Vec::with_capacity(segments.len());
         for (segment, next) in segments.iter().zip(segments.iter().skip(1)) {

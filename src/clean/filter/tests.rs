@@ -1,8 +1,10 @@
 //! What is kept of a batch, sentence by sentence.
 
 use super::*;
+use crate::clean::producers::tests::known;
 use crate::record::naive_tests::NaiveBatch;
 use crate::record::{BatchView, Compression};
+use crate::units::ProducerId;
 
 mod log_tests;
 mod speed_tests;
@@ -15,7 +17,7 @@ fn rules() -> FilterRules {
         upper: at(1000),
         tombstones_removable_below: Offset::MAX,
         decompressed_bytes_max: 1 << 20,
-        last_of_producers: BTreeMap::new(),
+        producers: ActiveProducers::default(),
     }
 }
 
@@ -88,12 +90,8 @@ fn of_producer(mut batch: NaiveBatch, producer: i64, epoch: i16) -> NaiveBatch {
 }
 
 fn with_last(producer: i64, epoch: i16, last_data_offset: Option<i64>) -> FilterRules {
-    let last = LastOfProducer {
-        epoch: ProducerEpoch::new(epoch).unwrap(),
-        last_data_offset: last_data_offset.and_then(Offset::new),
-    };
-    let last_of_producers = BTreeMap::from([(ProducerId::new(producer).unwrap(), last)]);
-    FilterRules { last_of_producers, ..rules() }
+    let known = known(producer, epoch, last_data_offset, 0);
+    FilterRules { producers: ActiveProducers::new(&[known], Offset::ZERO), ..rules() }
 }
 
 fn entry(producer: i64, first: i64, last: i64) -> AbortedTxn {

@@ -45,6 +45,8 @@ pub(super) struct Producer {
     pub(super) coordinator_epoch: Option<i32>,
     /// First offset of the open transaction.
     pub(super) open: Option<Offset>,
+    /// All of this is known from batches below it.
+    pub(super) changed_below: Offset,
     /// Place in the order of writing, while no transaction is open. 0 before it has one.
     pub(super) rank: u64,
 }
@@ -58,6 +60,7 @@ impl Producer {
             last_timestamp: TimestampMs::new(0),
             coordinator_epoch: None,
             open: None,
+            changed_below: Offset::MAX,
             rank: 0,
         }
     }

@@ -87,6 +87,16 @@ pub struct ProducerState {
     pub open_transaction: Option<Offset>,
 }
 
+/// What is remembered of one producer, and since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KnownProducer {
+    /// What is remembered.
+    pub(crate) state: ProducerState,
+    /// All of it comes from batches below this offset. A snapshot does not say from which, only that they lie below its
+    /// own.
+    pub(crate) changed_below: Offset,
+}
+
 #[cfg(test)]
 mod fixture_tests;
 #[cfg(test)]

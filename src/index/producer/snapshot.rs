@@ -122,12 +122,16 @@ impl ProducerTable {
         now: TimestampMs,
         limits: &ProducerLimits,
     ) -> Result<Self, SnapshotFault> {
-        let table = Self::decode(bytes, now, limits)?;
+        let mut table = Self::decode(bytes, now, limits)?;
         let past = table.producers.iter().find_map(|(id, producer)| {
             let offsets = producer.open.into_iter().chain(producer.last_batch().map(KeptBatch::last_offset));
             offsets.max().filter(|offset| *offset >= at).map(|offset| (*id, offset))
         });
-        past.map_or(Ok(table), |(producer_id, offset)| Err(SnapshotFault::Past { producer_id, offset, at }))
+        if let Some((producer_id, offset)) = past {
+            return Err(SnapshotFault::Past { producer_id, offset, at });
+        }
+        table.producers.values_mut().for_each(|producer| producer.changed_below = at);
+        Ok(table)
     }
 
     /// The state that a snapshot tells of. Producers that expired before `now` are skipped, unless they are in a

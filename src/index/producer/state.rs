@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::entry::Producer;
 use super::transactions::Transactions;
 use super::verification::Verifications;
-use super::{ProducerLimits, ProducerState, VerificationGuard};
+use super::{KnownProducer, ProducerLimits, ProducerState, VerificationGuard};
 use crate::index::AbortedTxn;
 use crate::record::{BatchHeader, TransactionMarker};
 use crate::units::{Offset, ProducerEpoch, ProducerId, Sequence, TimestampMs};
@@ -68,6 +68,7 @@ impl ProducerTable {
         let producer = self.producers.entry(id).or_insert_with(|| Producer::new(epoch));
         producer.take_epoch(epoch);
         producer.take_batch(header);
+        producer.changed_below = header.next_offset();
         if header.attributes.is_transactional() && producer.open.is_none() {
             producer.open = Some(header.base_offset);
             self.transactions.begin(header.base_offset, id);
@@ -85,6 +86,7 @@ impl ProducerTable {
         let producer = self.producers.entry(id).or_insert_with(|| Producer::new(epoch));
         producer.take_epoch(epoch);
         producer.last_timestamp = header.max_timestamp;
+        producer.changed_below = header.next_offset();
         producer.coordinator_epoch = known_coordinator(marker.coordinator_epoch);
         let ended = producer.open.take();
         self.write_order.note(id, producer);
@@ -171,6 +173,17 @@ impl ProducerTable {
         let mut summaries: Vec<_> = self.producers.iter().map(|(id, producer)| producer.summary(*id)).collect();
         summaries.sort_unstable_by_key(|summary| summary.producer_id);
         summaries
+    }
+
+    /// What is remembered, by rising producer id, and since when.
+    pub(crate) fn known(&self) -> Vec<KnownProducer> {
+        let known = |(id, producer): (&ProducerId, &Producer)| KnownProducer {
+            state: producer.summary(*id),
+            changed_below: producer.changed_below,
+        };
+        let mut all: Vec<_> = self.producers.iter().map(known).collect();
+        all.sort_unstable_by_key(|known| known.state.producer_id);
+        all
     }
 
     /// How many producers are remembered.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use alluvium::HighWatermarkMode;
 use alluvium::fs::sim::SimFs;
 
 use super::super::history::Ending;
@@ -61,6 +62,9 @@ impl CleanWorld {
         self.high_watermark = self.high_watermark.min(mark).min(end);
         if self.ending == Ending::PowerLoss && floor < end && end == start {
             self.settle_below_start(floor)?;
+        }
+        if self.config.high_watermark == HighWatermarkMode::Embedder && self.story.upper() > 0 {
+            self.settle_times()?;
         }
         let snapshots = std::mem::replace(&mut self.snapshots, Snapshots::Some);
         if self.story.has_lost_snapshots {

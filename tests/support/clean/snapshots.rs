@@ -4,10 +4,10 @@
 use alluvium::PartitionLog;
 
 use super::super::batches::StoredBatch;
-use super::super::naive;
+use super::super::naive::{self, Producer};
 use super::judge;
 use super::standing;
-use super::story::Told;
+use super::story::{Story, Told};
 use super::world::CleanWorld;
 
 /// Where a batch has the byte of its attributes that tells of transactions, and the bit.
@@ -38,6 +38,34 @@ impl CleanWorld {
             }
         }
         Err(format!("nor with {snapshots:?} of the snapshots: {differs}"))
+    }
+
+    /// Where the embedder moves the high watermark, an opening may believe no snapshot past an old mark, and go by what a
+    /// cleaner has left: markers are gone, and the records with the largest timestamps. Then the story knows no more of
+    /// when a producer wrote and of its coordinator; sequences and transactions are held to all that was told.
+    pub(crate) fn settle_times(&mut self) -> Result<(), String> {
+        let log = self.log.as_ref().ok_or("no log is open")?;
+        if standing::compare(log, &self.story).is_ok() {
+            return Ok(());
+        }
+        let untimed = |story: &Story| {
+            let known = story.naive().producers().into_iter();
+            let last =
+                |producer: &Producer| producer.batches.last().map(|batch| (batch.base, batch.next, batch.sequences));
+            known.map(|producer| (producer.id, producer.epoch, last(&producer), producer.open)).collect::<Vec<_>>()
+        };
+        let wanted = untimed(&self.story);
+        let left = self.left(log)?;
+        for known in self.story.histories(&left, true) {
+            let mut story = self.story.clone();
+            story.know(known);
+            if untimed(&story) == wanted && standing::compare(log, &story).is_ok() {
+                self.story = story;
+                break;
+            }
+        }
+        // Otherwise whoever judges next says what is wrong.
+        Ok(())
     }
 
     /// Where a power loss may have left a log that ends below its start, the story knows of producers what batches up to

@@ -1,6 +1,6 @@
 //! Whole logs through several passes, against a second telling of the rules that knows every batch at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::record::naive_tests::Random;
@@ -21,6 +21,8 @@ struct Log {
 /// What holds for one pass.
 struct Pass {
     rules: FilterRules,
+    /// Epoch and last data offset of active producers.
+    known: BTreeMap<i64, (i16, Option<i64>)>,
     /// Batches in segments that are left as they are.
     left: Vec<bool>,
     superseded: BTreeSet<i64>,
@@ -98,12 +100,11 @@ fn newest(log: &Log, rules: &FilterRules) -> BTreeMap<Vec<u8>, i64> {
 
 fn random_pass(random: &mut Random, log: &Log, now: i64) -> Pass {
     let end = end_of(log);
-    let mut last_of_producers = BTreeMap::new();
+    let mut known_producers = BTreeMap::new();
     for batch in &log.batches {
         if random.0.u8(0..3) == 0 && batch.producer_id >= 0 {
-            let last_data_offset = (!batch.is_control).then(|| at(batch.last_offset));
-            let last = LastOfProducer { epoch: ProducerEpoch::new(batch.producer_epoch).unwrap(), last_data_offset };
-            last_of_producers.insert(ProducerId::new(batch.producer_id).unwrap(), last);
+            let last_data_offset = (!batch.is_control).then_some(batch.last_offset);
+            known_producers.insert(batch.producer_id, (batch.producer_epoch, last_data_offset));
         }
     }
     let rules = FilterRules {
@@ -112,7 +113,10 @@ fn random_pass(random: &mut Random, log: &Log, now: i64) -> Pass {
         upper: at(if random.0.bool() { end } else { random.0.i64(0..=end) }),
         tombstones_removable_below: if random.0.u8(0..4) > 0 { Offset::MAX } else { at(random.0.i64(0..=end)) },
         decompressed_bytes_max: if random.0.bool() { 1 << 20 } else { 3000 },
-        last_of_producers,
+        producers: {
+            let all = known_producers.iter().map(|(id, (epoch, last))| known(*id, *epoch, *last, 0));
+            ActiveProducers::new(&all.collect::<Vec<_>>(), Offset::ZERO)
+        },
     };
     let newest: BTreeMap<_, _> = newest(log, &rules);
     let readable = log.batches.iter().filter(|batch| !is_unreadable(batch, &rules));
@@ -121,7 +125,7 @@ fn random_pass(random: &mut Random, log: &Log, now: i64) -> Pass {
     let superseded = records.filter(|record| record.key.as_ref().is_some_and(|key| is_superseded(key, record.offset)));
     let superseded = superseded.map(|record| record.offset).collect();
     let left = log.batches.iter().map(|_| random.0.u8(0..40) == 0).collect();
-    Pass { rules, left, superseded }
+    Pass { rules, known: known_producers, left, superseded }
 }
 
 /// The rules once more, told of the whole log.
@@ -149,10 +153,9 @@ fn naive_pass(log: &Log, pass: &Pass) -> Log {
 }
 
 fn is_needed(pass: &Pass, batch: &NaiveBatch) -> bool {
-    let last = ProducerId::new(batch.producer_id).and_then(|id| pass.rules.last_of_producers.get(&id));
-    let of_producer = last.is_some_and(|last| match last.last_data_offset {
-        Some(offset) => offset.value() == batch.last_offset,
-        None => batch.is_control && last.epoch.value() == batch.producer_epoch,
+    let of_producer = pass.known.get(&batch.producer_id).is_some_and(|(epoch, last)| match last {
+        Some(offset) => *offset == batch.last_offset,
+        None => batch.is_control && *epoch == batch.producer_epoch,
     });
     of_producer || batch.last_offset + 1 == pass.rules.upper.value()
 }
@@ -179,9 +182,8 @@ fn naive_control(log: &Log, pass: &Pass, at: usize, hole: i64) -> Option<NaiveBa
     if !batch.has_horizon {
         return Some(batch.with_records(batch.records.clone(), Some(rules.now.value() + RETENTION)));
     }
-    let last = ProducerId::new(batch.producer_id).and_then(|id| rules.last_of_producers.get(&id));
-    let stays_whole =
-        last.is_some_and(|last| last.last_data_offset.is_none() && last.epoch.value() == batch.producer_epoch);
+    let last = pass.known.get(&batch.producer_id);
+    let stays_whole = last.is_some_and(|(epoch, last)| last.is_none() && *epoch == batch.producer_epoch);
     if rules.now.value() < batch.base_timestamp || batch.base_offset >= hole || stays_whole {
         return Some(batch.clone());
     }
@@ -322,7 +324,7 @@ fn whole_pass(log: &Log, now: i64) -> Pass {
     };
     let records = log.batches.iter().flat_map(|batch| &batch.records).filter(is_superseded);
     let superseded = records.map(|record| record.offset).collect();
-    Pass { left: vec![false; log.batches.len()], superseded, rules }
+    Pass { left: vec![false; log.batches.len()], known: BTreeMap::new(), superseded, rules }
 }
 
 #[test]
