@@ -42,7 +42,9 @@ fn header(batch: &NaiveBatch) -> BatchHeader {
 
 fn meeting(known: KnownProducer, met_from: i64, met: &[NaiveBatch]) -> ActiveProducers {
     let mut producers = ActiveProducers::new(&[known], at(met_from));
-    met.iter().for_each(|batch| producers.meet(&header(batch)));
+    for batch in met {
+        producers.meet(&header(batch));
+    }
     producers
 }
 
@@ -124,7 +126,9 @@ fn what_is_needed_says_all_of_every_producer() {
             let mut known = state(left.iter().filter(|batch| batch.base_offset < seen_end)).known();
             if random.bool() {
                 // As a snapshot at the log end has them.
-                known.iter_mut().for_each(|known| known.changed_below = at(seen_end));
+                for known in &mut known {
+                    known.changed_below = at(seen_end);
+                }
             }
             let mut producers = ActiveProducers::new(&known, at(clean));
             for batch in left.iter().filter(|batch| (clean..upper).contains(&batch.base_offset)) {

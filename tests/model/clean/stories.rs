@@ -455,7 +455,7 @@ fn a_log_is_written_and_read_while_it_is_cleaned() {
         while rounds < 1500 || !has_met() && rounds < ROUNDS_MAX {
             // On a busy machine the writer alone would outrun the others.
             if rounds >= 1500 {
-                done.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
+                done.recv_timeout(std::time::Duration::from_mins(1)).unwrap();
             }
             teller.put(&[(rng.u32(..40), rng.u8(..5) > 0), (rng.u32(..40), true)]);
             rounds += 1;
@@ -525,7 +525,7 @@ fn a_log_is_truncated_while_it_is_cleaned() {
             round += 1;
             // On a busy machine the cleaner would be overtaken for ever.
             if round > 600 {
-                done.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
+                done.recv_timeout(std::time::Duration::from_mins(1)).unwrap();
             }
             teller.put(&[(rng.u32(..20), rng.u8(..5) > 0), (rng.u32(..20), true)]);
             if round % 3 == 0 {
