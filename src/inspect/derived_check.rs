@@ -34,6 +34,7 @@ pub(super) struct Mismatch {
 #[derive(Debug)]
 pub(super) struct DerivedCheck<'a> {
     files: &'a PartitionFiles,
+    log_start: Offset,
     producers: ProducerTable,
     /// Not every batch below was seen, so that nothing more can be said of producers and transactions.
     is_partial: bool,
@@ -53,10 +54,11 @@ pub(super) struct DerivedCheck<'a> {
 }
 
 impl<'a> DerivedCheck<'a> {
-    /// Before the walk of a log that begins with a segment at `base`.
-    pub(super) fn begin(files: &'a PartitionFiles, base: Offset) -> Result<Self, IoFailure> {
+    /// Before the walk of a log that begins with a segment at `base`, and of which nothing below `log_start` is read.
+    pub(super) fn begin(files: &'a PartitionFiles, base: Offset, log_start: Offset) -> Result<Self, IoFailure> {
         let mut check = Self {
             files,
+            log_start,
             producers: ProducerTable::new(),
             is_partial: base > Offset::ZERO,
             aborted: Vec::new(),
@@ -101,11 +103,13 @@ impl<'a> DerivedCheck<'a> {
         Ok(())
     }
 
-    /// Whether a marker ends a transaction of which data is left. A cleaner keeps no entry of one without: all that it had
-    /// lies below the first segment.
+    /// Whether a marker ends a transaction of which data is left that may be read. A cleaner keeps no entry of another.
     fn is_due(&mut self, header: &BatchHeader) -> bool {
         let Some(producer) = header.producer_id.filter(|_| header.attributes.is_transactional()) else { return false };
-        if header.attributes.is_control() { self.writing.remove(&producer) } else { self.writing.insert(producer) }
+        if !header.attributes.is_control() {
+            return self.writing.insert(producer);
+        }
+        self.writing.remove(&producer) && header.base_offset >= self.log_start
     }
 
     fn compare_epoch(&mut self, epoch: LeaderEpoch, offset: Offset) {

@@ -125,7 +125,7 @@ impl Verifier<'_> {
         let last_filled = segments.iter().rev().find(|segment| segment.log_bytes > 0).map(|segment| segment.base);
         self.report.log_start = segments.first().map(|segment| segment.base).unwrap_or_default();
         self.report.log_end = self.report.log_start;
-        let mut derived = DerivedCheck::begin(files, self.report.log_start)?;
+        let mut derived = DerivedCheck::begin(files, self.report.log_start, self.state.log_start.unwrap_or_default())?;
         for (at, segment) in segments.iter().enumerate() {
             // Without a recovery point only the last segment that holds anything may be torn.
             let unknown = if Some(segment.base) < last_filled { Offset::MAX } else { Offset::ZERO };

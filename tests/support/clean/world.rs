@@ -261,7 +261,9 @@ impl CleanWorld {
     /// The last batch of a producer is known again, wherever its records are by now.
     fn again(&mut self, producer: i64) -> Result<(), Trouble> {
         let Some(last) = self.known(producer).and_then(|known| known.batches.last().copied()) else { return Ok(()) };
-        let Some(told) = self.story.told_at(last.base).filter(|told| !told.records.is_empty()) else { return Ok(()) };
+        // As it was found once, it may have lost records.
+        let is_whole = |told: &&Told| i64::try_from(told.records.len()) == Ok(told.facts.next - told.facts.base);
+        let Some(told) = self.story.told_at(last.base).filter(is_whole) else { return Ok(()) };
         let mut sent = told.bytes.clone();
         place(&mut sent, 0, -1);
         if told.horizon.is_some() || last.sequences.is_none() {
