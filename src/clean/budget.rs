@@ -6,6 +6,8 @@
 
 use std::num::NonZeroUsize;
 
+use super::map::OffsetMap;
+
 /// All the memory that the cleaner may have, however many of its passes run at a time.
 ///
 /// ```
@@ -67,6 +69,11 @@ impl PassMemory {
     /// The number of bytes.
     pub fn bytes(self) -> usize {
         self.bytes
+    }
+
+    /// How many different keys fit; a pass that meets more spills.
+    pub fn keys_max(self) -> u64 {
+        OffsetMap::keys_in(self.learning().bytes()) as u64
     }
 
     /// The part for reading and writing batches: an eighth within limits.

@@ -97,7 +97,10 @@ impl Learning {
         let fits = |bytes: &usize| *bytes <= memory.bytes() / 8;
         let superseded = Bitmap::bytes_for(&dirty).filter(fits).map(|_| Bitmap::new(dirty.clone()));
         let taken = superseded.as_ref().map_or(0, Bitmap::memory_bytes);
-        let map = OffsetMap::new(memory.bytes().saturating_sub(taken), dirty.start);
+        // There are no more keys than offsets: the memory for more would be cleared for nothing.
+        let keys = dirty.end.distance_from(dirty.start);
+        let map_bytes = memory.bytes().saturating_sub(taken).min(OffsetMap::roomy_bytes(keys));
+        let map = OffsetMap::new(map_bytes, dirty.start);
         Self { hasher, into: Into::Map(MapLearning { dirty, map, superseded, full_at: None }), notes: 0 }
     }
 

@@ -192,6 +192,17 @@ impl OffsetMap {
         if is_filling { word(first) ^ word(self.partner(first, hash)) } else { word(first) }
     }
 
+    /// How many keys a map in `bytes` holds.
+    pub(super) fn keys_in(bytes: usize) -> usize {
+        keys_in_buckets(bytes / Self::BUCKET_BYTES)
+    }
+
+    /// As much as a map needs for `keys` if it is to stay half empty: then hardly any key has to be looked for twice.
+    pub(super) fn roomy_bytes(keys: u64) -> usize {
+        let buckets = (keys / (Bucket::SLOTS as u64 / 2)).saturating_add(8);
+        usize::try_from(buckets).unwrap_or(usize::MAX).saturating_mul(Self::BUCKET_BYTES)
+    }
+
     /// Number of keys.
     pub fn len(&self) -> usize {
         self.len
@@ -204,7 +215,7 @@ impl OffsetMap {
 
     /// How many keys there may be.
     pub fn keys_max(&self) -> usize {
-        self.used * Bucket::SLOTS * Self::LOAD_PER_CENT / 100
+        keys_in_buckets(self.used)
     }
 
     /// How many offsets from the base on can be noted.
@@ -295,6 +306,10 @@ impl OffsetMap {
             to = from;
         }
     }
+}
+
+fn keys_in_buckets(buckets: usize) -> usize {
+    buckets * Bucket::SLOTS * OffsetMap::LOAD_PER_CENT / 100
 }
 
 /// Buckets reached so far in a search for a free slot, nearest first.

@@ -298,6 +298,9 @@ impl Pass {
         self.mode = CleanMode::Partial;
         // A pass that was interrupted may have had more memory: what it has done is clean up to its end.
         let upper = full_at.max(self.bounds.done_to);
+        if upper > full_at {
+            self.producers.forget_met();
+        }
         if upper <= self.bounds.first_dirty {
             return Err(CleanError::Stuck { at: self.bounds.first_dirty });
         }

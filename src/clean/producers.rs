@@ -4,12 +4,12 @@
 //! least; where that one lies past the end of the pass, so is the one that said it last below the end: what lies past it
 //! may be lost with the power, or be cut, and then the log ends here. (Kafka keeps the last one alone.)
 //!
-//! | the newest word of a producer lies | kept |
+//! | the last data of a producer lies | kept |
 //! |---|---|
-//! | below the end of the pass | its last data batch; without one of its epoch, the markers of that epoch |
+//! | below the end of the pass | that batch; where there is none of its epoch, the markers of that epoch |
 //! | past it, and its last data below it was met in what the pass learned | that batch too |
 //! | past it, and only markers were met | markers of that epoch, and data of it below what was learned |
-//! | past it, and nothing was met | all that would vanish below what was learned; the next pass meets the newer word |
+//! | past it, and nothing was met | all that would vanish below what was learned; the next pass meets the newer data |
 
 use crate::index::KnownProducer;
 use crate::record::BatchHeader;
@@ -37,7 +37,7 @@ impl Word {
 struct Active {
     /// What is known at the log end.
     newest: Word,
-    /// That is so since a batch below this offset.
+    /// All of it, markers too, comes from batches below this offset.
     known_below: Offset,
     /// What is known from the batches that the pass met.
     met: Option<Word>,
@@ -83,12 +83,24 @@ impl ActiveProducers {
             return true;
         }
         let may_be_elsewhere = header.base_offset < self.met_from;
-        active.known_below > upper
+        let is_known_below = match active.newest.last_data_offset {
+            Some(offset) => offset < upper,
+            None => active.known_below <= upper,
+        };
+        !is_known_below
             && match active.met {
                 None => may_be_elsewhere,
                 Some(met) if met.last_data_offset.is_some() => met.is_of(header),
                 Some(met) => met.is_of(header) || may_be_elsewhere && header.producer_epoch == Some(met.epoch),
             }
+    }
+
+    /// What was met is not all that there is below the end of the pass.
+    pub(crate) fn forget_met(&mut self) {
+        self.met_from = Offset::MAX;
+        for (_, active) in &mut self.all {
+            active.met = None;
+        }
     }
 
     fn position(&self, id: ProducerId) -> Result<usize, usize> {

@@ -65,7 +65,10 @@ fn where_the_last_batch_lies_past_the_end_the_last_below_is_needed_too() {
     let log = [data(0, 1, 0), marker(1, 1, 0), data(5, 1, 0), data(6, 1, 0), marker(8, 1, 0), data(12, 1, 0)];
     let producers = meeting(known(1, 0, Some(12), 13), 4, &log[2..5]);
     assert_eq!(needed(&producers, 10, &log), [6, 12]);
-    // Nor is it known from where a snapshot has it.
+    // Markers past the end change nothing of it.
+    let producers = meeting(known(1, 0, Some(6), 15), 4, &log[4..5]);
+    assert_eq!(needed(&producers, 10, &log), [6]);
+    // An epoch that begins past it may go with its marker.
     let producers = meeting(known(1, 1, None, 13), 4, &log[2..5]);
     assert_eq!(needed(&producers, 10, &log), [6]);
 }
@@ -75,6 +78,14 @@ fn where_only_markers_were_met_what_has_their_epoch_is_needed() {
     let log = [data(0, 1, 0), data(1, 1, 1), data(2, 1, 1), marker(5, 1, 1), data(12, 1, 1)];
     let producers = meeting(known(1, 1, Some(12), 13), 4, &log[3..4]);
     assert_eq!(needed(&producers, 10, &log), [1, 2, 5, 12]);
+}
+
+#[test]
+fn where_not_all_was_met_what_was_met_does_not_count() {
+    let log = [data(0, 1, 0), marker(1, 1, 0), data(5, 1, 0), marker(8, 1, 0), data(12, 1, 0)];
+    let mut producers = meeting(known(1, 0, Some(12), 13), 4, &log[2..3]);
+    producers.forget_met();
+    assert_eq!(needed(&producers, 10, &log), [0, 1, 5, 8, 12]);
 }
 
 #[test]

@@ -155,17 +155,17 @@ impl KeyScan {
                     continue;
                 }
                 Met::Batch(header) => match self.take(&mut reader, &header, learning)? {
-                    Taken::Noted(Noted::Taken) => self.meet_producer(&header),
+                    Taken::Noted(Noted::Taken) => self.producers.meet(&header),
                     Taken::Noted(Noted::Full) => {
                         self.reader = Some(reader);
                         return Ok(Scanned::Full);
                     }
                     Taken::Unreadable => {
-                        self.meet_producer(&header);
+                        self.producers.meet(&header);
                         self.note_unreadable(header.base_offset);
                     }
                     Taken::Doubtful => {
-                        self.meet_producer(&header);
+                        self.producers.meet(&header);
                         self.note_unreadable(header.base_offset);
                         self.doubtful = self.doubtful.or(Some(header.base_offset));
                     }
@@ -273,13 +273,6 @@ impl KeyScan {
         self.note_unreadable(hole.offsets.start);
         let is_news = self.task.log.quarantine_met(reader.segment(), vec![hole])?;
         Ok(is_news && self.has_transactions)
-    }
-
-    /// A batch that reaches past the range is left as it is.
-    fn meet_producer(&mut self, header: &BatchHeader) {
-        if header.next_offset() <= self.task.range.end {
-            self.producers.meet(header);
-        }
     }
 
     fn note_unreadable(&mut self, offset: Offset) {

@@ -113,13 +113,16 @@ impl CleanSurvey {
         let listed = files.segments()?;
         let stored = Stored::read(&files.home)?;
         let mut scan = HeaderScan::default();
-        for segment in &listed {
-            if stored.log_start == Some(segment.base) {
+        // Opening does not look at what lies before the segment with the log start.
+        let start = stored.log_start.unwrap_or_default();
+        let with_start = listed.partition_point(|segment| segment.base <= start).saturating_sub(1);
+        for (at, segment) in listed.iter().enumerate() {
+            if at == with_start {
                 scan.go_on_at(segment.base);
             }
             scan.take(files, segment, options)?;
         }
-        scan.go_on_at(stored.log_start.unwrap_or_default());
+        scan.go_on_at(start);
         let HeaderScan { segments, open, aborted, damage, end, .. } = scan;
         let first = listed.first().map_or(Offset::ZERO, |segment| segment.base);
         let log_start = stored.log_start.map_or(first, |start| start.max(first));
@@ -200,9 +203,9 @@ struct HeaderScan {
 }
 
 impl HeaderScan {
-    /// The log begins at `log_start`. Where it broke off below that, opening it forgets what was open.
-    fn go_on_at(&mut self, log_start: Offset) {
-        if self.end < log_start {
+    /// The log goes on at `offset`, at or below its start. Where it broke off below that, opening it forgets what was open.
+    fn go_on_at(&mut self, offset: Offset) {
+        if self.end < offset {
             self.open.clear();
         }
     }

@@ -309,9 +309,9 @@ impl Unjudged {
         }
         let log_end = lost.as_ref().map_or(end, |lost| lost.end);
         let left_end = scanned.last().map_or(log_end, |last| last.scan.end);
-        if self.decided_start().is_some_and(|start| left_end < start) {
+        if lost.is_none() && self.decided_start().is_some_and(|start| left_end < start) {
             // Deleted records need not be durable, nor need the markers among them. What was open here may have been
-            // decided, and would keep the last stable offset back for ever.
+            // decided, and would keep the last stable offset back for ever. Nothing of it can be read.
             replay.derived.producers.forget_open_transactions();
         }
         let mut damage: DamageList =
@@ -335,17 +335,12 @@ impl Unjudged {
             segments.push(Arc::clone(&judged.segment));
             active = may_grow.then_some(judged);
         }
-        let active = if let Some(active) = active {
-            active
-        } else {
-            // One that is there may know of batches that are damaged now, and the next opening would go by it.
-            replay.derived.take_snapshot(log_end);
-            self.begin(log_end, &mut segments)?
-        };
-        Segment::tell_next(&segments);
         for bad in &replay.bad_snapshots {
             self.home.remove(&SegmentFile::live(bad.at, FileKind::Snapshot).name())?;
         }
+        let active =
+            if let Some(active) = active { active } else { self.begin_behind(&mut replay, log_end, &mut segments)? };
+        Segment::tell_next(&segments);
         self.home.remove_snapshots_past(log_end)?;
         let mut derived = replay.derived;
         self.save_snapshots(&mut derived)?;
@@ -365,6 +360,23 @@ impl Unjudged {
             keeper.settle_in_place(log_end, log_start)?;
         }
         Ok(Judged { segments, active, log_start, log_end, derived })
+    }
+
+    /// Begins a segment where what is there must not grow.
+    fn begin_behind(
+        &self,
+        replay: &mut Replay,
+        log_end: Offset,
+        segments: &mut Vec<Arc<Segment>>,
+    ) -> Result<Active, OpenError> {
+        // One that is there may know of batches that are damaged now, and the next opening would go by it.
+        replay.derived.take_snapshot(log_end);
+        if !replay.derived.pending.is_empty() {
+            // Once the segment is there, nobody may look at what lies before it, and learn of producers.
+            self.save_snapshots(&mut replay.derived)?;
+            self.home.sync_names()?;
+        }
+        self.begin(log_end, segments)
     }
 
     /// Writes the snapshots of where the scanned segments begin: those of the rolls may have been lost.

@@ -25,7 +25,7 @@ use crate::sync::Mutex;
 pub(super) struct Owner {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
-    cleaners: CleanerPool,
+    cleaners: Arc<CleanerPool>,
     /// How many threads there may be, the cleaner's included.
     budget: ThreadBudget,
 }
@@ -57,8 +57,8 @@ impl Owner {
     /// Starts the threads that the settings ask for.
     pub(super) fn start(shared: &Arc<Shared>) -> Result<Self, StoreError> {
         let budget = ThreadBudget::new(shared.config.threads_max.unwrap_or(u32::MAX));
-        let mut owner =
-            Self { shared: Arc::clone(shared), workers: Vec::new(), cleaners: CleanerPool::default(), budget };
+        let mut owner = Self { shared: Arc::clone(shared), workers: Vec::new(), cleaners: Arc::default(), budget };
+        shared.cleaner.set_pool(&owner.cleaners);
         if shared.config.workers == Workers::Threads {
             owner.start_threads().map_err(|error| StoreError::Thread(Arc::new(error)))?;
         }
@@ -106,11 +106,6 @@ impl Owner {
     /// How each thread that cleans is doing, by the number of its bench.
     pub(super) fn cleaner_workers(&self) -> Vec<(usize, WorkerHealth)> {
         self.cleaners.health()
-    }
-
-    /// Threads that clean no more though nobody told them to end.
-    pub(super) fn dead_cleaners(&self) -> u64 {
-        if self.shared.check_open().is_ok() { self.cleaners.dead() } else { 0 }
     }
 
     fn run(&self, driver: StepDriver, budget: &ThreadBudget) -> Result<Worker, SpawnError> {

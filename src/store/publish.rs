@@ -188,6 +188,7 @@ pub const PUBLISHED: &[MetricDoc] = &[
         "kafka.log:type=LogCleaner,name=max-clean-time-secs",
         "seconds that the longest pass took",
     ),
+    measured("alluvium_cleaner_stuck_workers", STORE, "", "workers whose step takes longer than any should"),
     measured("alluvium_cleaner_behind_partitions", STORE, "", "partitions that the cleaner does not keep up with"),
     measured("alluvium_cleaner_cleaning_partitions", STORE, "", "partitions that are being cleaned"),
     measured("alluvium_cleaner_due_partitions", STORE, "", "partitions that wait to be cleaned"),
@@ -205,6 +206,7 @@ pub const PUBLISHED: &[MetricDoc] = &[
     counted("alluvium_cleaner_written_bytes_total", STORE, "", "bytes of segments that these wrote"),
     counted("alluvium_cleaner_spilled_bytes_total", STORE, "", "bytes that these spilled"),
     counted("alluvium_cleaner_freed_bytes_total", STORE, "", "bytes that these freed"),
+    counted("alluvium_cleaner_read_records_total", STORE, "", "records that these read"),
     counted("alluvium_cleaner_kept_records_total", STORE, "", "records that these kept"),
     counted("alluvium_cleaner_keyless_records_total", STORE, "", "records without a key, which are not kept"),
     measured("alluvium_partitions_open", STORE, "", "partitions whose logs are open"),
@@ -348,6 +350,7 @@ fn publish_cleaning(cleaning: &CleanerMetrics) {
     measure("alluvium_cleaner_uncleanable_partitions_count", cleaning.uncleanable_partitions_count);
     measure("alluvium_cleaner_uncleanable_bytes", cleaning.uncleanable_bytes);
     measure("alluvium_cleaner_dead_thread_count", cleaning.dead_thread_count);
+    measure("alluvium_cleaner_stuck_workers", cleaning.stuck_workers);
     measure("alluvium_cleaner_max_compaction_delay_secs", cleaning.max_compaction_delay_secs);
     measure("alluvium_cleaner_max_buffer_utilization_percent", cleaning.max_buffer_utilization_percent);
     measure("alluvium_cleaner_recopy_percent", cleaning.cleaner_recopy_percent);
@@ -369,6 +372,7 @@ fn publish_cleaning(cleaning: &CleanerMetrics) {
     count("alluvium_cleaner_written_bytes_total", cleaning.counts.written_bytes);
     count("alluvium_cleaner_spilled_bytes_total", cleaning.counts.spilled_bytes);
     count("alluvium_cleaner_freed_bytes_total", cleaning.counts.freed_bytes);
+    count("alluvium_cleaner_read_records_total", cleaning.counts.read_records);
     count("alluvium_cleaner_kept_records_total", cleaning.counts.kept_records);
     count("alluvium_cleaner_keyless_records_total", cleaning.counts.keyless_records);
 }

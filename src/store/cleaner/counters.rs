@@ -35,7 +35,7 @@ pub(in crate::store) struct CleanerCounters {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Recent {
     pub(super) took_max: Duration,
-    /// Most memory held by the last pass, in hundredths of its share.
+    /// Keys in the map of the last pass, in hundredths of those that its share holds.
     pub(super) buffer_percent: u64,
     pub(super) memory_peak: u64,
 }
@@ -49,8 +49,8 @@ impl CleanerCounters {
         }
     }
 
-    /// A pass with so much memory came to its end.
-    pub(super) fn note_cleaned(&self, cleaned: &Cleaned, (dirty, took): (u64, Duration), share: u64) {
+    /// A pass with memory for so many keys came to its end.
+    pub(super) fn note_cleaned(&self, cleaned: &Cleaned, (dirty, took): (u64, Duration), keys_max: u64) {
         self.dirty_cleaned.add(dirty);
         self.millis.add(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
         self.passes.add(1);
@@ -65,7 +65,8 @@ impl CleanerCounters {
         self.records_keyless.add(cleaned.records_keyless);
         let mut recent = self.recent.lock();
         recent.took_max = recent.took_max.max(cleaned.took);
-        recent.buffer_percent = percent(cleaned.memory_peak, share);
+        let fits = cleaned.mode == CleanMode::Map;
+        recent.buffer_percent = if fits { percent(cleaned.keys, keys_max).min(100) } else { 100 };
         recent.memory_peak = recent.memory_peak.max(cleaned.memory_peak);
     }
 

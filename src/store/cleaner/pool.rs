@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::bench::Bench;
 use crate::clock::Deadline;
 use crate::store::shared::Shared;
-use crate::store::workers::{SpawnError, StepDriver, ThreadBudget, Worker, WorkerHealth, WorkerState};
+use crate::store::workers::{SpawnError, StepDriver, ThreadBudget, Worker, WorkerHealth};
 use crate::sync::Mutex;
 
 /// Threads, and the benches that they work at.
@@ -47,7 +47,7 @@ impl CleanerPool {
         let has_thread = |bench: &&Arc<Bench>| workers.iter().any(|(known, _)| Arc::ptr_eq(known, bench));
         let with_thread = benches.iter().filter(has_thread).count();
         let missing = if shared.cleaner.config().enabled { benches.len().saturating_sub(with_thread) } else { 0 };
-        shared.cleaner.dead_workers.store(missing as u64, Ordering::Release);
+        shared.cleaner.missing_workers.store(missing as u64, Ordering::Release);
         drop(workers);
         // Told to end: each puts down what it is at.
         drop(left);
@@ -56,12 +56,6 @@ impl CleanerPool {
 
     pub(in crate::store) fn health(&self) -> Vec<(usize, WorkerHealth)> {
         self.workers.lock().iter().map(|(bench, worker)| (bench.number, worker.health())).collect()
-    }
-
-    /// Workers whose threads have ended though nobody told them to.
-    pub(in crate::store) fn dead(&self) -> u64 {
-        let is_dead = |health: &WorkerHealth| health.state == WorkerState::Stopped;
-        self.health().iter().filter(|(_, health)| is_dead(health)).count() as u64
     }
 
     pub(in crate::store) fn is_current(&self) -> bool {

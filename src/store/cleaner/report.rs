@@ -13,7 +13,7 @@ use crate::store::hosted::{Hosted, SlotState};
 use crate::store::partition_id::TopicPartition;
 use crate::store::shared::Shared;
 use crate::store::store_error::StoreError;
-use crate::store::workers::WorkerHealth;
+use crate::store::workers::{WorkerHealth, WorkerState};
 use crate::units::TimestampMs;
 
 /// How the cleaner stands.
@@ -91,7 +91,9 @@ pub struct PartitionBacklog {
 pub struct CleanerMetrics {
     /// `max-dirty-percent`: of all partitions, the largest dirty share.
     pub max_dirty_percent: u64,
-    /// `time-since-last-run-ms`: since a pass came to its end, in any partition; since the store was opened before that.
+    /// `time-since-last-run-ms`: since a worker looked for something to clean or a pass came to its end, in any partition;
+    /// since the store was opened before that. Grows where nothing cleans: no thread, all of them stuck, the cleaner
+    /// switched off or paused.
     pub time_since_last_run_ms: u64,
     /// `uncleanable-partitions-count`: partitions whose last pass failed, or that are damaged.
     pub uncleanable_partitions_count: u64,
@@ -101,7 +103,8 @@ pub struct CleanerMetrics {
     pub dead_thread_count: u64,
     /// `max-compaction-delay-secs`: for how long the record that is longest overdue should have been cleaned.
     pub max_compaction_delay_secs: u64,
-    /// `max-buffer-utilization-percent`: how much of its memory the last pass held.
+    /// `max-buffer-utilization-percent`: how full the last pass's map of keys was, in hundredths of the keys that its memory
+    /// holds; 100 where they did not fit, and were spilled or left to another pass.
     pub max_buffer_utilization_percent: u64,
     /// `cleaner-recopy-percent`: bytes of segments written, in hundredths of those read.
     pub cleaner_recopy_percent: u64,
@@ -180,7 +183,7 @@ impl Cleaner {
             paused_by: room.pause.lock().as_ref().map(|pause| pause.by.clone()),
             is_catching_up: room.is_catching_up.load(Ordering::Acquire),
             workers: self.owner.cleaner_workers().into_iter().map(worker).collect(),
-            dead_workers: room.dead_workers.load(Ordering::Acquire).saturating_add(self.owner.dead_cleaners()),
+            dead_workers: self.shared.dead_cleaners(),
             partitions,
         }
     }
@@ -211,12 +214,7 @@ impl Cleaner {
 
     /// The cleaner's figures.
     pub fn metrics(&self) -> CleanerMetrics {
-        let mut metrics = self.shared.cleaner_metrics();
-        let now = self.now().monotonic;
-        metrics.dead_thread_count = metrics.dead_thread_count.saturating_add(self.owner.dead_cleaners());
-        metrics.stuck_workers =
-            self.owner.cleaner_workers().iter().filter(|(_, worker)| worker.is_stuck(now)).count() as u64;
-        metrics
+        self.shared.cleaner_metrics()
     }
 }
 
@@ -279,13 +277,25 @@ impl Tracked {
 }
 
 impl Shared {
-    /// The cleaner's figures, but for what its threads tell.
+    /// Workers that have no thread, or whose thread has ended though nobody told it to.
+    fn dead_cleaners(&self) -> u64 {
+        let room = &self.cleaner;
+        let is_dead = |health: &WorkerHealth| health.state == WorkerState::Stopped;
+        // A store that closes ends them all.
+        let is_open = self.check_open().is_ok();
+        let dead = room.workers().iter().filter(|(_, health)| is_open && is_dead(health)).count() as u64;
+        room.missing_workers.load(Ordering::Acquire).saturating_add(dead)
+    }
+
+    /// The cleaner's figures.
     pub(in crate::store) fn cleaner_metrics(&self) -> CleanerMetrics {
         let room = &self.cleaner;
+        let monotonic = self.environment.clock.monotonic();
         let recent = room.counters.recent();
         let counts = room.counters.counts();
         let mut metrics = CleanerMetrics {
-            dead_thread_count: room.dead_workers.load(Ordering::Acquire),
+            dead_thread_count: self.dead_cleaners(),
+            stuck_workers: room.workers().iter().filter(|(_, worker)| worker.is_stuck(monotonic)).count() as u64,
             max_buffer_utilization_percent: recent.buffer_percent,
             cleaner_recopy_percent: percent(counts.written_bytes, counts.read_bytes),
             max_clean_time_secs: recent.took_max.as_secs(),
@@ -294,7 +304,7 @@ impl Shared {
             counts,
             ..CleanerMetrics::default()
         };
-        let mut last_run = None;
+        let mut last_run = *room.looked.lock();
         for hosted in self.all() {
             metrics.add(&hosted, &mut last_run);
         }

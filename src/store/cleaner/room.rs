@@ -2,8 +2,8 @@
 //! subscribers.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::bench::{Bench, Memory};
@@ -11,6 +11,7 @@ use super::cause::CleaningCause;
 use super::counters::CleanerCounters;
 use super::engine::CleaningEngine;
 use super::memory::{self, Found};
+use super::pool::CleanerPool;
 use super::track::{Effects, Now, Pause, Remembered, Told, Track};
 use crate::clean::{CleanerConfig, MEMORY_BYTES_MIN};
 use crate::clock::Clock;
@@ -22,7 +23,7 @@ use crate::store::hosted::{Hosted, SlotState};
 use crate::store::partition_id::TopicPartition;
 use crate::store::shared::Shared;
 use crate::store::throttle::Throttle;
-use crate::store::workers::Waker;
+use crate::store::workers::{Waker, WorkerHealth};
 use crate::sync::{Mutex, RwLock};
 use crate::units::{Offset, TimestampMs};
 
@@ -48,8 +49,12 @@ pub(in crate::store) struct CleanerRoom {
     wakers: Mutex<Vec<Waker>>,
     /// Some partition is behind: nothing is held back.
     pub(super) is_catching_up: AtomicBool,
-    /// Workers that could not be started, or ended though nobody dismissed them.
-    pub(super) dead_workers: AtomicU64,
+    /// Workers that could not be started.
+    pub(super) missing_workers: AtomicU64,
+    /// The threads; the store's handles own them.
+    pool: Mutex<Weak<CleanerPool>>,
+    /// Wall time at which a worker looked for something to clean.
+    pub(super) looked: Mutex<Option<TimestampMs>>,
     pub(super) counters: CleanerCounters,
     /// Wall time at which the store was opened.
     pub(super) opened_at: TimestampMs,
@@ -73,11 +78,24 @@ impl CleanerRoom {
             stand_in: Mutex::default(),
             wakers: Mutex::default(),
             is_catching_up: AtomicBool::new(false),
-            dead_workers: AtomicU64::new(0),
+            missing_workers: AtomicU64::new(0),
+            pool: Mutex::default(),
+            looked: Mutex::default(),
             counters: CleanerCounters::default(),
         };
         drop(room.fit());
         room
+    }
+
+    /// Whose threads there are from now on.
+    pub(in crate::store) fn set_pool(&self, pool: &Arc<CleanerPool>) {
+        *self.pool.lock() = Arc::downgrade(pool);
+    }
+
+    /// How each thread that cleans is doing, by the number of its bench.
+    pub(super) fn workers(&self) -> Vec<(usize, WorkerHealth)> {
+        let pool = self.pool.lock().upgrade();
+        pool.map(|pool| pool.health()).unwrap_or_default()
     }
 
     pub(super) fn config(&self) -> Arc<CleanerConfig> {
@@ -215,6 +233,11 @@ pub(in crate::store) struct Tracked {
 }
 
 impl Tracked {
+    /// Whether it is behind, and haste would help it: not while it is paused or its directory is offline.
+    pub(super) fn lags(&self) -> bool {
+        self.track.behind().is_some() && !self.track.is_paused() && !self.was_away
+    }
+
     /// There is nothing on disk where the partition lies now.
     pub(super) fn forget_written(&mut self) {
         self.owes_writing = self.written.take().is_some();

@@ -82,9 +82,8 @@ impl CleanerRoom {
         for hosted in shared.all() {
             let at = now_of(&*shared.environment.clock);
             self.look_at(shared, &hosted, at, at.monotonic.saturating_sub(now) < WRITING_TIME);
-            let (behind, due) = hosted
-                .track(|tracked| (tracked.track.behind().is_some(), tracked.track.is_eligible(at)))
-                .unwrap_or_default();
+            let (behind, due) =
+                hosted.track(|tracked| (tracked.lags(), tracked.track.is_eligible(at))).unwrap_or_default();
             (is_behind, is_any_due) = (is_behind || behind, is_any_due || due);
         }
         self.set_catching_up(is_behind, now);

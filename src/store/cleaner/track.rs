@@ -465,6 +465,11 @@ impl Track {
         self.retry.as_ref()
     }
 
+    /// Somebody asked for it to be left alone.
+    pub(super) fn is_paused(&self) -> bool {
+        self.pause.is_some()
+    }
+
     pub(super) fn behind(&self) -> Option<Behind> {
         self.behind
     }

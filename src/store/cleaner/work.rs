@@ -11,7 +11,7 @@ use super::cause::{CleaningCause, Consequence, judge};
 use super::engine::Stepped;
 use super::room::{CleanerRoom, now_of};
 use super::track::{Effects, Now};
-use crate::clean::{CleanError, CleanOptions};
+use crate::clean::{CleanError, CleanOptions, PassMemory};
 use crate::store::hosted::{Hosted, SlotState};
 use crate::store::shared::Shared;
 use crate::store::space::{ReserveLoan, SpaceState};
@@ -51,6 +51,7 @@ impl CleanerRoom {
         if bench.is_stand_in && !self.is_anyone_stuck(shared, now) {
             return Step::Wait(self.interval());
         }
+        *self.looked.lock() = Some(shared.environment.clock.wall());
         self.survey_if_due(shared, now);
         match Self::choose(shared, now) {
             Choice::Clean(hosted) => self.begin(shared, bench, &hosted),
@@ -220,10 +221,11 @@ impl CleanerRoom {
             at_work.due = now.monotonic.saturating_add(pause);
             return self.keep(shared, bench, at_work, pause);
         };
-        let share = at_work.memory.bytes();
+        let share = usize::try_from(at_work.memory.bytes()).unwrap_or(usize::MAX);
+        let keys_max = PassMemory::new(share).map_or(0, PassMemory::keys_max);
         drop_quietly(at_work);
         let pace = hosted.track(|tracked| tracked.track.pace(now)).unwrap_or_default();
-        self.counters.note_cleaned(&cleaned, pace, share);
+        self.counters.note_cleaned(&cleaned, pace, keys_max);
         let effects = hosted.track(|tracked| tracked.track.finished(&cleaned, now)).unwrap_or_default();
         // What is left to clean is seen before it is written down what was cleaned.
         self.look_at(shared, &hosted, now, false);

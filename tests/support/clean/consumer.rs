@@ -133,8 +133,8 @@ impl<'a> Reader<'a> {
     /// may be left before that.
     fn was_aborted(&self, entry: &Aborted) -> bool {
         let (id, first, last, stable) = *entry;
-        let begun = self.aborted.iter().find(|told| (told.0, told.2) == (id, last));
-        begun.is_some_and(|told| {
+        let mut begun = self.aborted.iter().filter(|told| (told.0, told.2) == (id, last));
+        begun.any(|told| {
             let is_left = |batch: &Told| {
                 let is_its = batch.facts.producer.is_some_and(|(producer, _)| producer == id);
                 is_its && (told.1..first).contains(&batch.facts.base)

@@ -57,10 +57,13 @@ pub(crate) fn judge_found(found: &[Told], story: &Story) -> Result<(), String> {
 /// A batch without records or producer that says of a range no more than that nothing is left of it: where all of a segment
 /// is gone, or its end, something must tell how far it reached.
 fn is_filler(batch: &Told, story: &Story) -> bool {
+    let is_told = story.told_at(batch.facts.base).is_some_and(|told| told.bytes == batch.bytes);
+    !is_told && is_bare(batch) && batch.facts.next <= story.upper()
+}
+
+fn is_bare(batch: &Told) -> bool {
     let facts = &batch.facts;
-    let is_bare = batch.bytes.len() == 61 && batch.bytes[21..23] == [0, 0] && facts.producer.is_none();
-    let is_told = story.told_at(facts.base).is_some_and(|told| told.bytes == batch.bytes);
-    is_bare && !is_told && facts.timestamp == -1 && facts.next <= story.upper()
+    batch.bytes.len() == 61 && batch.bytes[21..23] == [0, 0] && facts.producer.is_none() && facts.timestamp == -1
 }
 
 fn rises(found: &[Told], story: &Story) -> Result<(), String> {
@@ -247,7 +250,8 @@ pub(crate) fn has_converged(found: &[Told], story: &Story) -> Result<(), String>
         let is_last_of = |known: &&super::super::naive::Producer| {
             known.batches.last().is_some_and(|last| last.base == batch.facts.base)
         };
-        if is_filler(batch, story) {
+        // One that was found once counts as told, and another pass puts the same in its place.
+        if is_bare(batch) {
             continue;
         }
         let is_needed = producer.as_ref().is_some_and(is_last_of) || batch.facts.next == upper;
