@@ -1,14 +1,15 @@
 //! Operations on a compacted log, cleanings among them, on a simulated machine that dies in an arbitrary I/O step: what the
 //! log shows is held, before and after, to the naive model of the cleaner's tests.
 //!
-//! The input is: seed of the machine, settings, the step in which it dies, what survives, and then operations.
+//! The input is: seed of the machine, settings, the step in which it dies and how is cleaned, what survives, and then
+//! operations.
 
 use alluvium::fs::sim::{SimFs, Survival};
 use alluvium::record::Compression;
 use alluvium::{CleanupPolicy, DirtyRatio, HighWatermarkMode, LogConfig, OnDamage, ReadMode};
 
 use super::input::Input;
-use super::support::clean::script::{CleanOp, MEMORY, Script, Write, Writes};
+use super::support::clean::script::{CleanOp, MEMORY, Script, Write, Writes, ways};
 use super::support::clean::world::CleanWorld;
 use super::support::history::Ending;
 use super::support::runner::Trouble;
@@ -19,7 +20,8 @@ pub(crate) fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let seed = u64::from(input.u8());
     let config = config(&mut input);
-    let step = u64::from(input.u16() & 0x03ff);
+    let word = u64::from(input.u16());
+    let (step, way) = (word & 0x03ff, word >> 10);
     let survival = u64::from(input.u8());
     let script = Script { seed, config, ops: operations(&mut input) };
     let fs = SimFs::new(seed);
@@ -27,6 +29,7 @@ pub(crate) fn run(data: &[u8]) {
         fs.crash_after(step);
     }
     let mut world = CleanWorld::new(fs.clone(), script.config.clone());
+    world.options = ways(way);
     match world.run(&script) {
         Err((index, Trouble::Wrong(what))) => panic!("operation {index} {:?}: {what}", script.ops.get(index)),
         Err((index, trouble)) if !fs.is_crashed() => {

@@ -99,7 +99,15 @@ impl LearningMemory {
         self.bytes
     }
 
+    /// Spilling needs some blocks at a time.
+    pub(super) const SPILL_BYTES_MIN: usize = 16 << 10;
+
     /// Less than a pass would have, so that tests reach what takes millions of keys otherwise.
+    pub(super) fn at_most(self, bytes: usize) -> Self {
+        Self { bytes: self.bytes.min(bytes) }
+    }
+
+    /// So much.
     #[cfg(test)]
     pub(super) fn tiny(bytes: usize) -> Self {
         Self { bytes }

@@ -1,6 +1,6 @@
 //! What a pass is told.
 
-use super::budget::PassMemory;
+use super::budget::{LearningMemory, PassMemory};
 use super::error::CleanError;
 use crate::units::Offset;
 
@@ -34,6 +34,8 @@ pub struct CleanOptions {
     pub cleans_clean: bool,
     /// Whether clean pages that the pass has read are dropped from the page cache. Default true.
     pub drops_cache: bool,
+    /// Of the memory no more is for keys, so that few of them are too many.
+    keys_bytes_max: Option<usize>,
 }
 
 impl Default for CleanOptions {
@@ -45,6 +47,7 @@ impl Default for CleanOptions {
             upper: None,
             cleans_clean: true,
             drops_cache: true,
+            keys_bytes_max: None,
         }
     }
 }
@@ -62,10 +65,24 @@ impl CleanOptions {
         Self { spill_bytes_max: Some(spill_bytes_max), ..self }
     }
 
+    /// In groups of new segments of at most so many bytes.
+    #[must_use]
+    pub fn in_groups_of(self, group_bytes_max: u64) -> Self {
+        Self { group_bytes_max: Some(group_bytes_max), ..self }
+    }
+
     /// Up to `upper`, exclusive, at the most.
     #[must_use]
     pub fn up_to(self, upper: Offset) -> Self {
         Self { upper: Some(upper), ..self }
+    }
+
+    /// With a map of keys of at most so many bytes, 128 or more: for tests, which come to spilled and partial passes by a
+    /// few keys then. What is spilled is resolved in as little as works.
+    #[cfg(feature = "sim")]
+    #[must_use]
+    pub fn with_small_map(self, bytes: usize) -> Self {
+        Self { keys_bytes_max: Some(bytes.max(128)), ..self }
     }
 
     /// Refuses what a cleaner cannot work with. A pass of one that runs several at a time may have less.
@@ -74,6 +91,18 @@ impl CleanOptions {
             return Err(CleanError::Options { memory_bytes: self.memory_bytes, min: MEMORY_BYTES_MIN });
         }
         Ok(())
+    }
+
+    /// The memory in which keys are learned.
+    pub(super) fn map_memory(&self) -> Result<LearningMemory, CleanError> {
+        let memory = self.memory()?.learning();
+        Ok(self.keys_bytes_max.map_or(memory, |max| memory.at_most(max)))
+    }
+
+    /// The memory in which keys that were spilled are resolved.
+    pub(super) fn spill_memory(&self) -> Result<LearningMemory, CleanError> {
+        let memory = self.memory()?.learning();
+        Ok(self.keys_bytes_max.map_or(memory, |_| memory.at_most(LearningMemory::SPILL_BYTES_MIN)))
     }
 
     /// The memory of one pass.

@@ -236,7 +236,7 @@ impl Pass {
     /// Keys of the dirty range, in memory.
     fn begin_learning(&mut self) -> Result<State, CleanError> {
         let learned = self.bounds.learned();
-        let learning = Learning::in_map(self.hasher, self.options.memory()?.learning(), learned.clone());
+        let learning = Learning::in_map(self.hasher, self.options.map_memory()?, learned.clone());
         Ok(State::Learning(Box::new((self.scan(learned)?, learning))))
     }
 
@@ -327,7 +327,7 @@ impl Pass {
         self.mode = CleanMode::Spill;
         let whole = self.source.start().min(self.bounds.first_dirty)..self.bounds.upper;
         let files = SpillFiles::new(Arc::clone(self.log.file_system()), self.log.dir().to_path_buf());
-        let memory = self.options.memory()?.learning();
+        let memory = self.options.spill_memory()?;
         match Learning::in_spill(self.hasher, memory, files, whole.clone()) {
             Ok(learning) => Ok(State::Spilling(Box::new((self.scan(whole)?, learning)))),
             Err(failure) => self.after_full_disk(failure),

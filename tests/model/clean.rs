@@ -7,7 +7,7 @@ mod stories;
 
 use alluvium::fs::sim::{SimConfig, SimFs};
 
-use crate::support::clean::script::{CleanOp, MEMORY, Script, Style};
+use crate::support::clean::script::{CleanOp, MEMORY, Script, Style, ways};
 use crate::support::clean::world::{CleanWorld, unlike_others};
 use crate::support::clean::{consumer, judge, standing};
 use crate::support::runner::Trouble;
@@ -51,6 +51,7 @@ fn examine(world: &CleanWorld) -> Result<(), String> {
 fn check(seed: u64) -> Result<CleanWorld, String> {
     let script = Script::from_seed(seed, OPERATIONS, Style::Mixed);
     let mut world = CleanWorld::new(shaky(seed), script.config.clone());
+    world.options = ways(seed);
     world.run(&script).map_err(|(index, trouble)| {
         let op = script.ops.get(index);
         format!("operation {index} {op:?}: {trouble:?}")
@@ -68,15 +69,20 @@ fn check(seed: u64) -> Result<CleanWorld, String> {
 #[test]
 fn a_log_that_is_cleaned_shows_what_the_model_does() {
     let (mut passes, mut freed) = (0, 0);
+    let mut modes = [0; 3];
     for seed in seeds(1000) {
         match check(seed) {
             Ok(world) => {
+                for cleaned in &world.cleaned {
+                    modes[cleaned.mode as usize] += cleaned.passes;
+                }
                 passes += world.cleaned.iter().map(|cleaned| u64::from(cleaned.passes)).sum::<u64>();
                 freed += world.cleaned.iter().map(|cleaned| cleaned.bytes_freed).sum::<u64>();
             }
             Err(what) => panic!("seed {seed}: {what}"),
         }
     }
-    println!("{passes} passes freed {freed} bytes");
+    println!("{passes} passes freed {freed} bytes; in memory, spilling, partial: {modes:?}");
+    assert!(modes.iter().all(|passes| *passes > 0), "{modes:?}");
     assert!(passes > 0 && freed > 0, "{passes} passes freed {freed} bytes");
 }

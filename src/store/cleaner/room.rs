@@ -302,7 +302,7 @@ impl CleanerRoom {
         }
         for told in effects.told {
             self.counters.note(&told);
-            if let Told::Behind(_) = told {
+            if matches!(told, Told::Behind(_)) && hosted.track(|tracked| tracked.lags()) == Some(true) {
                 self.is_catching_up.store(true, Ordering::Release);
             }
             shared.events.emit(&event_of(hosted.name.clone(), told));

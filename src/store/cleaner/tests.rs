@@ -246,6 +246,16 @@ fn what_is_due_is_cleaned_the_neediest_first() {
     assert_eq!((metrics.counts.passes, metrics.counts.read_bytes, metrics.cleaner_recopy_percent), (3, 30, 20));
     world.clock.advance(3 * SECOND);
     assert_eq!(store.metrics().cleaning.time_since_last_run_ms, 3000);
+    // A look that finds nothing to do is a run, as it is for Kafka: a store at rest is no cleaner that died.
+    world.pass(&store, SECOND);
+    assert!(store.metrics().cleaning.time_since_last_run_ms <= 1000);
+    store.cleaner().reconfigure(CleanerConfig { enabled: false, ..tick_config() }).unwrap();
+    world.fake.plan("a-0", 10, [Act::Move(5)]);
+    for _ in 0..5 {
+        world.pass(&store, SECOND);
+    }
+    assert_eq!(store.metrics().cleaning.counts.passes, 3, "switched off");
+    assert!(store.metrics().cleaning.time_since_last_run_ms >= 5000);
 }
 
 /// Kafka's thread dies of it, and with it all cleaning (rows 49, 67 and 83).
@@ -499,6 +509,30 @@ fn the_throttle_holds_over_all_workers_and_is_lifted_for_what_is_behind() {
     }
     assert!(events(&told).iter().any(|event| matches!(event, StoreEvent::CleanerCaughtUp { .. })));
     assert!(!store.cleaner().health().is_catching_up);
+}
+
+/// What is behind because somebody paused it, or because its directory is gone, is no reason to hurry the others: an
+/// operator's pause would take the throttle off a whole machine.
+#[test]
+fn what_cannot_be_cleaned_does_not_lift_the_throttle() {
+    let rate = NonZeroU64::new(MIB);
+    let config = CleanerConfig { bytes_per_second: rate, behind_bytes: Some(1000), ..tick_config() };
+    let world = World::new(config);
+    let store = world.open();
+    create(&store, &["a-0", "paused-0"]);
+    store.cleaner().pause(&named("paused-0"), "backup").unwrap();
+    world.fake.plan("a-0", 10, vec![Act::Move(MIB); 100]);
+    world.fake.plan("paused-0", 5000, []);
+    for _ in 0..10 {
+        world.pass(&store, SECOND);
+    }
+    let health = store.cleaner().health();
+    assert!(!health.is_catching_up && store.metrics().cleaning.behind_partitions == 1, "{health:?}");
+    let moved = store.metrics().cleaning.counts.moved_bytes / MIB;
+    assert!((10..=13).contains(&moved), "{moved} MiB in 10 seconds");
+    store.cleaner().resume(&named("paused-0")).unwrap();
+    world.pass(&store, SECOND);
+    assert!(store.cleaner().health().is_catching_up);
 }
 
 #[test]

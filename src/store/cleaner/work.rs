@@ -172,7 +172,7 @@ impl CleanerRoom {
         let lent = loan.as_ref().map_or(0, ReserveLoan::bytes);
         // An eighth is left to others: appends, checkpoints, what the system rounds up.
         let group = lent.saturating_add(report.space.free - report.space.free / 8);
-        (CleanOptions { group_bytes_max: Some(group.max(1)), ..options.with_spill(0) }, loan)
+        (options.with_spill(0).in_groups_of(group.max(1)), loan)
     }
 
     fn go_on(&self, shared: &Shared, bench: &Bench, mut at_work: AtWork, now: Duration) -> Step {

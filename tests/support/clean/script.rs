@@ -1,7 +1,9 @@
 //! Scripts from a seed: a configuration with small segments, and operations on a compacted log.
 
 use alluvium::record::{BatchBuilder, Compression};
-use alluvium::{CleanupPolicy, DirtyRatio, FlushPolicy, HighWatermarkMode, LogConfig, OnDamage, ReadMode, TimestampMs};
+use alluvium::{
+    CleanOptions, CleanupPolicy, DirtyRatio, FlushPolicy, HighWatermarkMode, LogConfig, OnDamage, ReadMode, TimestampMs,
+};
 use fastrand::Rng;
 
 /// One record to be written.
@@ -124,6 +126,20 @@ pub(crate) enum Style {
 }
 
 pub(crate) const MEMORY: u64 = 1 << 20;
+
+/// Ways to clean, numbered: with a map that holds everything, or one that a few keys fill, so that passes spill, or are
+/// partial without the disk for it; in small groups of segments or not.
+pub(crate) fn ways(number: u64) -> CleanOptions {
+    let options = CleanOptions::default();
+    let options = match number % 8 {
+        0..4 => options,
+        4 => options.with_small_map(128),
+        5 => options.with_small_map(256),
+        6 => options.with_small_map(128).with_spill(0),
+        _ => options.with_small_map(192).with_spill(0),
+    };
+    if number % 3 == 2 { options.in_groups_of(5000) } else { options }
+}
 
 fn config(rng: &mut Rng) -> LogConfig {
     let modes = [

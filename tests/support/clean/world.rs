@@ -409,6 +409,9 @@ impl CleanWorld {
             self.story.cleanings.truncate(kept);
         } else {
             self.note_done(kept, &cleaned)?;
+            // Partial passes follow one another, and each may find passed what one before it put down.
+            let done = self.story.cleanings[kept];
+            self.story.cleanings.extend((1..cleaned.passes).map(|_| done));
         }
         self.check_figures(&cleaned, memory, least)?;
         self.cleaned.push(cleaned.clone());
