@@ -36,6 +36,8 @@ struct Case {
     partitions: i32,
     /// Different keys of each partition. Each is written twice.
     keys: u32,
+    /// Records of a batch: 200 are 11 KB, the size that producers send. It matters, as a batch that is rewritten is held
+    /// once more, and one that is larger than the window of a pass is checked through a window of a mebibyte.
     batch_records: u32,
     compression: Compression,
 }
