@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use alluvium::record::BatchBuilder;
+use alluvium::store::{Store, StoreConfig, Workers};
 use alluvium::{AppendAs, CleanupPolicy, LeaderEpoch, LogConfig, PartitionLog, TimestampMs};
 use serde_json::Value;
 
@@ -152,4 +154,41 @@ fn logs_of_kafkas_and_damaged_ones() {
     assert_eq!(fs::read(&first).unwrap(), bytes, "not a byte of it is changed");
     let said = stdout(&run(["explain", at, "--offset", "0"]));
     assert!(said.contains("the segment at 0 cannot all be read") || said.contains("damage"), "{said}");
+}
+
+/// Whoever has the log open goes on as before: neither is a byte written, nor does the holder meet anything new.
+#[test]
+fn a_log_that_somebody_has_open_is_refused_and_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, partition) = (dir.path(), dir.path().join("users-0"));
+    fs::create_dir(&partition).unwrap();
+    offsets_like(&partition);
+    let at = path(&partition);
+    let contents = || {
+        let names = sizes(&partition).into_iter().map(|(name, _)| name);
+        names.map(|name| (fs::read(partition.join(&name)).unwrap(), name)).collect::<Vec<_>>()
+    };
+
+    let config = LogConfig { cleanup_policy: CleanupPolicy::Compact, ..LogConfig::default() };
+    let log = PartitionLog::open(&partition, config.clone()).unwrap();
+    let before = contents();
+    let said = refusal(&run(["clean", at, "--budget", "1M"]));
+    assert!(said.contains("is held by another process") && said.contains("close that first"), "{said}");
+    assert_eq!(contents(), before, "nothing of the log is changed");
+    assert_eq!(log.log_end().value(), 50);
+    // What only reads may look on.
+    let plan = json(&["clean", at, "--dry-run", "--json"]).remove(0);
+    assert_eq!((plan["dry_run"].as_bool(), contents() == before), (Some(true), true), "{plan}");
+    log.close().unwrap();
+
+    // A store holds the directory above, and all that is in it.
+    let config = StoreConfig { default_log: config, workers: Workers::Tick, ..StoreConfig::new(data) };
+    let store = Store::open(config).unwrap();
+    let before = contents();
+    let said = refusal(&run(["clean", at]));
+    assert!(said.contains("a broker or store has this data directory open"), "{said}");
+    assert_eq!(contents(), before, "nor of a store's");
+    store.close(Duration::from_secs(20)).unwrap();
+    let done = json(&["clean", at, "--budget", "1M", "--json"]).remove(0);
+    assert!(done["bytes_freed"].as_u64().unwrap() > 0, "free to clean once it is let go of: {done}");
 }

@@ -1,6 +1,7 @@
 //! The story that the cleaner exists for: the partition of consumers' offsets, and a cleaner that is hit by everything which
 //! has killed one in production, while writes go on. Nobody restarts anything, and nobody lends a hand.
 
+mod clock;
 mod failures;
 mod mischief;
 

@@ -2,6 +2,7 @@
 
 mod basics;
 mod cleaner;
+mod cleaner_settings;
 mod hostile;
 mod observed;
 mod published;

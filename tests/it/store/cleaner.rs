@@ -18,7 +18,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(20);
 const KEYS: u32 = 5;
 
-fn compact() -> LogConfig {
+pub(super) fn compact() -> LogConfig {
     LogConfig { cleanup_policy: CleanupPolicy::Compact, segment_bytes: 600, ..LogConfig::default() }
 }
 
@@ -27,14 +27,14 @@ fn keyed(number: u32) -> RecordBatch {
     BatchBuilder::new().record(TimestampMs::new(NOW), Some(key.as_bytes()), Some(value.as_bytes())).build().unwrap()
 }
 
-fn fill(partition: &Partition, numbers: std::ops::Range<u32>) {
+pub(super) fn fill(partition: &Partition, numbers: std::ops::Range<u32>) {
     for number in numbers {
         partition.append(keyed(number), client()).unwrap();
     }
 }
 
 /// How many records there are, and the last value of each key.
-fn table(partition: &Partition) -> (usize, BTreeMap<String, String>) {
+pub(super) fn table(partition: &Partition) -> (usize, BTreeMap<String, String>) {
     let log = partition.log().unwrap();
     let (mut count, mut latest, mut from) = (0, BTreeMap::new(), log.log_start());
     while from < log.log_end() {
@@ -53,7 +53,7 @@ fn table(partition: &Partition) -> (usize, BTreeMap<String, String>) {
     (count, latest)
 }
 
-fn expected(records: u32) -> BTreeMap<String, String> {
+pub(super) fn expected(records: u32) -> BTreeMap<String, String> {
     (0..records).map(|number| (format!("key-{}", number % KEYS), format!("value-{number}"))).collect()
 }
 
@@ -63,7 +63,7 @@ fn opening(world: &World) -> StoreOpening {
     StoreOpening::new(config).environment(world.environment()).configs(|_| Some(compact()))
 }
 
-fn work(world: &World, store: &Store, steps: u32) {
+pub(super) fn work(world: &World, store: &Store, steps: u32) {
     for _ in 0..steps {
         world.clock.advance(SECOND);
         store.tick();
@@ -193,6 +193,45 @@ fn a_pass_that_a_crash_or_a_close_broke_off_is_gone_on_with() {
         assert!(latest == expected(201) && count < 45, "after {steps} steps: {count}");
         assert!(store.cleaner().health().is_well());
     }
+}
+
+/// Pauses are of the clock that nobody sets, and a later process, which knows no more than the wall clock's time of the
+/// next attempt, waits no longer than the pause either.
+#[test]
+fn a_wall_clock_that_is_set_back_delays_no_retry() {
+    let world = World::new(12, 1);
+    let store = opening(&world).open().unwrap();
+    let users = store.create(&named("users", 0), compact()).unwrap();
+    fill(&users, 0..200);
+    for operation in [FaultOn::Write, FaultOn::Open] {
+        let fault = Fault::new(operation, Effect::Error(Errno::Eio)).always();
+        world.fs.inject(fault.path_contains(".log.cleaned"));
+    }
+    let attempts = |store: &Store| match store.cleaner().health_of(users.name()).unwrap().state {
+        CleaningState::Retry { attempt, .. } => attempt,
+        _ => 0,
+    };
+    assert!((0..200).any(|_| {
+        work(&world, &store, 1);
+        attempts(&store) == 2
+    }));
+    world.clock.set_wall(NOW - 864_000_000);
+    // A pass takes half a minute of ticks, and the pauses are of seconds.
+    assert!((0..60).any(|_| {
+        work(&world, &store, 1);
+        attempts(&store) == 3
+    }));
+    store.close(LONG).unwrap();
+    drop(store);
+
+    world.clock.set_wall(NOW - 2 * 864_000_000);
+    let store = opening(&world).open().unwrap();
+    assert_eq!(attempts(&store), 3, "it is remembered");
+    world.fs.clear_faults();
+    work(&world, &store, 60);
+    let (count, latest) = table(&store.get(users.name()).unwrap());
+    assert!(count < 45 && latest == expected(200), "{count}: {:?}", store.cleaner().health());
+    assert!(store.health().is_well());
 }
 
 #[test]
