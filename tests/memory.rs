@@ -163,6 +163,12 @@ fn a_cleaner_stays_within_its_memory_by_the_allocators_count() {
         assert!(peak <= case.memory_bytes + BESIDE_BYTES, "{peak} bytes with {threads} threads and {mib} MiB");
         assert!(said <= case.memory_bytes as u64 / u64::from(threads), "{said} with {threads} threads and {mib} MiB");
     }
+    // One that is larger than the window is held as it was and as it becomes, and nothing beside.
+    let case = Case { batch_records: 2100, partitions: 1, keys: 126_000, ..Case::spilled(1, MIB) };
+    let batch = case.batch(0).as_bytes().len();
+    let Done { peak, said } = case.clean();
+    println!("batches of {batch}: {peak} bytes at most of {MIB}, {said} by its own count");
+    assert!(peak <= MIB + 2 * batch + BESIDE_BYTES, "{peak} bytes with batches of {batch}");
     for compression in [Compression::Lz4, Compression::Zstd] {
         let case = Case { compression, batch_records: 2000, partitions: 1, keys: 120_000, ..Case::spilled(1, MIB) };
         let plain = Case { compression: Compression::None, ..case }.batch(0).as_bytes().len();

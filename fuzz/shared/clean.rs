@@ -20,8 +20,8 @@ pub(crate) fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let seed = u64::from(input.u8());
     let config = config(&mut input);
-    let word = u64::from(input.u16());
-    let (step, way) = (word & 0x03ff, word >> 10);
+    let shape = u64::from(input.u16());
+    let (step, way) = (shape & 0x03ff, shape >> 10);
     let survival = u64::from(input.u8());
     let script = Script { seed, config, ops: operations(&mut input) };
     let fs = SimFs::new(seed);

@@ -35,7 +35,7 @@ pub struct CleanOptions {
     /// Whether clean pages that the pass has read are dropped from the page cache. Default true.
     pub drops_cache: bool,
     /// Of the memory no more is for keys, so that few of them are too many.
-    keys_bytes_max: Option<usize>,
+    pub(crate) keys_bytes_max: Option<usize>,
 }
 
 impl Default for CleanOptions {

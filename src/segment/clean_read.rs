@@ -14,11 +14,11 @@ use std::io;
 use std::sync::Arc;
 
 use super::scan::{ScanTask, Scanner};
-use super::window::Window;
 use super::{Extent, Hole, Segment};
 use crate::error::{CorruptionKind, InvalidBatch, IoFailure, IoOperation};
 use crate::fs::{self, Advice, File, OpenMode};
-use crate::record::{BatchHeader, BatchView, Checked, HEADER_BYTES, VerifiedBatch};
+use crate::record::layout::ATTRIBUTES_AT;
+use crate::record::{BatchHeader, BatchView, Checked, Crc32c, HEADER_BYTES, VerifiedBatch};
 use crate::units::Offset;
 
 /// Positions in a segment are i32; nothing larger is believed.
@@ -230,8 +230,7 @@ impl CleanReader {
         let size = header.size as usize;
         let is_checked = size > self.window_bytes;
         if is_checked {
-            let computed = Window::new(Arc::clone(&self.file), self.extent.bytes).batch_crc(position, header.size)?;
-            self.bytes_read += u64::from(header.size);
+            let computed = self.crc_through_window(position, header.size)?;
             if computed != header.crc {
                 return Ok(Err(InvalidBatch::Crc { stored: header.crc, computed }.into()));
             }
@@ -240,6 +239,23 @@ impl CleanReader {
         let Some(bytes) = bytes.get(..size) else { return Err(io::ErrorKind::UnexpectedEof.into()) };
         let verified = BatchView::parse(bytes, BATCH_BYTES_MAX).and_then(VerifiedBatch::verify);
         Ok(verified.map(|verified| verified.checked()).map_err(Into::into))
+    }
+
+    /// CRC-32C of a batch that is larger than the window: memory for all of it is taken only once it is known to be sound.
+    fn crc_through_window(&mut self, position: u64, size: u32) -> io::Result<u32> {
+        let mut crc = Crc32c::new();
+        let (mut at, end) = (position + ATTRIBUTES_AT as u64, position + u64::from(size));
+        while at < end {
+            let left = usize::try_from(end - at).unwrap_or(usize::MAX);
+            let bytes = self.at(at, left.min(self.window_bytes))?;
+            let part = bytes.get(..left).unwrap_or(bytes);
+            if part.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            crc.update(part);
+            at += part.len() as u64;
+        }
+        Ok(crc.finish())
     }
 
     /// Looks for the next whole valid batch behind damage at `position`, and goes on there.
