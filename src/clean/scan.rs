@@ -50,6 +50,8 @@ pub(super) enum Scanned {
 #[derive(Debug)]
 pub(super) struct KeyScan {
     task: ScanTask,
+    /// What lies below, in the segment with the log start, is not noted: which of it was aborted, nobody tells any more.
+    log_start: Offset,
     /// The segment that is read, or comes next.
     at: usize,
     reader: Option<CleanReader>,
@@ -87,6 +89,7 @@ impl KeyScan {
     pub(super) fn new(task: ScanTask, producers: ActiveProducers) -> Self {
         let at = task.segments.partition_point(|segment| segment.end <= task.range.start);
         Self {
+            log_start: task.log.log_start(),
             task,
             at,
             reader: None,
@@ -210,7 +213,8 @@ impl KeyScan {
     ) -> Result<Taken, IoFailure> {
         let attributes = header.attributes;
         let is_aborted = attributes.is_transactional() && self.transactions.is_aborted(header);
-        let is_wanted = header.count > 0 && !attributes.is_control() && header.next_offset() > self.task.range.start;
+        let wanted_from = self.task.range.start.max(self.log_start);
+        let is_wanted = header.count > 0 && !attributes.is_control() && header.next_offset() > wanted_from;
         self.has_transactions |= attributes.is_transactional();
         if is_aborted || !is_wanted {
             return if attributes.is_control() { self.take_control(reader) } else { Ok(Taken::Noted(Noted::Taken)) };

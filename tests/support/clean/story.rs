@@ -259,6 +259,10 @@ impl Story {
             return covering.any(|cleaning| cleaning.at >= horizon);
         }
         let Some(first) = covering.next() else { return false };
+        // One that could not be done at once may have put it down in one of its passes and found it passed in another.
+        if !first.is_done && self.delete_retention_ms == 0 {
+            return true;
+        }
         covering.any(|later| later.at >= first.at + self.delete_retention_ms)
     }
 
