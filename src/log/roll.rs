@@ -103,12 +103,26 @@ impl LogCore {
     /// Starts the segment at `base`. When it fails, nothing has changed.
     pub(super) fn roll(&self, writer: &mut Writer, base: Offset) -> Result<(), IoFailure> {
         let active = writer.sealed(&self.home)?;
+        if base <= self.view.read().marks.log_start {
+            self.save_producers(writer, base)?;
+        }
         let path = self.home.path(base, FileKind::Log);
         let file = self.home.open(&path, OpenMode::CreateNew)?;
         self.seal_active(writer, active);
         writer.derived.take_snapshot(base);
         self.begin_segment(writer, base, file);
         Ok(())
+    }
+
+    /// Once a log begins with the segment at `base`, no opening looks before it for producers: what is known of them has to
+    /// be there before that segment is.
+    fn save_producers(&self, writer: &mut Writer, base: Offset) -> Result<(), IoFailure> {
+        writer.derived.take_snapshot(base);
+        match writer.derived.write_pending(&self.home) {
+            // A log rolls on a full disk; the next round tries again.
+            Err(failure) if failure.is_storage_full() => Ok(()),
+            written => written.and_then(|()| self.home.sync_names()),
+        }
     }
 
     fn seal_active(&self, writer: &mut Writer, active: Unsealed) {

@@ -134,6 +134,23 @@ fn a_transaction_whose_marker_is_lost_below_the_log_start_is_not_open() {
     }
 }
 
+/// All records were deleted, and then the segment was rolled: an opening began with the new one, at the log start, and did
+/// not look before it for producers, whose snapshot waited for the next sync.
+#[test]
+fn producers_are_known_though_all_they_wrote_was_deleted_and_the_segment_rolled() {
+    let machine = Machine::new();
+    let log = machine.open(unverified());
+    log.append(sent_by(7, 0, false), client()).unwrap();
+    log.append(sent_by(8, 0, true), client()).unwrap();
+    log.advance_log_start(at(2)).unwrap();
+    assert!(log.roll().unwrap());
+    let log = machine.kill().open(unverified());
+    assert_eq!(last_offsets(&log), [(7, Some(0)), (8, Some(1))]);
+    assert!(log.append(sent_by(7, 0, false), client()).unwrap().is_duplicate());
+    assert_eq!(log.append(abort(8), coordinator()).unwrap().base_offset(), at(2));
+    assert_eq!(aborted(&log), [(8, 1)]);
+}
+
 /// The high watermark is written down at times, the log start at once. Where the stored mark lay below the segments that
 /// are left, no snapshot was believed, and producers that wrote before them were forgotten.
 #[test]
