@@ -204,11 +204,16 @@ fn a_cleaner_that_is_hit_by_everything_catches_up_by_itself() {
     let damaged = world.offsets.log().unwrap().segment_files()[2].clone();
     world.fs.flip_bit(&damaged, 5000, 2);
     let damaged_bytes = world.fs.live_bytes(&damaged).unwrap();
-    // The backlog grows to twenty times what the memory holds notes of.
+    // The backlog grows to twenty times what the memory holds notes of, in segments of which each has more keys than that.
+    world.offsets.update_config(LogConfig { segment_bytes: 16 << 20, ..log_config() }).unwrap();
     while world.written < 21 * CAPACITY + KEYS {
         world.write(CAPACITY);
         world.pass(1);
     }
+    let files = world.offsets.log().unwrap().segment_files();
+    let crowded =
+        |path: &&std::path::PathBuf| world.fs.live_bytes(path).unwrap().len() as u64 > u64::from(KEYS) * RECORD_BYTES;
+    assert!(files.iter().filter(crowded).count() >= 5, "{} files", files.len());
     let backlog = world.store.cleaner().backlog();
     assert!(backlog.bytes > 20 * u64::from(CAPACITY) * RECORD_BYTES * 9 / 10, "{} bytes", backlog.bytes);
     assert_eq!(backlog.partitions[0].partition, named("__consumer_offsets"), "worst first");
