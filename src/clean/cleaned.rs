@@ -72,6 +72,9 @@ pub struct Cleaned {
     pub keys: u64,
     /// The most memory that was held at once, codecs apart.
     pub memory_peak: u64,
+    /// The most bytes that a compressed batch was expanded to. It is held beside [`memory_peak`](Self::memory_peak), as is
+    /// what its codec works in: less than 256 KiB for lz4, megabytes for a large window of zstd.
+    pub expanded_peak: u64,
     /// How long it took by the log's clock.
     pub took: Duration,
     /// The earliest time at which a tombstone or marker that is left may go.
@@ -104,6 +107,7 @@ impl Cleaned {
             notes: self.notes.saturating_add(next.notes),
             keys: self.keys.saturating_add(next.keys),
             memory_peak: self.memory_peak.max(next.memory_peak),
+            expanded_peak: self.expanded_peak.max(next.expanded_peak),
             took: self.took.saturating_add(next.took),
             next_horizon: next.next_horizon,
             left_alone: next.left_alone,

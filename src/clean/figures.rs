@@ -25,12 +25,18 @@ pub(super) struct Figures {
     rewrite: RewriteCounts,
     filter: FilterCounts,
     memory_peak: usize,
+    expanded_max: usize,
 }
 
 impl Figures {
     /// Of a pass that begins at monotonic time `began`.
     pub(super) fn from(began: Duration) -> Self {
         Self { began, ..Self::default() }
+    }
+
+    /// So many bytes came of a compressed batch.
+    pub(super) fn note_expanded(&mut self, bytes: usize) {
+        self.expanded_max = self.expanded_max.max(bytes);
     }
 
     /// So much memory is held.
@@ -69,6 +75,7 @@ impl Figures {
             segments_after: sum(self.rewrite.segments_after, under_way.segments_after),
             next_horizon: [self.rewrite.next_horizon, under_way.next_horizon].into_iter().flatten().min(),
             memory_peak: self.rewrite.memory_peak.max(under_way.memory_peak),
+            expanded_max: self.rewrite.expanded_max.max(under_way.expanded_max),
         }
     }
 
@@ -100,6 +107,7 @@ impl Figures {
             notes: self.learning.notes,
             keys: self.learning.keys,
             memory_peak: self.memory_peak as u64,
+            expanded_peak: self.expanded_max as u64,
             took: now.saturating_sub(self.began),
             next_horizon: rewrite.next_horizon,
             ..Cleaned::default()

@@ -293,6 +293,11 @@ impl BatchFilter {
         &self.counts
     }
 
+    /// The most bytes that the records of a compressed batch were expanded to.
+    pub(crate) fn expanded_max(&self) -> usize {
+        self.retainer.expanded_max()
+    }
+
     /// Bytes of memory that it takes; those that compressed batches are expanded into come on top.
     pub(crate) fn memory_bytes(&self) -> usize {
         let producer_bytes = self.rules.producers.memory_bytes();

@@ -446,6 +446,7 @@ impl Pass {
         let rewritten = work.step(bytes_max);
         self.unread = [self.unread, work.unread()].into_iter().flatten().min();
         self.figures.note_memory(work.counts().memory_peak);
+        self.figures.note_expanded(work.counts().expanded_max);
         match rewritten? {
             Rewritten::Going => Ok(State::Rewriting(work)),
             Rewritten::Group { done_to, is_swapped } => {
@@ -589,6 +590,7 @@ impl Pass {
     fn note_learning(&mut self, scan: &KeyScan, counts: LearningCounts) {
         self.figures.learning = counts;
         self.figures.note_memory(counts.memory_peak_bytes.saturating_add(scan.memory_bytes()));
+        self.figures.note_expanded(scan.expanded_max());
     }
 
     fn end_scan(&mut self, scan: &mut KeyScan) {

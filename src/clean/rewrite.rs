@@ -61,6 +61,8 @@ pub(super) struct RewriteCounts {
     pub(super) next_horizon: Option<TimestampMs>,
     /// The most memory that was held at once, without the verdicts'.
     pub(super) memory_peak: usize,
+    /// The most bytes that the records of a compressed batch were expanded to.
+    pub(super) expanded_max: usize,
 }
 
 /// The groups of a pass, one after the other.
@@ -165,6 +167,7 @@ impl Rewrite {
         let worked = work.step(&mut self.sieve, &self.task, bytes_max)?;
         self.counts.memory_peak =
             self.counts.memory_peak.max(self.sieve.memory_bytes().saturating_add(work.memory_bytes()));
+        self.counts.expanded_max = self.counts.expanded_max.max(self.sieve.filter.expanded_max());
         match worked {
             Worked::Going => Ok(Rewritten::Going),
             Worked::Damaged => Ok(Rewritten::Damaged),

@@ -64,6 +64,7 @@ pub(super) struct KeyScan {
     /// Producers of which something was noted that counts if the next marker commits.
     undecided: BTreeSet<ProducerId>,
     plain: Vec<u8>,
+    expanded_max: usize,
     /// Bytes read of segments that are done.
     read_before: u64,
     /// The lowest offset of what could not be read and was not known to be.
@@ -100,6 +101,7 @@ impl KeyScan {
             has_transactions: false,
             undecided: BTreeSet::new(),
             plain: Vec::new(),
+            expanded_max: 0,
             read_before: 0,
             unreadable: None,
             doubtful: None,
@@ -124,6 +126,11 @@ impl KeyScan {
     /// The lowest offset of what was read and is to be learned by the next pass, since nobody can tell whether it counts.
     pub(super) fn doubtful(&self) -> Option<Offset> {
         self.doubtful
+    }
+
+    /// The most bytes that the records of a compressed batch were expanded to.
+    pub(super) fn expanded_max(&self) -> usize {
+        self.expanded_max
     }
 
     /// Bytes of memory that it holds, expanded records apart.
@@ -229,6 +236,8 @@ impl KeyScan {
             None => return Ok(Taken::Unreadable),
         };
         let noted = note(batch.view(), &self.task, &mut self.plain, learning)?;
+        // Only what is compressed is expanded there.
+        self.expanded_max = self.expanded_max.max(self.plain.len());
         if self.plain.capacity() > PLAIN_BYTES_KEPT {
             self.plain = Vec::new();
         }

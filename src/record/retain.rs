@@ -95,6 +95,7 @@ pub(crate) struct Retainer {
     plain: Vec<u8>,
     runs: Vec<Range<usize>>,
     rebuilt: Vec<u8>,
+    expanded_max: usize,
 }
 
 impl Retainer {
@@ -107,8 +108,11 @@ impl Retainer {
         mut keep: impl FnMut(Candidate<'_>) -> Result<bool, E>,
     ) -> Result<Chosen<'s>, E> {
         self.drop_large_buffers();
-        let Self { plain, runs, rebuilt } = self;
+        let Self { plain, runs, rebuilt, expanded_max } = self;
         let (records, starts_at) = expanded(batch, limit, plain)?;
+        if starts_at == 0 {
+            *expanded_max = records.len().max(*expanded_max);
+        }
         let header = *batch.header();
         let mut kept = Kept::default();
         runs.clear();
@@ -123,6 +127,11 @@ impl Retainer {
             Ok(())
         })?;
         Ok(Chosen { source: batch.view().bytes(), header, records, runs, kept, rebuilt })
+    }
+
+    /// The most bytes that the records of a compressed batch were expanded to.
+    pub(crate) fn expanded_max(&self) -> usize {
+        self.expanded_max
     }
 
     /// Bytes of memory that it keeps from batch to batch, a few MiB at most.

@@ -2,6 +2,7 @@
 //! has killed one in production, while writes go on. Nobody restarts anything, and nobody lends a hand.
 
 mod clock;
+mod expanded;
 mod failures;
 mod mischief;
 

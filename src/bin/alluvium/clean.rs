@@ -202,7 +202,8 @@ fn cleaned_json(cleaned: &Cleaned) -> Value {
         "segments_before": cleaned.segments_before, "segments_after": cleaned.segments_after,
         "records": cleaned.records_read, "records_kept": cleaned.records_kept,
         "records_keyless": cleaned.records_keyless, "tombstones_removed": cleaned.tombstones_removed,
-        "keys": cleaned.keys, "memory_peak": cleaned.memory_peak, "micros": cleaned.took.as_micros(),
+        "keys": cleaned.keys, "memory_peak": cleaned.memory_peak, "expanded_peak": cleaned.expanded_peak,
+        "micros": cleaned.took.as_micros(),
         "next_horizon": cleaned.next_horizon.map(alluvium::TimestampMs::value), "left_alone": left_alone,
     })
 }
