@@ -9,7 +9,7 @@ use super::report::{Action, Found, RecoveryReport};
 use super::state::Standing;
 use crate::config::HighWatermarkMode;
 use crate::error::{Damage, IoFailure, IoOperation, OpenError, ReadError};
-use crate::fs::DirEntry;
+use crate::fs::{DirEntry, EntryKind};
 use crate::index::{AbortedTxns, IndexFault, LeaderEpochs, OffsetIndex, SegmentIndex, TimeIndex};
 use crate::segment::names::{self, Known};
 use crate::segment::scan::{Scan, Stop};
@@ -396,7 +396,8 @@ pub(super) fn live_logs(entries: &[DirEntry]) -> Vec<Offset> {
 pub(super) fn has_index(entries: &[DirEntry], base: Offset) -> bool {
     [FileKind::Index, FileKind::TimeIndex].into_iter().all(|kind| {
         let name = SegmentFile::live(base, kind).name();
-        entries.binary_search_by(|entry| entry.name.as_str().cmp(&name)).is_ok()
+        let at = entries.binary_search_by(|entry| entry.name.as_str().cmp(&name)).ok();
+        at.and_then(|at| entries.get(at)).is_some_and(|entry| entry.kind == EntryKind::File)
     })
 }
 

@@ -376,7 +376,8 @@ impl Segment {
         let path = self.home.path(self.base, kind);
         let opened = FileRoom::take(&self.home.residency).open(&*self.home.fs, &path, OpenMode::Read);
         let file = match opened {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // A directory of that name is no index.
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => return Ok(None),
             opened => opened.map_err(|e| IoFailure::new(IoOperation::Open, &path, e))?,
         };
         if self.is_leaving() {
@@ -388,8 +389,10 @@ impl Segment {
         // No index is larger than positions can count; what claims to be is rebuilt.
         let Some(len) = usize::try_from(len).ok().filter(|len| i32::try_from(*len).is_ok()) else { return Ok(None) };
         let mut bytes = vec![0; len];
-        let read = fs::read_full_at(&*file, &mut bytes, 0).map_err(failed)?;
-        bytes.truncate(read);
+        match fs::read_full_at(&*file, &mut bytes, 0) {
+            Err(e) if e.kind() == io::ErrorKind::IsADirectory => return Ok(None),
+            read => bytes.truncate(read.map_err(failed)?),
+        }
         Ok(Some(bytes))
     }
 
