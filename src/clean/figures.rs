@@ -34,9 +34,10 @@ impl Figures {
         Self { began, ..Self::default() }
     }
 
-    /// So many bytes came of a compressed batch.
-    pub(super) fn note_expanded(&mut self, bytes: usize) {
-        self.expanded_max = self.expanded_max.max(bytes);
+    /// So much memory is held, and so many bytes came of a compressed batch.
+    pub(super) fn note_held(&mut self, bytes: usize, expanded: usize) {
+        self.note_memory(bytes);
+        self.expanded_max = self.expanded_max.max(expanded);
     }
 
     /// So much memory is held.

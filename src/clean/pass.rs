@@ -445,8 +445,7 @@ impl Pass {
     fn rewrite(&mut self, mut work: Box<Rewrite>, bytes_max: u64) -> Result<State, CleanError> {
         let rewritten = work.step(bytes_max);
         self.unread = [self.unread, work.unread()].into_iter().flatten().min();
-        self.figures.note_memory(work.counts().memory_peak);
-        self.figures.note_expanded(work.counts().expanded_max);
+        self.figures.note_held(work.counts().memory_peak, work.counts().expanded_max);
         match rewritten? {
             Rewritten::Going => Ok(State::Rewriting(work)),
             Rewritten::Group { done_to, is_swapped } => {
@@ -589,8 +588,7 @@ impl Pass {
 
     fn note_learning(&mut self, scan: &KeyScan, counts: LearningCounts) {
         self.figures.learning = counts;
-        self.figures.note_memory(counts.memory_peak_bytes.saturating_add(scan.memory_bytes()));
-        self.figures.note_expanded(scan.expanded_max());
+        self.figures.note_held(counts.memory_peak_bytes.saturating_add(scan.memory_bytes()), scan.expanded_max());
     }
 
     fn end_scan(&mut self, scan: &mut KeyScan) {
